@@ -1,0 +1,399 @@
+package document
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// A Value is a place in a Document; the zero Value is an absent one. Reading
+// it as a type adds a mistake to the Document where it is of another, and
+// reading an absent one gives the type's zero value without a mistake.
+type Value struct {
+	d    *Document
+	n    *yaml.Node
+	path string
+}
+
+// Present reports whether the key was written.
+func (v Value) Present() bool { return v.n != nil }
+
+// Path is where the value stands, for example "routes[2].object.key".
+func (v Value) Path() string { return v.path }
+
+// Line and Column are the value's place, counted from 1; 0 where absent.
+func (v Value) Position() (line, column int) {
+	if v.n == nil {
+		return 0, 0
+	}
+	return v.n.Line, v.n.Column
+}
+
+// Errorf adds a mistake at the value's place.
+func (v Value) Errorf(format string, args ...any) {
+	if v.d == nil {
+		return
+	}
+	line, column := v.Position()
+	v.d.add(line, column, fmt.Sprintf(format, args...))
+}
+
+// Show is the value's text as it was written: what ${env:} and ${file:} gave
+// never shows.
+func (v Value) Show() string {
+	if v.n == nil {
+		return ""
+	}
+	return v.n.Value
+}
+
+// Literal reports whether the value is plain text: it came from no variable.
+func (v Value) Literal() bool {
+	if v.n == nil {
+		return true
+	}
+	_, ok := v.d.expanded[v.n]
+	return !ok
+}
+
+// IsMap, IsList and IsString tell what was written, for keys of several forms.
+func (v Value) IsMap() bool    { return v.n != nil && v.n.Kind == yaml.MappingNode }
+func (v Value) IsList() bool   { return v.n != nil && v.n.Kind == yaml.SequenceNode }
+func (v Value) IsString() bool { return v.n != nil && v.n.Kind == yaml.ScalarNode && v.n.Tag == "!!str" }
+
+func (v Value) lookup(key string) Value {
+	if !v.IsMap() {
+		return Value{d: v.d, path: join(v.path, key)}
+	}
+	for i := 0; i+1 < len(v.n.Content); i += 2 {
+		if v.n.Content[i].Value == key {
+			return Value{d: v.d, n: v.n.Content[i+1], path: join(v.path, key)}
+		}
+	}
+	return Value{d: v.d, path: join(v.path, key)}
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// A Map is a mapping whose keys were checked.
+type Map struct{ Value }
+
+// Keys says which keys a mapping may have. Later holds those that belong to
+// the format but whose feature this version does not have: they are refused
+// with words of their own, never accepted and ignored.
+type Keys struct{ Known, Later []string }
+
+// Map reads a mapping with these keys.
+func (v Value) Map(keys Keys) Map {
+	if v.n == nil {
+		return Map{v}
+	}
+	if !v.IsMap() {
+		v.Errorf("`%s` must be a mapping, not %s", v.path, kind(v.n))
+		return Map{Value{d: v.d, path: v.path}}
+	}
+	for i := 0; i < len(v.n.Content); i += 2 {
+		k := v.n.Content[i]
+		if k.Kind != yaml.ScalarNode || slices.Contains(keys.Known, k.Value) {
+			continue
+		}
+		if slices.Contains(keys.Later, k.Value) {
+			v.d.add(k.Line, k.Column, fmt.Sprintf("`%s` is not supported by this version of sidegate; remove it", join(v.path, k.Value)))
+			continue
+		}
+		v.d.add(k.Line, k.Column, fmt.Sprintf("unknown key `%s`%s", join(v.path, k.Value), DidYouMean(k.Value, keys.Known)))
+	}
+	return Map{v}
+}
+
+// Get is the value of a key; absent if it was not written.
+func (m Map) Get(key string) Value { return m.lookup(key) }
+
+// Need is the value of a key that must be there.
+func (m Map) Need(key string) Value {
+	v := m.lookup(key)
+	if !v.Present() && m.n != nil {
+		m.Errorf("`%s` is missing", v.path)
+	}
+	return v
+}
+
+// An Entry is one key of a mapping whose keys are names of the writer's own.
+type Entry struct {
+	Key   string
+	At    Value // the key itself, for mistakes about it
+	Value Value
+}
+
+// Entries reads a mapping with keys of the writer's own choice, in file order.
+func (v Value) Entries() []Entry {
+	if v.n == nil {
+		return nil
+	}
+	if !v.IsMap() {
+		v.Errorf("`%s` must be a mapping, not %s", v.path, kind(v.n))
+		return nil
+	}
+	var out []Entry
+	for i := 0; i+1 < len(v.n.Content); i += 2 {
+		k := v.n.Content[i]
+		path := join(v.path, k.Value)
+		out = append(out, Entry{k.Value, Value{v.d, k, path}, Value{v.d, v.n.Content[i+1], path}})
+	}
+	return out
+}
+
+// List reads a sequence.
+func (v Value) List() []Value {
+	if v.n == nil {
+		return nil
+	}
+	if !v.IsList() {
+		v.Errorf("`%s` must be a list, not %s", v.path, kind(v.n))
+		return nil
+	}
+	out := make([]Value, len(v.n.Content))
+	for i, c := range v.n.Content {
+		out[i] = Value{v.d, c, fmt.Sprintf("%s[%d]", v.path, i)}
+	}
+	return out
+}
+
+// scalar is the text of a scalar, expanded; ok is false (and a mistake is on
+// record) where the value is no scalar or not of the YAML type tag. What a
+// variable gave is text, so it fits every tag.
+func (v Value) scalar(want string, tags ...string) (string, bool) {
+	if v.n == nil {
+		return "", false
+	}
+	if v.n.Kind != yaml.ScalarNode {
+		v.Errorf("`%s` must be %s, not %s", v.path, want, kind(v.n))
+		return "", false
+	}
+	if text, ok := v.d.expanded[v.n]; ok {
+		return text, true
+	}
+	if !slices.Contains(tags, v.n.Tag) {
+		hint := ""
+		if slices.Contains(tags, "!!str") {
+			hint = " (quote it)"
+		}
+		if v.n.Tag != "!!null" { // already refused
+			v.Errorf("`%s` must be %s, not %s%s", v.path, want, kind(v.n), hint)
+		}
+		return "", false
+	}
+	return v.n.Value, true
+}
+
+// String reads text.
+func (v Value) String() string {
+	s, _ := v.scalar("a string", "!!str")
+	return s
+}
+
+// Bool reads true or false.
+func (v Value) Bool() bool {
+	s, ok := v.scalar("true or false", "!!bool")
+	if !ok {
+		return false
+	}
+	switch s {
+	case "true", "True", "TRUE":
+		return true
+	case "false", "False", "FALSE":
+		return false
+	}
+	v.Errorf("`%s` must be true or false, not %q", v.path, v.Show())
+	return false
+}
+
+// Int reads a whole number from min to max.
+func (v Value) Int(min, max int64) int64 {
+	s, ok := v.scalar("a whole number", "!!int")
+	if !ok {
+		return 0
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < min || n > max {
+		v.Errorf("`%s` must be a whole number from %d to %d, not %q", v.path, min, max, v.Show())
+		return 0
+	}
+	return n
+}
+
+// OneOf reads one of the given words; the empty string where it is another.
+func (v Value) OneOf(words ...string) string {
+	s, ok := v.scalar("a string", "!!str", "!!bool")
+	if !ok || slices.Contains(words, s) {
+		return s
+	}
+	v.Errorf("`%s` must be one of %s, not %q%s", v.path, strings.Join(words, ", "), v.Show(), DidYouMean(s, words))
+	return ""
+}
+
+// Name reads a name as identities, upstreams, buckets, routes and entries have.
+func (v Value) Name() string {
+	s := v.String()
+	if v.Present() && s != "" {
+		v.CheckName(s)
+	}
+	return s
+}
+
+var (
+	nameForm  = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	identForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// CheckName adds a mistake where s is not of the form [a-z][a-z0-9-]*.
+func (v Value) CheckName(s string) bool {
+	if !nameForm.MatchString(s) || len(s) > 128 {
+		v.Errorf("%q is no name: lower-case letters, digits and `-`, starting with a letter", s)
+		return false
+	}
+	return true
+}
+
+// CheckIdent adds a mistake where s is not of the form [A-Za-z_][A-Za-z0-9_]*.
+func (v Value) CheckIdent(s string) bool {
+	if !identForm.MatchString(s) || len(s) > 128 {
+		v.Errorf("%q is no identifier: letters, digits and `_`, not starting with a digit", s)
+		return false
+	}
+	return true
+}
+
+// Strings reads a list of non-empty, different strings.
+func (v Value) Strings() []string {
+	var out []string
+	for _, e := range v.List() {
+		s := e.String()
+		switch {
+		case s == "" && e.IsString():
+			e.Errorf("`%s` is an empty string", e.path)
+		case s == "":
+		case slices.Contains(out, s):
+			e.Errorf("`%s`: %q is there twice", v.path, s)
+		default:
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+var durationForm = regexp.MustCompile(`^(?:\d+(?:d|h|ms|m|s))+$`)
+var durationPart = regexp.MustCompile(`(\d+)(d|h|ms|m|s)`)
+
+// Duration reads a length of time as `15m`, `1h30m`, `400d`, `300ms`; units are
+// d h m s ms.
+func (v Value) Duration() time.Duration {
+	s, ok := v.scalar("a duration such as 15m", "!!str")
+	if !ok {
+		return 0
+	}
+	if !durationForm.MatchString(s) {
+		v.Errorf("`%s`: %q is no duration; write it as 300ms, 10s, 15m, 12h or 90d", v.path, v.Show())
+		return 0
+	}
+	units := map[string]time.Duration{"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
+	var sum time.Duration
+	for _, part := range durationPart.FindAllStringSubmatch(s, -1) {
+		n, err := strconv.ParseInt(part[1], 10, 64)
+		unit := units[part[2]]
+		if err != nil || n > int64((math.MaxInt64-sum)/unit) {
+			v.Errorf("`%s`: %q is longer than this program can count", v.path, v.Show())
+			return 0
+		}
+		sum += time.Duration(n) * unit
+	}
+	return sum
+}
+
+var sizeForm = regexp.MustCompile(`^(\d+)(B|KiB|MiB|GiB)$`)
+
+// Size reads a number of bytes as `512B`, `32KiB`, `25MiB`, `1GiB`.
+func (v Value) Size() int64 {
+	s, ok := v.scalar("a size such as 25MiB", "!!str")
+	if !ok {
+		return 0
+	}
+	m := sizeForm.FindStringSubmatch(s)
+	if m == nil {
+		v.Errorf("`%s`: %q is no size; write it as 512B, 32KiB, 25MiB or 1GiB", v.path, v.Show())
+		return 0
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	shift := map[string]uint{"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[m[2]]
+	if err != nil || n > math.MaxInt64>>shift {
+		v.Errorf("`%s`: %q is larger than this program can count", v.path, v.Show())
+		return 0
+	}
+	return n << shift
+}
+
+func kind(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.Tag {
+	case "!!str":
+		return "a string"
+	case "!!int", "!!float":
+		return "a number"
+	case "!!bool":
+		return "true or false"
+	case "!!timestamp":
+		return "a date"
+	}
+	return "no value"
+}
+
+// DidYouMean is "" or `; did you mean "x"?` for the nearest of the words.
+func DidYouMean(s string, words []string) string {
+	best, distance := "", len(s)/3+2
+	for _, w := range words {
+		if d := editDistance(s, w); d < distance {
+			best, distance = w, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// editDistance is Levenshtein's, over bytes.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			next := min(row[j]+1, row[j-1]+1, diagonal+cost)
+			diagonal, row[j] = row[j], next
+		}
+	}
+	return row[len(b)]
+}

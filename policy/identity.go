@@ -1,0 +1,24 @@
+package policy
+
+import "time"
+
+// An Identity is a caller whose token was verified. It is never changed after
+// it was made: requests with the same token share one.
+type Identity struct {
+	Name      string // the identity's name in sidegate.yaml
+	Namespace string // the uid namespace: a UID means something only within it
+	UID       string
+	Actor     string // the agent that acts for UID; empty: the caller acts for itself
+	Tenant    string
+	Issuer    string
+	Provider  string // Firebase's sign_in_provider
+	Email     string
+	// EmailVerified is the issuer's word that Email is the caller's.
+	EmailVerified bool
+	AuthTime      time.Time // when the user signed in; zero where the token does not say
+	Expires       time.Time // when the token ends
+	// Claims is the token's payload; numbers are json.Number.
+	Claims map[string]any
+	// TokenHash is the lower-case hex SHA-256 of the token.
+	TokenHash string
+}
