@@ -2,3 +2,101 @@
 // the wiring of the gateway's parts. Only here is the environment read and
 // only here are implementations chosen.
 package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Run is the whole program: it runs the command that args names (without the
+// program's name) with the environment env ("NAME=value", the last one of a
+// name counts) and returns when it is done, or soon after ctx is. What is wrong
+// is written to stderr, and returned for ExitStatus. Several may run in one
+// process.
+func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
+	p := &program{env: newEnvironment(env), stdout: stdout, stderr: stderr}
+	root := p.newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !p.started {
+		err = usageError{fmt.Errorf("%w%s", err, p.suggestion(root, err))}
+	}
+	p.report(err)
+	return err
+}
+
+// A program is one call of Run.
+type program struct {
+	env            environment
+	stdout, stderr io.Writer
+	// started says that the command line was in order: errors before are of
+	// usage.
+	started bool
+}
+
+func (p *program) newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sidegate",
+		Short: "An identity-aware gateway: who may do what, on record",
+		Long: `sidegate stands in front of an app: it verifies who calls, decides by a policy,
+puts the decision on record, and then forwards the request or signs a URL.`,
+		Example:           "  sidegate init\n  sidegate check\n  sidegate run",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.DisableSuggestions = true // suggestion has them, in the words of all other errors
+	root.SetFlagErrorFunc(p.flagError)
+	root.AddCommand(p.newRun(), p.newCheck(), p.newInit(), p.newHealth(), p.newVersion(), p.newCompletion(), newAuditCommand(p.stdout, p.stderr))
+	p.prepare(root)
+	return root
+}
+
+// prepare makes every command note that its command line was in order, and
+// those that only hold others refuse to be run alone: cobra would print their
+// help and call it success.
+func (p *program) prepare(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		p.prepare(sub)
+	}
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			p.started = true
+			return run(c, args)
+		}
+		return
+	}
+	if c.Run != nil || !c.HasSubCommands() {
+		return
+	}
+	c.FParseErrWhitelist.UnknownFlags = c.HasParent() // they are the mistyped command's
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("unknown command %q for %q%s", args[0], c.CommandPath(), didYouMeanCommand(c, args[0]))}
+		}
+		return usageError{fmt.Errorf("name a command: %s", strings.Join(commandNames(c), ", "))}
+	}
+}
+
+// report writes what a command could not do to standard error, once.
+func (p *program) report(err error) {
+	var usage usageError
+	var done reported
+	switch {
+	case err == nil || errors.As(err, &done):
+	case errors.As(err, &usage):
+		fmt.Fprintf(p.stderr, "sidegate: %v\nSee `sidegate help`.\n", err)
+	case errors.Is(err, errInvalid):
+		// Lines of file:line:column, as editors and people find them.
+		fmt.Fprintln(p.stderr, err)
+	default:
+		fmt.Fprintf(p.stderr, "sidegate: %v\n", err)
+	}
+}

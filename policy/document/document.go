@@ -58,12 +58,13 @@ type Document struct {
 	expand   Expander
 	errs     Errors
 	expanded map[*yaml.Node]string
+	failed   map[*yaml.Node]bool // could not be expanded: a mistake is on record
 }
 
 // New makes a reader for the file of that name. Without an Expander the forms
 // ${env:} and ${file:} are mistakes.
 func New(name string, expand Expander) *Document {
-	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}}
+	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}, failed: map[*yaml.Node]bool{}}
 }
 
 // Parse reads data and returns its top-level value. version is what the
@@ -127,7 +128,10 @@ func (d *Document) Err() error {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
-		return a.Column - b.Column
+		if a.Column != b.Column {
+			return a.Column - b.Column
+		}
+		return strings.Compare(a.Text, b.Text)
 	})
 	return slices.Compact(d.errs)
 }
@@ -139,7 +143,12 @@ func (d *Document) add(line, column int, text string) {
 	d.errs = append(d.errs, Error{File: d.name, Line: line, Column: column, Text: text})
 }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)`)
+var (
+	yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)`)
+	// A secret that starts with `*` reads as an alias, and the library would
+	// show it.
+	unknownAlias = regexp.MustCompile(`^unknown anchor .*`)
+)
 
 func (d *Document) addSyntax(err error) {
 	m := yamlLine.FindStringSubmatch(err.Error())
@@ -148,7 +157,8 @@ func (d *Document) addSyntax(err error) {
 	if line > 0 {
 		column = 1
 	}
-	d.add(line, column, "not YAML: "+m[2])
+	text := unknownAlias.ReplaceAllString(m[2], "an alias without an anchor (quote a value that starts with `*`)")
+	d.add(line, column, "not YAML: "+text)
 }
 
 // check walks the tree once for what is refused wherever it stands.
@@ -210,12 +220,14 @@ func (d *Document) checkScalar(n *yaml.Node) {
 	}
 	if d.expand == nil {
 		if strings.Contains(n.Value, "${env:") || strings.Contains(n.Value, "${file:") {
+			d.failed[n] = true
 			d.add(n.Line, n.Column, "${env:} and ${file:} are for sidegate.yaml only: a policy means the same wherever it is read")
 		}
 		return
 	}
 	value, err := d.expandAll(n.Value)
 	if err != nil {
+		d.failed[n] = true
 		d.add(n.Line, n.Column, err.Error())
 		return
 	}
@@ -243,7 +255,8 @@ func (d *Document) expandAll(s string) (string, error) {
 		inner := s[i+2 : i+end]
 		form, argument, ok := strings.Cut(inner, ":")
 		if !ok || (form != "env" && form != "file") {
-			return "", fmt.Errorf("`${%s}` is neither ${env:NAME} nor ${file:PATH} (a literal `${` is written `$${`)", inner)
+			// What stands there may be a secret that holds `${`: it is not shown.
+			return "", errors.New("`${` that starts neither ${env:NAME}, ${env:NAME:default} nor ${file:PATH} (a literal one is written `$${`)")
 		}
 		value, err := d.expand(form, argument)
 		if err != nil {

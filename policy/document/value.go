@@ -35,6 +35,19 @@ func (v Value) Position() (line, column int) {
 	return v.n.Line, v.n.Column
 }
 
+// Place is the value's file:line:column, for a mistake elsewhere that names
+// it; the file alone where absent.
+func (v Value) Place() string {
+	if v.d == nil {
+		return ""
+	}
+	line, column := v.Position()
+	if line == 0 {
+		return v.d.name
+	}
+	return fmt.Sprintf("%s:%d:%d", v.d.name, line, column)
+}
+
 // Errorf adds a mistake at the value's place.
 func (v Value) Errorf(format string, args ...any) {
 	if v.d == nil {
@@ -63,9 +76,14 @@ func (v Value) Literal() bool {
 }
 
 // IsMap, IsList and IsString tell what was written, for keys of several forms.
-func (v Value) IsMap() bool    { return v.n != nil && v.n.Kind == yaml.MappingNode }
-func (v Value) IsList() bool   { return v.n != nil && v.n.Kind == yaml.SequenceNode }
-func (v Value) IsString() bool { return v.n != nil && v.n.Kind == yaml.ScalarNode && v.n.Tag == "!!str" }
+func (v Value) IsMap() bool  { return v.n != nil && v.n.Kind == yaml.MappingNode }
+func (v Value) IsList() bool { return v.n != nil && v.n.Kind == yaml.SequenceNode }
+func (v Value) IsString() bool {
+	return v.n != nil && v.n.Kind == yaml.ScalarNode && v.n.Tag == "!!str"
+}
+
+// Field is the value of a key of a mapping whose keys are checked elsewhere.
+func (v Value) Field(key string) Value { return v.lookup(key) }
 
 func (v Value) lookup(key string) Value {
 	if !v.IsMap() {
@@ -181,6 +199,9 @@ func (v Value) scalar(want string, tags ...string) (string, bool) {
 		v.Errorf("`%s` must be %s, not %s", v.path, want, kind(v.n))
 		return "", false
 	}
+	if v.d.failed[v.n] {
+		return "", false
+	}
 	if text, ok := v.d.expanded[v.n]; ok {
 		return text, true
 	}
@@ -197,9 +218,13 @@ func (v Value) scalar(want string, tags ...string) (string, bool) {
 	return v.n.Value, true
 }
 
+// Text reads text; ok is false where the value is absent or cannot be read,
+// which is then on record.
+func (v Value) Text() (s string, ok bool) { return v.scalar("a string", "!!str") }
+
 // String reads text.
 func (v Value) String() string {
-	s, _ := v.scalar("a string", "!!str")
+	s, _ := v.Text()
 	return s
 }
 
@@ -245,9 +270,9 @@ func (v Value) OneOf(words ...string) string {
 
 // Name reads a name as identities, upstreams, buckets, routes and entries have.
 func (v Value) Name() string {
-	s := v.String()
-	if v.Present() && s != "" {
-		v.CheckName(s)
+	s, ok := v.Text()
+	if ok && !isName(s) {
+		v.Errorf("%q is no name: %s", v.Show(), nameRule)
 	}
 	return s
 }
@@ -257,10 +282,14 @@ var (
 	identForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
+const nameRule = "lower-case letters, digits and `-`, starting with a letter"
+
+func isName(s string) bool { return nameForm.MatchString(s) && len(s) <= 128 }
+
 // CheckName adds a mistake where s is not of the form [a-z][a-z0-9-]*.
 func (v Value) CheckName(s string) bool {
-	if !nameForm.MatchString(s) || len(s) > 128 {
-		v.Errorf("%q is no name: lower-case letters, digits and `-`, starting with a letter", s)
+	if !isName(s) {
+		v.Errorf("%q is no name: %s", s, nameRule)
 		return false
 	}
 	return true
@@ -285,7 +314,7 @@ func (v Value) Strings() []string {
 			e.Errorf("`%s` is an empty string", e.path)
 		case s == "":
 		case slices.Contains(out, s):
-			e.Errorf("`%s`: %q is there twice", v.path, s)
+			e.Errorf("`%s`: %q is there twice", v.path, e.Show())
 		default:
 			out = append(out, s)
 		}
@@ -299,48 +328,116 @@ var durationPart = regexp.MustCompile(`(\d+)(d|h|ms|m|s)`)
 // Duration reads a length of time as `15m`, `1h30m`, `400d`, `300ms`; units are
 // d h m s ms.
 func (v Value) Duration() time.Duration {
+	d, _ := v.duration()
+	return d
+}
+
+// DurationIn reads a length of time from min to max.
+func (v Value) DurationIn(min, max time.Duration) time.Duration {
+	d, ok := v.duration()
+	if ok && (d < min || d > max) {
+		v.Errorf("`%s` must be from %s to %s, not %q", v.path, FormatDuration(min), FormatDuration(max), v.Show())
+		return 0
+	}
+	return d
+}
+
+// durationUnits are the units that files may use, the longest first.
+var durationUnits = []struct {
+	name string
+	unit time.Duration
+}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond}}
+
+// FormatDuration writes d as Duration reads it, without what is below 1ms.
+func FormatDuration(d time.Duration) string {
+	var out strings.Builder
+	for _, u := range durationUnits {
+		if n := d / u.unit; n > 0 {
+			fmt.Fprintf(&out, "%d%s", n, u.name)
+			d -= n * u.unit
+		}
+	}
+	if out.Len() == 0 {
+		return "0s"
+	}
+	return out.String()
+}
+
+func (v Value) duration() (time.Duration, bool) {
 	s, ok := v.scalar("a duration such as 15m", "!!str")
 	if !ok {
-		return 0
+		return 0, false
 	}
 	if !durationForm.MatchString(s) {
 		v.Errorf("`%s`: %q is no duration; write it as 300ms, 10s, 15m, 12h or 90d", v.path, v.Show())
-		return 0
+		return 0, false
 	}
-	units := map[string]time.Duration{"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 	var sum time.Duration
 	for _, part := range durationPart.FindAllStringSubmatch(s, -1) {
 		n, err := strconv.ParseInt(part[1], 10, 64)
-		unit := units[part[2]]
+		unit := unitOf(part[2])
 		if err != nil || n > int64((math.MaxInt64-sum)/unit) {
 			v.Errorf("`%s`: %q is longer than this program can count", v.path, v.Show())
-			return 0
+			return 0, false
 		}
 		sum += time.Duration(n) * unit
 	}
-	return sum
+	return sum, true
+}
+
+func unitOf(name string) time.Duration {
+	for _, u := range durationUnits {
+		if u.name == name {
+			return u.unit
+		}
+	}
+	return 0
 }
 
 var sizeForm = regexp.MustCompile(`^(\d+)(B|KiB|MiB|GiB)$`)
 
 // Size reads a number of bytes as `512B`, `32KiB`, `25MiB`, `1GiB`.
 func (v Value) Size() int64 {
+	n, _ := v.size()
+	return n
+}
+
+// SizeIn reads a number of bytes from min to max.
+func (v Value) SizeIn(min, max int64) int64 {
+	n, ok := v.size()
+	if ok && (n < min || n > max) {
+		v.Errorf("`%s` must be from %s to %s, not %q", v.path, formatSize(min), formatSize(max), v.Show())
+		return 0
+	}
+	return n
+}
+
+func formatSize(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB"}
+	i := 0
+	for ; i < len(units)-1 && n != 0 && n%1024 == 0; i++ {
+		n /= 1024
+	}
+	return strconv.FormatInt(n, 10) + units[i]
+}
+
+func (v Value) size() (int64, bool) {
 	s, ok := v.scalar("a size such as 25MiB", "!!str")
 	if !ok {
-		return 0
+		return 0, false
 	}
 	m := sizeForm.FindStringSubmatch(s)
 	if m == nil {
 		v.Errorf("`%s`: %q is no size; write it as 512B, 32KiB, 25MiB or 1GiB", v.path, v.Show())
-		return 0
+		return 0, false
 	}
 	n, err := strconv.ParseInt(m[1], 10, 64)
 	shift := map[string]uint{"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[m[2]]
 	if err != nil || n > math.MaxInt64>>shift {
 		v.Errorf("`%s`: %q is larger than this program can count", v.path, v.Show())
-		return 0
+		return 0, false
 	}
-	return n << shift
+	return n << shift, true
 }
 
 func kind(n *yaml.Node) string {

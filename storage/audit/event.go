@@ -3,7 +3,12 @@
 // and the tools that read and verify it. It decides nothing and knows no HTTP.
 package audit
 
-import "time"
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+)
 
 // Survive says what an event outlives once Ticket.Wait returned.
 type Survive uint8
@@ -21,72 +26,130 @@ const (
 	TypeSystem   = "system"
 )
 
-// An Event is one line of the ledger. Chain, Seq and Prev are the ledger's to
-// set; ID is set by Append where it is empty. Absent parts are nil.
-type Event struct {
-	Type     string
-	ID       string
-	Record   string // the request's id, the same in its two events
-	Time     time.Time
-	Gateway  *Gateway
-	Request  *Request
-	Identity *Identity
-	Decision *Decision
-	Object   *Object
-	Outcome  *Outcome
-	System   *System
+// NewID is a fresh random id of 128 bits in hex, for records.
+func NewID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	return hex.EncodeToString(b[:])
 }
 
-// The parts of an Event; their JSON names are the field names in snake case
-// as in the audit log's reference (docs/audit.md). Empty values are left out.
+// An Event is one line of the ledger. Absent parts are nil. docs/audit.md is
+// the reference of every field.
+type Event struct {
+	Type   string    `json:"type"`
+	ID     string    `json:"id"`               // empty: Append gives the line a random one
+	Record string    `json:"record,omitempty"` // the request's id, the same in its two events
+	Time   time.Time `json:"time"`             // zero: the time of Append; kept in microseconds
+
+	// Chain, Seq and Prev are the ledger's: Append ignores what they hold.
+	Chain string `json:"chain"`
+	Seq   uint64 `json:"seq"`
+	Prev  string `json:"prev"` // SHA-256 of the line before, in hex
+
+	Gateway  *Gateway  `json:"gateway,omitempty"` // nil: the ledger's own
+	Request  *Request  `json:"request,omitempty"`
+	Identity *Identity `json:"identity,omitempty"`
+	Decision *Decision `json:"decision,omitempty"`
+	Object   *Object   `json:"object,omitempty"`
+	Outcome  *Outcome  `json:"outcome,omitempty"`
+	System   *System   `json:"system,omitempty"`
+
+	// Cut names the fields whose value was too long to be kept whole. It is
+	// the ledger's too.
+	Cut []string `json:"cut,omitempty"`
+}
+
+// The parts of an Event. Empty values are left out.
 type (
-	Gateway struct{ Name, Version, Instance string }
+	// Gateway is the process that wrote the event.
+	Gateway struct {
+		Name     string `json:"name,omitempty"`
+		Version  string `json:"version,omitempty"`
+		Instance string `json:"instance,omitempty"`
+	}
 
+	// Request is what was asked.
 	Request struct {
-		Method, Host, Path string
-		QueryKeys          []string // names, never values
-		IP, UserAgent      string
-		Trace              string // trace id of traceparent
+		Method    string   `json:"method,omitempty"`
+		Host      string   `json:"host,omitempty"`
+		Path      string   `json:"path,omitempty"`       // canonical
+		QueryKeys []string `json:"query_keys,omitempty"` // names, never values
+		IP        string   `json:"ip,omitempty"`
+		UserAgent string   `json:"user_agent,omitempty"`
+		Trace     string   `json:"trace,omitempty"` // trace id of traceparent
 	}
 
+	// Identity is who asked, as far as it was verified.
 	Identity struct {
-		Name, Namespace, UID, Actor, Tenant, Issuer, Provider string
-		AuthTime                                              time.Time
-		TokenHash                                             string
+		Name      string    `json:"name,omitempty"`
+		Namespace string    `json:"namespace,omitempty"`
+		UID       string    `json:"uid,omitempty"`
+		Actor     string    `json:"actor,omitempty"`
+		Tenant    string    `json:"tenant,omitempty"`
+		Issuer    string    `json:"issuer,omitempty"`
+		Provider  string    `json:"provider,omitempty"`
+		AuthTime  time.Time `json:"auth_time,omitzero"`
+		TokenHash string    `json:"token_hash,omitempty"`
 	}
 
+	// Decision is what was answered to it, and by which rule.
 	Decision struct {
-		Effect string // allow, deny or preflight
-		Status int    // of the refusal; 0 where allowed
-		Route  string
-		Rule   string // the entry or guard that decided
-		Code   string // why: entry, public, no_entry, no_token, ...
-		Policy Policy
-		Inputs map[string]any // what the compiled policy reads, for replay
-		Shadow map[string]string
+		Effect string `json:"effect,omitempty"` // allow, deny or preflight
+		Status int    `json:"status,omitempty"` // of the refusal; 0 where allowed
+		Route  string `json:"route,omitempty"`
+		Rule   string `json:"rule,omitempty"` // the entry or guard that decided
+		Code   string `json:"code,omitempty"` // why: entry, public, no_entry, no_token, ...
+		Policy Policy `json:"policy,omitzero"`
+		// Inputs is what the compiled policy reads, for replay. Values are nil,
+		// string, bool, json.Number, int, int64, uint64, float64, time.Time,
+		// []string, []any and map[string]any; any other type is written as a
+		// string that names it.
+		Inputs map[string]any    `json:"inputs,omitempty"`
+		Shadow map[string]string `json:"shadow,omitempty"`
 	}
 
-	Policy struct{ Name, SHA256 string }
+	// Policy is the policy in force.
+	Policy struct {
+		Name   string `json:"name,omitempty"`
+		SHA256 string `json:"sha256,omitempty"`
+	}
 
+	// Object is the stored object that the request is about.
 	Object struct {
-		Bucket, Key, Operation, ContentType string
-		Size                                int64 // -1: unknown
-		Expires                             time.Time
-		Session                             string
+		Bucket      string    `json:"bucket,omitempty"`
+		Key         string    `json:"key,omitempty"`
+		Operation   string    `json:"operation,omitempty"`
+		ContentType string    `json:"content_type,omitempty"`
+		Size        int64     `json:"size"` // bytes; -1: unknown, and absent from the line
+		Expires     time.Time `json:"expires,omitzero"`
+		Session     string    `json:"session,omitempty"`
 	}
 
+	// Outcome is how the answer ended.
 	Outcome struct {
-		Status            int
-		BytesIn, BytesOut int64
-		MS                float64
-		Upstream          string
-		Error             string
-		Truncated         bool
+		Status    int     `json:"status"`
+		BytesIn   int64   `json:"bytes_in"`
+		BytesOut  int64   `json:"bytes_out"`
+		MS        float64 `json:"ms"` // milliseconds from the request's header to the answer's end
+		Upstream  string  `json:"upstream,omitempty"`
+		Error     string  `json:"error,omitempty"`
+		Truncated bool    `json:"truncated,omitempty"` // the client saw a broken answer
 	}
 
 	// System is an event of the gateway itself.
 	System struct {
-		Event  string // start, stop, policy_loaded, policy_refused, repair
-		Detail map[string]string
+		Event  string            `json:"event,omitempty"` // start, stop, policy_loaded, policy_refused, repair
+		Detail map[string]string `json:"detail,omitempty"`
 	}
 )
+
+// UnmarshalJSON reads an absent size as unknown.
+func (o *Object) UnmarshalJSON(data []byte) error {
+	type plain Object
+	p := plain{Size: -1}
+	if err := json.Unmarshal(data, &p); err != nil {
+		return err
+	}
+	*o = Object(p)
+	return nil
+}

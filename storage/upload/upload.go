@@ -31,11 +31,11 @@ type Session struct {
 	Bucket      string    `json:"bucket"` // the bucket's name in sidegate.yaml
 	ContentType string    `json:"contentType"`
 	Size        int64     `json:"size"`                     // as signed; after ready as stored; -1 where it was not bound
-	Checksum    string    `json:"checksumSha256,omitempty"` // base64, as signed
+	Checksum    string    `json:"checksumSha256,omitempty"` // base64, as signed; after ready as stored, where the store knows it
 	Status      Status    `json:"status"`
 	Record      string    `json:"record"` // the audit record that issued it
 	CreatedAt   time.Time `json:"createdAt"`
-	ExpiresAt   time.Time `json:"expiresAt"` // the URL's end
+	ExpiresAt   time.Time `json:"expiresAt"` // the URL's end at the latest: credentials that end sooner end it
 	ConfirmBy   time.Time `json:"confirmBy"` // confirmations come until then
 	ETag        string    `json:"etag,omitempty"`
 	VersionID   string    `json:"versionId,omitempty"`
@@ -51,7 +51,34 @@ var (
 	ErrConflict = errors.New("the upload session changed meanwhile")
 	// ErrNoObject is the store's word that nothing lies under the key.
 	ErrNoObject = errors.New("no such object")
+
+	// ErrUnavailable marks what could not be found out or done for the
+	// moment: it is neither yes nor no, and asking again may help.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrNotUploaded says that the session's object has not arrived yet.
+	ErrNotUploaded = errors.New("the object is not uploaded yet")
+	// ErrExpired says that the time to confirm is over.
+	ErrExpired = errors.New("the upload was not confirmed in time")
 )
+
+// An InvalidError says which field of a request cannot be signed, and why. Both
+// parts are for the caller and hold nothing that the caller did not send.
+type InvalidError struct {
+	Field  string // key, contentType, size, checksumSha256, expiresSeconds
+	Reason string
+}
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
+
+// A Mismatch says that the object that landed is not what was signed.
+type Mismatch struct {
+	Field  string // size, contentType or checksumSha256
+	Reason string // for the log: what was signed, what is stored
+}
+
+func (e *Mismatch) Error() string {
+	return "the stored object differs in " + e.Field + " from what was signed: " + e.Reason
+}
 
 // A Store keeps sessions. It is safe for concurrent use, also by several
 // gateways where it is shared. What Create and Transition reported as done
@@ -74,12 +101,14 @@ type Put struct {
 	Size        int64         // -1: not bound
 	Checksum    string        // SHA-256 in base64; empty: not bound
 	Overwrite   bool          // false signs If-None-Match: *
-	Expires     time.Duration // at most; whole seconds
+	At          time.Time     // the URL's life begins; zero: now
+	Expires     time.Duration // after At, at most; whole seconds
 }
 
 // A Get is what a download URL binds.
 type Get struct {
 	Key         string
+	Head        bool          // signs for HEAD instead of GET
 	Disposition string        // the answer's Content-Disposition
 	Expires     time.Duration // at most; whole seconds
 }
@@ -98,11 +127,15 @@ type Object struct {
 	ContentType string
 	ETag        string // with its quotes, as the store says it
 	VersionID   string
-	Checksum    string // SHA-256 in base64, where the store knows it
+	Checksum    string // SHA-256 of the whole in base64, where the store knows it
+	// Modified is when the object came to be, by this machine's clock and not
+	// exact to the second; zero where the store does not say.
+	Modified time.Time
 }
 
 // A Bucket signs URLs for one bucket and looks at its objects. It is safe for
-// concurrent use. Signing asks no network but for credentials.
+// concurrent use. Signing asks no network but for credentials. A URL never
+// ends later than asked; it ends sooner where the credentials do.
 type Bucket interface {
 	SignPut(ctx context.Context, p Put) (Signed, error)
 	SignGet(ctx context.Context, g Get) (Signed, error)

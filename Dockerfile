@@ -1,0 +1,37 @@
+# The gateway's image: one static binary, the CA certificates, a user that is
+# not root; no shell, no package manager.
+#
+#   docker build --build-arg VERSION=1.2.3 -t sidegate .
+#   docker run -p 8080:8080 -v ./gateway:/etc/sidegate:ro -v sidegate:/var/lib/sidegate sidegate
+#
+# `sidegate run` starts in /etc/sidegate, with sidegate.yaml and policy.yaml there; mount that
+# folder, or build an image FROM this one with the two files in it. With
+# storage.local, or an audit log that must outlive the container, give it a
+# volume and name it in sidegate.yaml, owned by uid 65532:
+#
+#   storage: {local: {dir: /var/lib/sidegate/data}}
+#   audit: {dir: /var/lib/sidegate/audit}
+#
+# The tags say which images these are; who releases pins them by digest
+# (FROM golang:1.26@sha256:...), so that the same commit gives the same image.
+ARG GO_IMAGE=docker.io/library/golang:1.26-bookworm
+ARG BASE_IMAGE=gcr.io/distroless/static-debian12:nonroot
+
+FROM ${GO_IMAGE} AS build
+ARG VERSION=""
+WORKDIR /src
+# The dependencies first: they change less often than the code.
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X sidegate/cmd.version=${VERSION}" -o /sidegate ./cmd/sidegate
+
+FROM ${BASE_IMAGE}
+COPY --from=build /sidegate /sidegate
+USER 65532:65532
+WORKDIR /etc/sidegate
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=15s CMD ["/sidegate", "health"]
+ENTRYPOINT ["/sidegate"]
+CMD ["run"]

@@ -1,0 +1,66 @@
+# Everything there is to run. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?=
+# One set of build flags everywhere, as in the Dockerfile: what is built once
+# is taken from Go's cache ever after.
+BUILD := CGO_ENABLED=0 go build -trimpath
+LDFLAGS := -s -w $(if $(VERSION),-X sidegate/cmd.version=$(VERSION))
+# The race detector needs cgo and a C compiler.
+RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+FUZZTIME ?= 10s
+KILLS ?= 100
+
+.PHONY: help build demo test unit e2e image-test soak-kill lint bench fuzz image components
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+build: ## bin/sidegate
+	@$(BUILD) -ldflags '$(LDFLAGS)' -o bin/sidegate ./cmd/sidegate
+
+demo: ## everything on this machine: prints tokens and curl lines (ARGS='--data DIR' keeps the data)
+	@echo '# building (some minutes the first time)'
+	@$(BUILD) -ldflags '$(LDFLAGS)' -o bin/sidegate ./cmd/sidegate
+	@cd examples/demo && $(BUILD) -o ../../bin/demo .
+	@exec bin/demo $(ARGS)
+
+test: components unit e2e image-test ## every test; installs what it needs
+
+unit: ## the tests of the packages, a moment each once built
+	@echo 'make: tests of the packages$(if $(RACE), with the race detector, (no gcc: without the race detector)) (the first build takes some minutes)'
+	@go test $(RACE) ./...
+
+e2e: ## the end-to-end tests in examples/demo, against real components
+	@echo 'make: end-to-end tests (the first build takes some minutes)'
+	@cd examples/demo && go vet ./... && go test -v -count=1 -timeout 20m ./...
+
+image-test: ## build and look into the Dockerfile's image, without a registry
+	@.ci/image-test
+
+soak-kill: ## kill -9 under load, KILLS times
+	@cd examples/demo && SIDEGATE_KILLS=$(KILLS) go test -v -count=1 -timeout 4h -run TestKilledUnderLoad .
+
+lint: ## gofmt, vet, staticcheck, govulncheck
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "gofmt: not formatted:"; echo "$$bad"; exit 1; fi
+	@go vet ./...
+	@cd examples/demo && go vet ./...
+	@go build -o bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	@bin/staticcheck ./...
+	@cd examples/demo && ../../bin/staticcheck ./...
+	@.ci/vulnerabilities
+
+bench: ## benchmarks; proxying is a ratio to a bare ReverseProxy
+	@go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## each fuzz test for FUZZTIME
+	@.ci/fuzz $(FUZZTIME)
+
+image: ## the image `sidegate`, with docker or buildah
+	@if command -v docker >/dev/null; then docker build --build-arg VERSION='$(VERSION)' -t sidegate .; \
+	else buildah bud --format docker --build-arg VERSION='$(VERSION)' -t sidegate .; fi
+
+components:
+	@.ci/components

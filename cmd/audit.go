@@ -1,0 +1,343 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sidegate/storage/audit"
+	"sidegate/storage/firestore"
+)
+
+// newAuditCommand reads audit logs; the gateway need not run.
+func newAuditCommand(stdout, stderr io.Writer) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "audit",
+		Short:   "Read and verify the audit log",
+		Long:    "Read and verify the audit log: a ledger's folder or, with --firestore, a collection.",
+		Example: "  sidegate audit tail -f\n  sidegate audit verify",
+	}
+	c.AddCommand(newAuditTail(stdout), newAuditVerify(stdout, stderr))
+	return c
+}
+
+// An auditSource is where a log is read from.
+type auditSource struct {
+	dir       string
+	firestore bool
+	options   firestore.Options
+	name      string // of the collection
+}
+
+func (s *auditSource) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&s.dir, "dir", "data/audit", "the ledger's folder (audit.dir)")
+	f.BoolVar(&s.firestore, "firestore", false, "read the collection in Firestore instead")
+	f.StringVar(&s.options.Project, "project", "", "with --firestore: the Google Cloud project")
+	f.StringVar(&s.options.Database, "database", "(default)", "with --firestore: the database")
+	f.StringVar(&s.name, "collection", "auditLog", "with --firestore: the collection")
+	f.StringVar(&s.options.Emulator, "insecure-emulator-host", "", "with --firestore: host:port of a Firestore emulator, asked without TLS and credentials")
+	c.MarkFlagsMutuallyExclusive("dir", "firestore")
+	c.Args = cobra.NoArgs
+}
+
+// open connects to the collection.
+func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.Audit, error) {
+	if s.options.Project == "" {
+		return nil, nil, usageError{errors.New("--firestore needs --project")}
+	}
+	client, err := firestore.Connect(ctx, s.options)
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, client.Audit(s.name, 0), nil
+}
+
+func newAuditTail(stdout io.Writer) *cobra.Command {
+	var s auditSource
+	var follow, asJSON bool
+	var n int
+	c := &cobra.Command{
+		Use:   "tail",
+		Short: "Show the last events",
+		Long: `Show the last events, one line each: time, effect or type, status, method and
+path, who (identity:uid), route/rule, bucket/key. What steers a terminal is escaped.
+With --firestore -f, an event that was shipped ten minutes late or more is not shown.`,
+		Example: "  sidegate audit tail -n 20\n  sidegate audit tail -f --json | jq .request.path\n" +
+			"  sidegate audit tail --firestore --project acme-prod",
+	}
+	s.flags(c)
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new events until interrupted")
+	c.Flags().IntVarP(&n, "lines", "n", 10, "how many of the last events")
+	c.Flags().BoolVar(&asJSON, "json", false, "the lines as they are stored")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if n < 0 || n > 10_000 {
+			return usageError{fmt.Errorf("-n %d: give a number from 0 to 10000", n)}
+		}
+		show := func(l *audit.Line) error { return showLine(stdout, l, asJSON) }
+		if s.firestore {
+			return s.tailFirestore(c.Context(), n, follow, show)
+		}
+		return s.tailFolder(c.Context(), n, follow, show)
+	}
+	return c
+}
+
+func (s *auditSource) tailFolder(ctx context.Context, n int, follow bool, show func(*audit.Line) error) error {
+	if !follow {
+		lines, err := audit.Tail(s.dir, n)
+		if err != nil {
+			return fmt.Errorf("audit log %s: %w", s.dir, err)
+		}
+		for i := range lines {
+			if err := show(&lines[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for l, err := range audit.Follow(ctx, s.dir, n, tick.C) {
+		if err != nil {
+			return fmt.Errorf("audit log %s: %w", s.dir, err)
+		}
+		if err := show(&l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// auditLate is how late an event may come to Firestore and still be followed.
+const auditLate = 10 * time.Minute
+
+func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, show func(*audit.Line) error) error {
+	client, log, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	type key struct {
+		chain string
+		seq   uint64
+	}
+	seen := map[key]time.Time{}
+	lines, err := log.Tail(ctx, n, time.Time{})
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for ; err == nil; lines, err = log.Tail(ctx, 10_000, time.Now().Add(-auditLate)) {
+		for i, l := range lines {
+			if _, ok := seen[key{l.Chain, l.Seq}]; ok {
+				continue
+			}
+			seen[key{l.Chain, l.Seq}] = l.Time
+			if err := show(&lines[i]); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			return nil
+		}
+		for k, t := range seen {
+			if time.Since(t) > 2*auditLate {
+				delete(seen, k)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if follow && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func showLine(w io.Writer, l *audit.Line, asJSON bool) error {
+	switch {
+	case l.Stub && asJSON:
+		_, err := fmt.Fprintf(w, `{"chain":%q,"seq":%d,"sha256":"%x"}`+"\n", l.Chain, l.Seq, l.SHA256)
+		return err
+	case l.Stub:
+		_, err := fmt.Fprintf(w, "%s stub seq=%d sha256=%x\n", l.Time.Format(time.RFC3339), l.Seq, l.SHA256)
+		return err
+	case asJSON:
+		_, err := fmt.Fprintf(w, "%s\n", l.Raw)
+		return err
+	}
+	e, err := l.Event()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, describe(e)+"\n")
+	return err
+}
+
+// describe is an event as one terse line.
+func describe(e *audit.Event) string {
+	d := description{}
+	d.add(e.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
+	switch {
+	case e.Decision != nil:
+		d.add(e.Decision.Effect)
+		if e.Decision.Status != 0 {
+			d.add(strconv.Itoa(e.Decision.Status))
+		} else {
+			d.add("-")
+		}
+	case e.Outcome != nil:
+		d.add(e.Type)
+		d.add(strconv.Itoa(e.Outcome.Status))
+	default:
+		d.add(e.Type)
+	}
+	if r := e.Request; r != nil {
+		d.add(r.Method)
+		d.add(r.Path)
+	}
+	if i := e.Identity; i != nil {
+		d.add(i.Name + ":" + i.UID)
+		if i.Actor != "" {
+			d.add("actor=" + i.Actor)
+		}
+	}
+	if x := e.Decision; x != nil {
+		d.add(x.Route + "/" + x.Rule)
+		d.add(x.Code)
+	}
+	if o := e.Object; o != nil {
+		d.add(o.Bucket + "/" + o.Key)
+	}
+	if o := e.Outcome; o != nil {
+		d.add(fmt.Sprintf("in=%d out=%d ms=%.1f", o.BytesIn, o.BytesOut, o.MS))
+		if o.Error != "" {
+			d.add("error=" + o.Error)
+		}
+	}
+	if s := e.System; s != nil {
+		d.add(s.Event)
+		for _, k := range slices.Sorted(maps.Keys(s.Detail)) {
+			d.add(k + "=" + s.Detail[k])
+		}
+	}
+	if e.Record != "" {
+		d.add("record=" + e.Record)
+	}
+	return d.text
+}
+
+type description struct{ text string }
+
+// add appends a word; nothing in it can end the line or steer the terminal.
+func (d *description) add(word string) {
+	if word == "" {
+		return
+	}
+	if d.text != "" {
+		d.text += " "
+	}
+	d.text += audit.Printable(word)
+}
+
+func newAuditVerify(stdout, stderr io.Writer) *cobra.Command {
+	var s auditSource
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Recompute the log's chain and name what does not fit",
+		Long: `Recompute the hash chain over every line and name the first line that is not what
+was written. It says from where to where it vouches. Lines that were removed from
+the end leave no trace in the rest: compare the head with one noted elsewhere.`,
+		Example: "  sidegate audit verify --dir data/audit\n  sidegate audit verify --firestore --project acme-prod",
+	}
+	s.flags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		reports, err := s.verify(c.Context())
+		for i := range reports {
+			if werr := showReport(stdout, &reports[i]); werr != nil {
+				return werr
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if len(reports) == 0 {
+			fmt.Fprintln(stderr, "there are no events yet")
+		}
+		for _, r := range reports {
+			if r.Broken != nil {
+				return fmt.Errorf("the audit log is not what was written: %w", r.Broken)
+			}
+		}
+		return nil
+	}
+	return c
+}
+
+func (s *auditSource) verify(ctx context.Context) ([]audit.Report, error) {
+	if s.firestore {
+		client, log, err := s.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer client.Close()
+		return audit.Verify(ctx, log.Lines(ctx), time.Now())
+	}
+	r, err := audit.VerifyDir(ctx, s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("audit log %s: %w", s.dir, err)
+	}
+	if r.First == 0 && r.Broken == nil {
+		return nil, nil
+	}
+	return []audit.Report{r}, nil
+}
+
+func showReport(w io.Writer, r *audit.Report) error {
+	p := printer{w: w}
+	p.line("chain %s", audit.Printable(r.Chain))
+	if r.First != 0 {
+		p.line("  verified seq %d (%s) to %d (%s)", r.First, r.From.Format(time.RFC3339), r.Last, r.To.Format(time.RFC3339))
+		p.line("  head %s", r.Head)
+	}
+	if r.First > 1 {
+		p.line("  the events before seq %d are not here: nothing is known of them", r.First)
+	}
+	for _, g := range r.Gaps {
+		p.line("  seq %d to %d are missing: they may have expired, or were removed", g.From, g.To)
+	}
+	for _, seq := range r.Stubs {
+		p.line("  seq %d: only its hash is here; the event is in the gateway's dead-letter.jsonl", seq)
+	}
+	if r.Torn > 0 {
+		p.line("  the last %d bytes are no whole line: a gateway is writing it, or died there", r.Torn)
+	}
+	if r.Broken != nil {
+		p.line("  BROKEN: %s", audit.Printable(r.Broken.Error()))
+		p.line("  nothing is vouched for from there on")
+		return p.err
+	}
+	p.line("  intact. Events removed after seq %d would not show here: compare the head with one noted elsewhere", r.Last)
+	return p.err
+}
+
+// A printer prints lines and keeps the first error.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+	}
+}

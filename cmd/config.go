@@ -1,0 +1,178 @@
+package cmd
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+
+	"sidegate/storage/audit"
+)
+
+// Config is sidegate.yaml, read, checked and completed: the comment of each
+// field is the manual of its key, and says the default. Paths are absolute.
+// It is never changed after loading and holds nothing open.
+type Config struct {
+	// File is the absolute path of sidegate.yaml.
+	File string
+
+	// Name is how this gateway calls itself: the realm of its challenges and
+	// gateway.name in the audit log. Default: sidegate.
+	Name string
+
+	// Listen is the public listener.
+	Listen struct {
+		// Address is where callers connect, host:port; without a host it is
+		// every address of the machine. Default: port $PORT, else 8080.
+		Address string
+		// TrustedProxies are the addresses whose X-Forwarded-For is believed.
+		// Default: nobody's.
+		TrustedProxies []netip.Prefix
+		// TrustPeer is the word cloud-run in trusted_proxies: whoever
+		// connects is a proxy, one hop.
+		TrustPeer bool
+		// ShutdownGrace is how long a stop may take: no new connections,
+		// requests end, the audit log is flushed. Default: 9s.
+		ShutdownGrace time.Duration
+		// DrainDelay is the first part of ShutdownGrace, in which the gateway
+		// is not ready but still accepts. Default: 0s.
+		DrainDelay time.Duration
+		// HeaderTimeout is how long a request's header may take. Default: 10s.
+		HeaderTimeout time.Duration
+		// MaxHeaderBytes bounds a request's header. Default: 32KiB.
+		MaxHeaderBytes int
+		// IdleTimeout ends a connection between requests, and a body that
+		// stalls. Default: 75s.
+		IdleTimeout time.Duration
+		// MaxConnections bounds open connections; 0, the default: no limit.
+		MaxConnections int
+	}
+
+	// AdminAddress (admin.address) is where health, readiness, metrics and
+	// version are served, never on the public listener. Default: 127.0.0.1:9180.
+	AdminAddress string
+
+	// Policy is the policy's path. Default: policy.yaml.
+	Policy string
+
+	// Identities are who may be verified, in file order.
+	Identities []IdentityConfig
+
+	// TokenCache is how many verified tokens are kept; 0: none. Default: 100000.
+	TokenCache int
+
+	// Upstreams are the apps behind the gateway, in file order.
+	Upstreams []UpstreamConfig
+
+	// Buckets are the object stores, in file order.
+	Buckets []BucketConfig
+
+	// Storage is where upload sessions live: exactly one of the two is set.
+	Storage struct {
+		// LocalDir (storage.local.dir) is the embedded store's folder, for one
+		// machine. Default, without storage.firestore: data.
+		LocalDir string
+		// Firestore (storage.firestore) is shared by all gateways that name
+		// it. Its collection's default: uploadSessions.
+		Firestore *FirestoreConfig
+	}
+
+	// Audit is the audit log.
+	Audit struct {
+		// Dir is the ledger's folder on this machine. Default: data/audit.
+		Dir string
+		// Survive is what a decision outlives before its request goes on:
+		// crash, power or machine. Default: crash.
+		Survive audit.Survive
+		// MaxSize bounds the events that wait for Firestore, in bytes; beyond
+		// it requests get 503. Default: 1GiB.
+		MaxSize int64
+		// Segment is the size at which a new file is begun, in bytes. Default: 64MiB.
+		Segment int64
+		// Firestore is where events are shipped; nil, the default: nowhere.
+		// Its collection's default: auditLog.
+		Firestore *FirestoreConfig
+		// TTL (audit.firestore.ttl) is how long after its time an event may be
+		// deleted by Firestore. Default: 400d.
+		TTL time.Duration
+		// Stdout prints each event as a line of JSON, too. Default: false.
+		Stdout bool
+	}
+
+	// Log is the gateway's own log, on standard error.
+	Log struct {
+		// Level is debug, info, warn or error. Default: info.
+		Level string
+		// Format is json (Cloud Logging's names) or console. Default: json.
+		Format string
+	}
+}
+
+// An IdentityConfig is one of identities.<name>: a kind of caller that
+// policy.yaml names in `who`.
+type IdentityConfig struct {
+	Name string
+	// Project (firebase.project) is the Firebase project whose ID tokens these are.
+	Project string
+	// Tenant (firebase.tenant) is the only Identity Platform tenant accepted;
+	// empty, the default: only tokens without a tenant.
+	Tenant string
+	// Leeway (firebase.leeway) is how far the clocks may differ. Default: 60s.
+	Leeway time.Duration
+	// Namespace (uids) is the space in which these uids are unique: the
+	// namespace of the identity that `uids` names. Default: Name.
+	Namespace string
+}
+
+// An UpstreamConfig is one of upstreams.<name>: an app behind the gateway.
+type UpstreamConfig struct {
+	Name string
+	// URL has the scheme http or https, a host, and nothing more.
+	URL *url.URL
+	// KeepHost (host: keep) sends the caller's Host; false (host: upstream)
+	// sends the URL's. Default: keep.
+	KeepHost bool
+	// Timeout is to the response's header: then 504. Default: 60s.
+	Timeout time.Duration
+	// IdleTimeout ends a body that stalls. Default: 5m.
+	IdleTimeout time.Duration
+	// MaxBody bounds a request's body, in bytes: then 413. Default: 10MiB.
+	MaxBody int64
+	// KeepAuthorization (authorization: keep) forwards the caller's token.
+	// Default: drop.
+	KeepAuthorization bool
+	// Headers says which identity headers the app gets: native (X-Sidegate-*)
+	// or none. Default: native.
+	Headers string
+}
+
+// A BucketConfig is one of buckets.<name>.
+type BucketConfig struct {
+	Name string
+	// Bucket is the store's name of it.
+	Bucket string
+	// Region is the store's. Default: $AWS_REGION, else $AWS_DEFAULT_REGION,
+	// else us-east-1.
+	Region string
+	// Endpoint is the base URL at which this process reaches the store;
+	// empty, the default: AWS.
+	Endpoint string
+	// PublicEndpoint is the base URL at which clients reach it: the signature
+	// covers the host. Default: Endpoint.
+	PublicEndpoint string
+	// PathStyle puts the bucket into the path and not into the host name.
+	// Default: false.
+	PathStyle bool
+	// AccessKey and SecretKey (credentials) are static; both empty, the
+	// default: AWS's default chain of credentials.
+	AccessKey, SecretKey Secret
+}
+
+// A FirestoreConfig is a collection in Firestore.
+type FirestoreConfig struct {
+	// Project is the Google Cloud project. Default: $GOOGLE_CLOUD_PROJECT.
+	Project string
+	// Database is the database's id. Default: (default).
+	Database string
+	// Collection is the collection's id.
+	Collection string
+}

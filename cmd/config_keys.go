@@ -1,0 +1,47 @@
+package cmd
+
+import "sidegate/policy/document"
+
+// configVersion is what the key `version` must say.
+const configVersion = "sidegate-config/v1"
+
+// configKeys are the mappings of sidegate.yaml and their keys, by path; `*`
+// stands for a name of the operator's own. Later are keys of the format whose
+// feature this version does not have. docs/configuration.md and the JSON Schema
+// are held against this table.
+func configKeys() map[string]document.Keys {
+	return map[string]document.Keys{
+		"": {
+			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "token_cache", "upstreams", "buckets", "storage", "audit", "log"},
+			Later: []string{"forward_auth", "keys_cache", "cors", "lookups", "redis", "webhook", "assertion", "telemetry"},
+		},
+		"listen": {
+			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections"},
+			Later: []string{"tls"},
+		},
+		"admin":        {Known: []string{"address"}},
+		"identities.*": {Known: []string{"firebase", "uids"}, Later: []string{"google", "oidc"}},
+		"identities.*.firebase": {
+			Known: []string{"project", "tenant", "leeway"},
+			Later: []string{"session_cookie", "revocation", "revocation_grace", "app_check"},
+		},
+		"upstreams.*": {
+			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers"},
+			Later: []string{"transport", "streams", "id_token", "tls"},
+		},
+		"buckets.*": {
+			Known: []string{"bucket", "region", "endpoint", "public_endpoint", "path_style", "credentials"},
+			Later: []string{"sse"},
+		},
+		"buckets.*.credentials": {Known: []string{"access_key", "secret_key"}, Later: []string{"role", "from"}},
+		"storage":               {Known: []string{"local", "firestore"}},
+		"storage.local":         {Known: []string{"dir"}},
+		"storage.firestore":     {Known: []string{"project", "database", "collection"}},
+		"audit": {
+			Known: []string{"dir", "survive", "max_size", "segment", "firestore", "stdout"},
+			Later: []string{"retention", "key", "checkpoint"},
+		},
+		"audit.firestore": {Known: []string{"project", "database", "collection", "ttl"}},
+		"log":             {Known: []string{"level", "format"}},
+	}
+}

@@ -1,0 +1,140 @@
+package cmd
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	"sidegate/policy/document"
+	"sidegate/storage/audit"
+)
+
+var (
+	// As AWS names general purpose buckets, with what other stores allow
+	// besides: upper case and `_`.
+	bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`)
+	regionName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	// firebase.google.com/docs/firestore/manage-databases
+	databaseID = regexp.MustCompile(`^(\(default\)|[a-z0-9][a-z0-9-]{2,61}[a-z0-9])$`)
+	// firebase.google.com/docs/firestore/quotas: no slash, not `.` or `..`,
+	// not __x__; stricter here.
+	collectionID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,255}$`)
+)
+
+func (l *configLoader) readBuckets(v document.Value, c *Config) {
+	for _, e := range v.Entries() {
+		if !e.At.CheckName(e.Key) {
+			continue
+		}
+		m := e.Value.Map(l.keys["buckets.*"])
+		b := BucketConfig{Name: e.Key}
+		b.Bucket = l.matching(m.Need("bucket"), bucketName, "a bucket's name: 3 to 255 letters, digits and `.-_`")
+		b.Region = l.readRegion(m.Get("region"))
+		b.Endpoint = l.readEndpoint(m.Get("endpoint"))
+		b.PublicEndpoint = l.readEndpoint(m.Get("public_endpoint"))
+		if b.PublicEndpoint == "" {
+			b.PublicEndpoint = b.Endpoint
+		}
+		b.PathStyle = m.Get("path_style").Bool()
+		l.readCredentials(m.Get("credentials"), &b)
+		c.Buckets = append(c.Buckets, b)
+	}
+}
+
+func (l *configLoader) readRegion(v document.Value) string {
+	if v.Present() {
+		return l.matching(v, regionName, "a region such as eu-central-1")
+	}
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
+		if region := l.env.get(name); region != "" {
+			return region
+		}
+	}
+	return "us-east-1"
+}
+
+// readEndpoint reads a base URL; an empty string is the default.
+func (l *configLoader) readEndpoint(v document.Value) string {
+	if s, ok := v.Text(); !ok || s == "" {
+		return ""
+	}
+	if u := l.baseURL(v); u != nil {
+		return u.String()
+	}
+	return ""
+}
+
+func (l *configLoader) readCredentials(v document.Value, b *BucketConfig) {
+	m := v.Map(l.keys["buckets.*.credentials"])
+	access, secret := m.Get("access_key"), m.Get("secret_key")
+	if access.Present() != secret.Present() {
+		v.Errorf("`%s` needs both access_key and secret_key, or neither for AWS's default chain", v.Path())
+	}
+	b.AccessKey, b.SecretKey = l.secret(access), l.secret(secret)
+	if secret.Present() && secret.Literal() {
+		l.warn(secret, "`%s` stands in the file; write ${env:NAME} or ${file:PATH}, so that the file holds no secret", secret.Path())
+	}
+}
+
+func (l *configLoader) secret(v document.Value) Secret {
+	s, ok := v.Text()
+	switch {
+	case ok && s == "":
+		v.Errorf("`%s` is empty", v.Path())
+	case strings.ContainsAny(s, "\r\n\x00"):
+		v.Errorf("`%s` holds a line break", v.Path())
+	}
+	return NewSecret(s)
+}
+
+func (l *configLoader) readStorage(m document.Map, c *Config) {
+	local, firestore := m.Get("local"), m.Get("firestore")
+	if local.Present() && firestore.Present() {
+		firestore.Errorf("`storage.local` (%s) and `storage.firestore` exclude each other: upload sessions live in one place", local.Place())
+		return
+	}
+	if firestore.Present() {
+		c.Storage.Firestore = l.readFirestore(firestore.Map(l.keys["storage.firestore"]), "uploadSessions")
+		return
+	}
+	c.Storage.LocalDir = l.path(local.Map(l.keys["storage.local"]).Get("dir"), "data")
+}
+
+func (l *configLoader) readFirestore(m document.Map, collection string) *FirestoreConfig {
+	f := &FirestoreConfig{Project: l.env.get("GOOGLE_CLOUD_PROJECT"), Database: "(default)", Collection: collection}
+	if v := m.Get("project"); v.Present() {
+		f.Project = l.matching(v, projectID, "a Google Cloud project's id")
+	} else if m.Present() && !projectID.MatchString(f.Project) {
+		m.Errorf("`%s` is missing, and the variable GOOGLE_CLOUD_PROJECT names no project", v.Path())
+	}
+	if v := m.Get("database"); v.Present() {
+		f.Database = l.matching(v, databaseID, "a database's id, or (default)")
+	}
+	if v := m.Get("collection"); v.Present() {
+		f.Collection = l.matching(v, collectionID, "a collection's id: letters, digits and `_.-`")
+	}
+	return f
+}
+
+func (l *configLoader) readAudit(m document.Map, c *Config) {
+	c.Audit.Dir = l.path(m.Get("dir"), "data/audit")
+	c.Audit.Survive = survives[l.oneOf(m.Get("survive"), "crash", "power", "machine")]
+	c.Audit.MaxSize = l.size(m.Get("max_size"), 1<<30, 1<<20, 1<<50)
+	c.Audit.Segment = l.size(m.Get("segment"), 64<<20, 64<<10, 16<<30)
+	c.Audit.Stdout = m.Get("stdout").Bool()
+	if v := m.Get("firestore"); v.Present() {
+		f := v.Map(l.keys["audit.firestore"])
+		c.Audit.Firestore = l.readFirestore(f, "auditLog")
+		c.Audit.TTL = l.duration(f.Get("ttl"), 400*24*time.Hour, time.Hour, 100*366*24*time.Hour)
+		if s := c.Storage.Firestore; s != nil && *s == *c.Audit.Firestore {
+			v.Errorf("`audit.firestore` and `storage.firestore` are one collection: the audit log needs its own")
+		}
+	} else if c.Audit.Survive == audit.Machine {
+		m.Get("survive").Errorf("`audit.survive: machine` needs `audit.firestore`: nothing else outlives this machine")
+	}
+	if c.Storage.LocalDir != "" && c.Storage.LocalDir == c.Audit.Dir {
+		m.Get("dir").Errorf("`audit.dir` and `storage.local.dir` are one folder: the audit log needs its own")
+	}
+}
+
+var survives = map[string]audit.Survive{"crash": audit.Crash, "power": audit.Power, "machine": audit.Machine}

@@ -1,0 +1,447 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sidegate/storage/audit"
+)
+
+// place is a machine that a config is loaded on.
+type place struct {
+	env      map[string]string
+	files    map[string]string
+	disk     disk
+	insecure insecure
+}
+
+func (p place) load(text string) (*Config, []string, error) {
+	l := &configLoader{
+		name: "sidegate.yaml", file: filepath.FromSlash("/etc/sidegate/sidegate.yaml"),
+		env:      func(name string) (string, bool) { v, ok := p.env[name]; return v, ok },
+		insecure: p.insecure,
+		readFile: func(path string, limit int64) ([]byte, error) {
+			data, ok := p.files[filepath.ToSlash(path)]
+			if !ok {
+				return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+			}
+			return []byte(data), nil
+		},
+		diskOf: func(string) disk { return p.disk },
+		keys:   configKeys(),
+	}
+	c, err := l.load([]byte(text))
+	return c, l.warnings, err
+}
+
+const versionLine = "version: sidegate-config/v1\n"
+
+func mustLoad(t *testing.T, p place, text string) *Config {
+	t.Helper()
+	c, _, err := p.load(versionLine + text)
+	if err != nil {
+		t.Fatalf("load:\n%s\n%v", text, err)
+	}
+	return c
+}
+
+func TestDefaults(t *testing.T) {
+	c := mustLoad(t, place{}, "upstreams: {app: {url: \"http://127.0.0.1:9000\"}}\nbuckets: {default: {bucket: acme}}\nidentities: {users: {firebase: {project: acme-prod}}}")
+	for _, tt := range []struct {
+		key       string
+		got, want any
+	}{
+		{"name", c.Name, "sidegate"},
+		{"listen.address", c.Listen.Address, ":8080"},
+		{"listen.trusted_proxies", len(c.Listen.TrustedProxies), 0},
+		{"listen.trusted_proxies", c.Listen.TrustPeer, false},
+		{"listen.shutdown_grace", c.Listen.ShutdownGrace, 9 * time.Second},
+		{"listen.drain_delay", c.Listen.DrainDelay, time.Duration(0)},
+		{"listen.header_timeout", c.Listen.HeaderTimeout, 10 * time.Second},
+		{"listen.max_header_bytes", c.Listen.MaxHeaderBytes, 32 << 10},
+		{"listen.idle_timeout", c.Listen.IdleTimeout, 75 * time.Second},
+		{"listen.max_connections", c.Listen.MaxConnections, 0},
+		{"admin.address", c.AdminAddress, "127.0.0.1:9180"},
+		{"policy", c.Policy, "/etc/sidegate/policy.yaml"},
+		{"token_cache", c.TokenCache, 100000},
+		{"identities", c.Identities[0], IdentityConfig{"users", "acme-prod", "", time.Minute, "users"}},
+		{"upstreams.url", c.Upstreams[0].URL.String(), "http://127.0.0.1:9000"},
+		{"upstreams.host", c.Upstreams[0].KeepHost, true},
+		{"upstreams.timeout", c.Upstreams[0].Timeout, time.Minute},
+		{"upstreams.idle_timeout", c.Upstreams[0].IdleTimeout, 5 * time.Minute},
+		{"upstreams.max_body", c.Upstreams[0].MaxBody, int64(10 << 20)},
+		{"upstreams.authorization", c.Upstreams[0].KeepAuthorization, false},
+		{"upstreams.headers", c.Upstreams[0].Headers, "native"},
+		{"buckets", c.Buckets[0], BucketConfig{Name: "default", Bucket: "acme", Region: "us-east-1"}},
+		{"storage.local.dir", c.Storage.LocalDir, "/etc/sidegate/data"},
+		{"storage.firestore", c.Storage.Firestore == nil, true},
+		{"audit.dir", c.Audit.Dir, "/etc/sidegate/data/audit"},
+		{"audit.survive", c.Audit.Survive, audit.Crash},
+		{"audit.max_size", c.Audit.MaxSize, int64(1 << 30)},
+		{"audit.segment", c.Audit.Segment, int64(64 << 20)},
+		{"audit.firestore", c.Audit.Firestore == nil, true},
+		{"audit.stdout", c.Audit.Stdout, false},
+		{"log.level", c.Log.Level, "info"},
+		{"log.format", c.Log.Format, "json"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.key, tt.got, tt.want)
+		}
+	}
+}
+
+func TestKeys(t *testing.T) {
+	env := map[string]string{"PORT": "9999", "AWS_DEFAULT_REGION": "eu-west-1", "GOOGLE_CLOUD_PROJECT": "acme-env", "ADDR": "127.0.0.1", "SECRET": "s3cr3t", "EMPTY": "", "N": "7", "YES": "true"}
+	files := map[string]string{"/run/secrets/key": "from-file\n", "/etc/sidegate/rel": "rel"}
+	for _, tt := range []struct {
+		text string
+		got  func(*Config) any
+		want any
+	}{
+		{"name: photos-api", func(c *Config) any { return c.Name }, "photos-api"},
+		{"log: {level: info}", func(c *Config) any { return c.Listen.Address }, ":9999"},
+		{`listen: {address: "${env:ADDR}:1"}`, func(c *Config) any { return c.Listen.Address }, "127.0.0.1:1"},
+		{`listen: {address: ":${env:EMPTY:81}"}`, func(c *Config) any { return c.Listen.Address }, ":81"},
+		{`listen: {address: "[::1]:81"}`, func(c *Config) any { return c.Listen.Address }, "[::1]:81"},
+		{"listen: {trusted_proxies: cloud-run}", func(c *Config) any { return c.Listen.TrustPeer }, true},
+		{"listen: {trusted_proxies: [cloud-run, 10.0.0.0/8]}", func(c *Config) any { return c.Listen.TrustPeer }, true},
+		{`listen: {trusted_proxies: [cloud-run, 10.0.0.0/8, 192.0.2.1, "2001:db8::/32"]}`, func(c *Config) any {
+			return fmt.Sprint(c.Listen.TrustedProxies)
+		}, fmt.Sprint([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")})},
+		{"listen: {shutdown_grace: 20s, drain_delay: 5s}", func(c *Config) any { return c.Listen.DrainDelay }, 5 * time.Second},
+		{"listen: {header_timeout: 500ms}", func(c *Config) any { return c.Listen.HeaderTimeout }, 500 * time.Millisecond},
+		{"listen: {max_header_bytes: 64KiB}", func(c *Config) any { return c.Listen.MaxHeaderBytes }, 64 << 10},
+		{`listen: {max_connections: "${env:N}"}`, func(c *Config) any { return c.Listen.MaxConnections }, 7},
+		{"admin: {address: \":9180\"}", func(c *Config) any { return c.AdminAddress }, ":9180"},
+		{"policy: /p/policy.yaml", func(c *Config) any { return c.Policy }, "/p/policy.yaml"},
+		{"policy: ../p.yaml", func(c *Config) any { return c.Policy }, "/etc/p.yaml"},
+		{`policy: "$${env:X}"`, func(c *Config) any { return c.Policy }, "/etc/sidegate/${env:X}"},
+		{"token_cache: 0", func(c *Config) any { return c.TokenCache }, 0},
+		{"identities: {a: {firebase: {project: p1, tenant: t-1, leeway: 0s}}}", func(c *Config) any { return c.Identities[0] }, IdentityConfig{"a", "p1", "t-1", 0, "a"}},
+		{"identities: {a: {firebase: {project: p1}}, b: {firebase: {project: p1, tenant: t}}}", func(c *Config) any { return len(c.Identities) }, 2},
+		{"identities: {a: {firebase: {project: p1}, uids: b}, b: {firebase: {project: p2}, uids: c}, c: {firebase: {project: p3}}}", func(c *Config) any { return c.Identities[0].Namespace }, "c"},
+		{"upstreams: {a: {url: https://app.acme.dev}}", func(c *Config) any { return c.Upstreams[0].URL.Host }, "app.acme.dev"},
+		{`upstreams: {a: {url: "http://[::1]:80", host: upstream}}`, func(c *Config) any { return c.Upstreams[0].KeepHost }, false},
+		{"upstreams: {a: {url: http://my_app:80, authorization: keep}}", func(c *Config) any { return c.Upstreams[0].KeepAuthorization }, true},
+		{"upstreams: {a: {url: http://a, headers: none}}", func(c *Config) any { return c.Upstreams[0].Headers }, "none"},
+		{"upstreams: {a: {url: http://a, timeout: 5m, idle_timeout: 1h, max_body: 1GiB}}", func(c *Config) any { return c.Upstreams[0].MaxBody }, int64(1 << 30)},
+		{"buckets: {d: {bucket: acme}}", func(c *Config) any { return c.Buckets[0].Region }, "eu-west-1"},
+		{"buckets: {d: {bucket: acme, region: auto, credentials: {}}}", func(c *Config) any { return c.Buckets[0].Region }, "auto"},
+		{"buckets: {d: {bucket: acme, endpoint: http://minio:9000, path_style: true}}", func(c *Config) any { return c.Buckets[0].PublicEndpoint }, "http://minio:9000"},
+		{`buckets: {d: {bucket: acme, endpoint: "", path_style: "${env:YES}"}}`, func(c *Config) any { return c.Buckets[0].PathStyle }, true},
+		{"buckets: {d: {bucket: acme, endpoint: http://minio:9000, public_endpoint: https://s3.acme.dev}}", func(c *Config) any { return c.Buckets[0].PublicEndpoint }, "https://s3.acme.dev"},
+		{`buckets: {d: {bucket: acme, credentials: {access_key: "${env:SECRET}", secret_key: "${file:/run/secrets/key}"}}}`, func(c *Config) any { return c.Buckets[0].SecretKey.Reveal() }, "from-file"},
+		{`buckets: {d: {bucket: acme, credentials: {access_key: a, secret_key: "${file:rel}"}}}`, func(c *Config) any { return c.Buckets[0].SecretKey.Reveal() }, "rel"},
+		{"storage: {local: {dir: x}}", func(c *Config) any { return c.Storage.LocalDir }, "/etc/sidegate/x"},
+		{"storage: {firestore: {}}", func(c *Config) any { return *c.Storage.Firestore }, FirestoreConfig{"acme-env", "(default)", "uploadSessions"}},
+		{"storage: {firestore: {}}", func(c *Config) any { return c.Storage.LocalDir }, ""},
+		{"storage: {firestore: {project: p1, database: sidegate, collection: s}}", func(c *Config) any { return *c.Storage.Firestore }, FirestoreConfig{"p1", "sidegate", "s"}},
+		{"audit: {dir: /a, survive: power, max_size: 2GiB, segment: 1MiB, stdout: true}", func(c *Config) any { return c.Audit.Survive }, audit.Power},
+		{"audit: {survive: machine, firestore: {ttl: 30d}}", func(c *Config) any { return c.Audit.TTL }, 720 * time.Hour},
+		{"audit: {survive: machine, firestore: {}}", func(c *Config) any { return *c.Audit.Firestore }, FirestoreConfig{"acme-env", "(default)", "auditLog"}},
+		{"log: {level: debug, format: console}", func(c *Config) any { return c.Log.Level + c.Log.Format }, "debugconsole"},
+	} {
+		c := mustLoad(t, place{env: env, files: files}, tt.text)
+		if got := tt.got(c); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.text, got, tt.want)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"nam: x", "sidegate.yaml:2:1: unknown key `nam`; did you mean \"name\"?"},
+		{"redis: {url: x}", "sidegate.yaml:2:1: `redis` is not supported by this version of sidegate; remove it"},
+		{"name: a/b", "`name`: want 1 to 128 letters, digits and `._-`, not \"a/b\""},
+		{"name: 7", "`name` must be a string, not a number (quote it)"},
+		{"name: ${env:NOPE}", "sidegate.yaml:2:7: the variable NOPE is not set, or empty; set it, or write a default: ${env:NOPE:default}"},
+		{"name: ${env:1X}", "needs a variable's name"},
+		{"name: ${file:nope}", "file does not exist"},
+		{"name: ${file:empty}", "empty is empty"},
+		{"name: ${vars.x}", "`${` that starts neither"},
+		{"listen: {address: 8080}", "`listen.address` must be a string, not a number"},
+		{`listen: {address: "8080"}`, "want host:port or :port, not \"8080\""},
+		{`listen: {address: ":70000"}`, "want host:port or :port"},
+		{`listen: {address: "a b:80"}`, "want host:port or :port"},
+		{"listen: {tls: {cert: a}}", "`listen.tls` is not supported by this version"},
+		{"listen: {trusted_proxies: [0.0.0.0/0]}", "is everybody"},
+		{`listen: {trusted_proxies: ["::/0"]}`, "is everybody"},
+		{`listen: {trusted_proxies: ["::ffff:0:0/96"]}`, "write IPv4 networks as IPv4"},
+		{"listen: {trusted_proxies: [10.1.2.3/8]}", "has bits set beyond its length"},
+		{"listen: {trusted_proxies: [cloudrun]}", "want a network such as 10.0.0.0/8, an address, or the word cloud-run"},
+		{"listen: {trusted_proxies: []}", "an empty list"},
+		{"listen: {drain_delay: 10s}", "it cannot be longer"},
+		{"listen: {header_timeout: 0s}", "must be from 100ms to 1h, not \"0s\""},
+		{"listen: {header_timeout: 10}", "must be a duration such as 15m, not a number"},
+		{"listen: {max_header_bytes: 1MB}", "is no size"},
+		{"listen: {max_connections: -1}", "must be a whole number from 0"},
+		{`admin: {address: "127.0.0.1:8080"}`, "are one port"},
+		{`policy: ""`, "`policy` is empty"},
+		{"policy:", "no value: leave the key out"},
+		{"token_cache: many", "must be a whole number, not a string"},
+		{"identities: {Users: {firebase: {project: p1}}}", "is no name"},
+		{"identities: {users: {}}", "`identities.users.firebase` is missing"},
+		{"identities: {users: {firebase: {}}}", "`identities.users.firebase.project` is missing"},
+		{"identities: {users: {google: {audience: x}}}", "`identities.users.google` is not supported"},
+		{"identities: {users: {firebase: {project: p1, session_cookie: s}}}", "`identities.users.firebase.session_cookie` is not supported"},
+		{"identities: {users: {firebase: {project: P 1}}}", "want a Firebase project's id"},
+		{"identities: {users: {firebase: {project: p1, leeway: 10m}}}", "must be from 0s to 5m"},
+		{"identities:\n  a: {firebase: {project: p1}}\n  b: {firebase: {project: p1}}", "sidegate.yaml:4:3: a token could be of `identities.b` and of `identities.a` (sidegate.yaml:3:6)"},
+		{"identities: {users: {firebase: {project: p1}, uids: user}}", "there is no identity \"user\"; did you mean \"users\"?"},
+		{"identities: {a: {firebase: {project: p1}, uids: b}, b: {firebase: {project: p2}, uids: a}}", "goes round in a circle"},
+		{"upstreams: {app: {}}", "`upstreams.app.url` is missing"},
+		{"upstreams: {app: {url: [http://a, http://b]}}", "a list of URLs is not supported"},
+		{"upstreams: {app: {url: 127.0.0.1:9000}}", "want http://host:port"},
+		{"upstreams: {app: {url: http://a/b}}", "without path, query and fragment, not \"http://a/b\""},
+		{"upstreams: {app: {url: \"http://a?b\"}}", "without path, query and fragment"},
+		{"upstreams: {app: {url: \"http://u:p@a\"}}", "without user and password"},
+		{"upstreams: {app: {url: h2c://a}}", "h2c is not supported by this version"},
+		{"upstreams: {app: {url: \"unix:///a\"}}", "unix is not supported by this version"},
+		{"upstreams: {app: {url: \"http://:80\"}}", "want http://host:port"},
+		{"upstreams: {app: {url: \"http://a:\"}}", "want http://host:port"},
+		{"upstreams: {app: {url: http://a, host: kep}}", "must be one of keep, upstream, not \"kep\"; did you mean \"keep\"?"},
+		{"upstreams: {app: {url: http://a, headers: esp}}", "this version of sidegate supports native and none"},
+		{"upstreams: {app: {url: http://a, headers: {X-A: b}}}", "this version of sidegate supports native and none"},
+		{"upstreams: {app: {url: http://a, transport: own}}", "`upstreams.app.transport` is not supported"},
+		{"upstreams: {app: {url: http://a, max_body: 0B}}", "must be from 1B"},
+		{"buckets: {d: {}}", "`buckets.d.bucket` is missing"},
+		{"buckets: {d: {bucket: a/b}}", "want a bucket's name"},
+		{"buckets: {d: {bucket: acme, endpoint: minio}}", "`buckets.d.endpoint`: want http://host:port"},
+		{"buckets: {d: {bucket: acme, credentials: {access_key: a}}}", "needs both access_key and secret_key"},
+		{"buckets: {d: {bucket: acme, credentials: {role: a}}}", "`buckets.d.credentials.role` is not supported"},
+		{"buckets: {d: {bucket: acme, sse: aes256}}", "`buckets.d.sse` is not supported"},
+		{"storage: {local: {dir: a}, firestore: {project: p1}}", "exclude each other"},
+		{"storage: {firestore: {}}", "`storage.firestore.project` is missing, and the variable GOOGLE_CLOUD_PROJECT names no project"},
+		{"storage: {firestore: {project: p1, collection: a/b}}", "want a collection's id"},
+		{"storage: {firestore: {project: p1, database: a/b}}", "want a database's id"},
+		{"storage: {local: {dir: x}}\naudit: {dir: x}", "are one folder"},
+		{"storage: {firestore: {project: p1, collection: c}}\naudit: {firestore: {project: p1, collection: c}}", "are one collection"},
+		{"audit: {survive: machine}", "`audit.survive: machine` needs `audit.firestore`"},
+		{"audit: {survive: fire}", "must be one of crash, power, machine"},
+		{"audit: {segment: 1KiB}", "must be from 64KiB"},
+		{"audit: {retention: 90d}", "`audit.retention` is not supported"},
+		{"audit: {stdout: yes}", "must be true or false"},
+		{"log: {level: warning}", "must be one of debug, info, warn, error, not \"warning\"; did you mean \"warn\"?"},
+		{"log: {format: xml}", "must be one of json, console"},
+	} {
+		p := place{files: map[string]string{"/etc/sidegate/empty": "\n"}}
+		_, _, err := p.load(versionLine + tt.text)
+		switch {
+		case err == nil:
+			t.Errorf("%s: loaded; want %q", tt.text, tt.want)
+		case !errors.Is(err, errInvalid) || ExitStatus(err) != exitInvalid:
+			t.Errorf("%s: %v is not an invalid config", tt.text, err)
+		case !strings.Contains(err.Error(), tt.want):
+			t.Errorf("%s:\ngot  %v\nwant %s", tt.text, err, tt.want)
+		case strings.Contains(err.Error(), "\n") && !strings.Contains(tt.want, "circle"):
+			t.Errorf("%s: one mistake, several complaints: %v", tt.text, err)
+		}
+	}
+}
+
+func TestLaterKeysAreRefusedNotIgnored(t *testing.T) {
+	for path, keys := range configKeys() {
+		for _, key := range keys.Later {
+			if slices.Contains(keys.Known, key) {
+				t.Errorf("%s: %s is both", path, key)
+			}
+			text, depth := "", 0
+			for _, part := range strings.Split(path, ".") {
+				if part == "*" {
+					part = "x"
+				}
+				if part != "" {
+					text += strings.Repeat(" ", depth) + part + ":\n"
+					depth++
+				}
+			}
+			text += strings.Repeat(" ", depth) + key + ": 1\n"
+			_, _, err := place{}.load(versionLine + text)
+			if err == nil || !strings.Contains(err.Error(), key+"` is not supported by this version of sidegate; remove it") {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+	}
+}
+
+func TestAllMistakesInOneRun(t *testing.T) {
+	_, _, err := place{env: map[string]string{"FIRESTORE_EMULATOR_HOST": "h:1"}}.load(versionLine + "nam: x\nlog: {level: loud}\naudit: {survive: machine}\n")
+	for _, want := range []string{":2:1:", ":3:14:", ":4:18:", "FIRESTORE_EMULATOR_HOST"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in\n%v", want, err)
+		}
+	}
+}
+
+func TestPortVariable(t *testing.T) {
+	for _, port := range []string{"tcp://10.0.0.1:80", "0", "-1", "99999"} {
+		p := place{env: map[string]string{"PORT": port}}
+		if _, _, err := p.load(versionLine); err == nil || !strings.Contains(err.Error(), "PORT must be") || strings.Contains(err.Error(), port) && len(port) > 3 {
+			t.Errorf("PORT=%s: %v", port, err)
+		}
+		if _, _, err := p.load(versionLine + `listen: {address: ":80"}`); err != nil {
+			t.Errorf("PORT=%s beside listen.address: %v", port, err)
+		}
+	}
+}
+
+func TestEphemeralDisks(t *testing.T) {
+	const shared = "storage: {firestore: {project: p1}}\naudit: {survive: machine, firestore: {project: p1}}\n"
+	cloudRun := map[string]string{"K_SERVICE": "gw", "PORT": "8080"}
+	for _, tt := range []struct {
+		name  string
+		place place
+		text  string
+		err   string
+		warn  string
+	}{
+		{"cloud run, defaults", place{env: cloudRun}, "", "sidegate.yaml:1:1: on Cloud Run", ""},
+		{"cloud run, sessions here", place{env: cloudRun}, "storage: {local: {dir: /d}}", "sidegate.yaml:2:10: on Cloud Run", ""},
+		{"cloud run, events here", place{env: cloudRun}, "storage: {firestore: {project: p1}}\naudit: {survive: power}", "sidegate.yaml:3:8: on Cloud Run", ""},
+		{"cloud run, two lines", place{env: cloudRun}, shared, "", ""},
+		{"cloud run, allowed", place{env: cloudRun, insecure: insecure{ephemeral: true}}, "", "", "--insecure-ephemeral"},
+		{"cloud run, other port", place{env: cloudRun}, shared + `listen: {address: ":9"}`, "", "Cloud Run sends requests to $PORT (8080)"},
+		{"tmpfs", place{disk: diskMemory}, "", "`storage.local.dir` lies on a tmpfs", ""},
+		{"tmpfs, events", place{disk: diskMemory}, "storage: {firestore: {project: p1}}", "`audit.dir` lies on a tmpfs", ""},
+		{"tmpfs, shared", place{disk: diskMemory}, shared, "", ""},
+		{"tmpfs, allowed", place{disk: diskMemory, insecure: insecure{ephemeral: true}}, "", "", "--insecure-ephemeral: `audit.dir`"},
+		{"overlayfs", place{disk: diskContainer}, "", "", "`audit.dir` lies in the container's own layer"},
+	} {
+		_, warnings, err := tt.place.load(versionLine + tt.text)
+		if (tt.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: error %v, want %q", tt.name, err, tt.err)
+		}
+		if err != nil && (!strings.Contains(err.Error(), "\n    storage: {firestore:") || !strings.Contains(err.Error(), "\n    audit: {survive: machine, firestore:")) {
+			t.Errorf("%s: the two lines are missing: %v", tt.name, err)
+		}
+		if all := strings.Join(warnings, "\n"); !strings.Contains(all, tt.warn) || tt.warn == "" && all != "" {
+			t.Errorf("%s: warnings %q, want %q", tt.name, all, tt.warn)
+		}
+	}
+}
+
+func TestAdvisedLinesLoad(t *testing.T) {
+	var lines []string
+	for _, line := range strings.Split(ephemeralAdvice, "\n")[1:] {
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	p := place{env: map[string]string{"K_SERVICE": "gw", "GOOGLE_CLOUD_PROJECT": "acme-prod"}}
+	if _, warnings, err := p.load(versionLine + strings.Join(lines, "\n")); err != nil || len(warnings) > 0 {
+		t.Errorf("%v %v", warnings, err)
+	}
+}
+
+func TestEmulatorVariables(t *testing.T) {
+	for _, name := range []string{"FIREBASE_AUTH_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST"} {
+		p := place{env: map[string]string{name: "localhost:9099"}}
+		if _, _, err := p.load(versionLine); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "--insecure-emulator") {
+			t.Errorf("%s without the switch: %v", name, err)
+		}
+		p.insecure.emulator = true
+		if _, warnings, err := p.load(versionLine); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], name) {
+			t.Errorf("%s with the switch: %v %v", name, warnings, err)
+		}
+		for _, bad := range []string{"localhost", "http://localhost:9099", ":9099", "localhost:0", "a@b:1", "a/b:1"} {
+			p.env = map[string]string{name: bad}
+			if _, _, err := p.load(versionLine); err == nil {
+				t.Errorf("%s=%s is accepted", name, bad)
+			}
+		}
+		p = place{env: map[string]string{name: ""}}
+		if _, _, err := p.load(versionLine); err != nil {
+			t.Errorf("%s empty: %v", name, err)
+		}
+	}
+}
+
+// secretText stands in the variable and the file that every test below reads.
+const secretText = "hunter2-XyZZy"
+
+func secretPlace() place {
+	return place{
+		env:   map[string]string{"SECRET": secretText, "GOOGLE_CLOUD_PROJECT": "acme-prod"},
+		files: map[string]string{"/etc/sidegate/secret": secretText + "\n"},
+	}
+}
+
+// TestSecretsAreNeverPrinted puts a secret where it does not belong: at every
+// key, by variable and by file.
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	for path, keys := range configKeys() {
+		for _, key := range append(slices.Clone(keys.Known), "unknown") {
+			for _, form := range []string{"${env:SECRET}", "${file:secret}", "x ${file:secret} y", "[\"${env:SECRET}\"]"} {
+				lines := []string{}
+				for _, part := range append(strings.Split(path, "."), key) {
+					if part = strings.Replace(part, "*", "x", 1); part != "" {
+						lines = append(lines, strings.Repeat(" ", len(lines))+part+":")
+					}
+				}
+				if !strings.HasPrefix(form, "[") {
+					form = `"` + form + `"`
+				}
+				c, warnings, err := secretPlace().load(versionLine + strings.Join(lines, "\n") + " " + form)
+				if err != nil && strings.Contains(err.Error(), secretText) {
+					t.Errorf("%s.%s: the error shows the secret: %v", path, key, err)
+				}
+				if strings.Contains(strings.Join(warnings, "\n"), secretText) {
+					t.Errorf("%s.%s: a warning shows the secret: %v", path, key, warnings)
+				}
+				if strings.Contains(path, "credentials") {
+					if shown := fmt.Sprintf("%v %+v %#v", c, c, c.Buckets); strings.Contains(shown, secretText) {
+						t.Errorf("%s.%s: the config shows the secret: %s", path, key, shown)
+					}
+				}
+			}
+		}
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add(versionLine)
+	f.Add(versionLine + "name: \"${env:SECRET}\"\nlog: {level: \"${file:secret}\"}")
+	f.Add(versionLine + "identities: {a: {firebase: {project: p}, uids: b}, b: {firebase: {project: q}, uids: a}}")
+	f.Add(versionLine + "upstreams: {a: {url: \"http://[::1]:80\"}}\nlisten: {trusted_proxies: [cloud-run, ::1]}")
+	f.Add(versionLine + "buckets: {d: {bucket: acme, credentials: {access_key: a, secret_key: \"${env:SECRET}\"}}}")
+	f.Add(versionLine + "storage: {firestore: {}}\naudit: {survive: machine, firestore: {ttl: 1d}}")
+	f.Add("a: *b\n---\n")
+	f.Add("# only words")
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Contains(text, secretText) {
+			t.Skip()
+		}
+		p := secretPlace()
+		c, warnings, err := p.load(text)
+		if err == nil && c == nil {
+			t.Fatal("neither config nor error")
+		}
+		if err != nil && strings.Contains(err.Error(), secretText) {
+			t.Fatalf("the error shows the secret: %v", err)
+		}
+		if strings.Contains(strings.Join(warnings, "\n"), secretText) {
+			t.Fatalf("a warning shows the secret: %v", warnings)
+		}
+		if err != nil {
+			return
+		}
+		if c.Policy == "" || c.Listen.Address == "" || c.AdminAddress == "" || c.Audit.Dir == "" || (c.Storage.LocalDir == "") == (c.Storage.Firestore == nil) {
+			t.Fatalf("loaded with holes: %+v", c)
+		}
+		for _, u := range c.Upstreams {
+			if u.URL == nil || u.URL.Path != "" || u.URL.User != nil || u.Headers == "" || u.MaxBody <= 0 {
+				t.Fatalf("loaded with holes: %+v", u)
+			}
+		}
+		for _, id := range c.Identities {
+			if id.Project == "" || id.Namespace == "" {
+				t.Fatalf("loaded with holes: %+v", id)
+			}
+		}
+	})
+}

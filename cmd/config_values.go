@@ -1,0 +1,149 @@
+package cmd
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"sidegate/policy/document"
+)
+
+var (
+	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	gatewayName  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+)
+
+// longest bounds durations that hold something open.
+const longest = 24 * time.Hour
+
+// The readers below give the default where the key is absent. What a variable
+// gave never stands in a mistake: they show what was written.
+
+func (l *configLoader) duration(v document.Value, fallback, min, max time.Duration) time.Duration {
+	if !v.Present() {
+		return fallback
+	}
+	return v.DurationIn(min, max)
+}
+
+func (l *configLoader) size(v document.Value, fallback, min, max int64) int64 {
+	if !v.Present() {
+		return fallback
+	}
+	return v.SizeIn(min, max)
+}
+
+func (l *configLoader) oneOf(v document.Value, words ...string) string {
+	if !v.Present() {
+		return words[0]
+	}
+	return v.OneOf(words...)
+}
+
+// matching reads text of a form; rule says the form in words.
+func (l *configLoader) matching(v document.Value, form *regexp.Regexp, rule string) string {
+	s, ok := v.Text()
+	if ok && !form.MatchString(s) {
+		v.Errorf("`%s`: want %s, not %q", v.Path(), rule, v.Show())
+		return ""
+	}
+	return s
+}
+
+// path reads a path and makes it absolute.
+func (l *configLoader) path(v document.Value, fallback string) string {
+	if !v.Present() {
+		return l.absolute(fallback)
+	}
+	s, ok := v.Text()
+	switch {
+	case !ok:
+		return ""
+	case s == "":
+		v.Errorf("`%s` is empty", v.Path())
+		return ""
+	case strings.ContainsRune(s, 0):
+		v.Errorf("`%s` holds a zero byte", v.Path())
+		return ""
+	}
+	return l.absolute(s)
+}
+
+// address reads a listener's host:port.
+func (l *configLoader) address(v document.Value, fallback string) string {
+	if !v.Present() {
+		return fallback
+	}
+	s, ok := v.Text()
+	if !ok {
+		return ""
+	}
+	if _, _, ok := splitAddress(s); !ok {
+		v.Errorf("`%s`: want host:port or :port, not %q", v.Path(), v.Show())
+		return ""
+	}
+	return s
+}
+
+// splitAddress takes host:port apart; the host may be empty.
+func splitAddress(s string) (host string, port int, ok bool) {
+	host, text, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, false
+	}
+	port, err = strconv.Atoi(text)
+	if err != nil || port < 0 || port > 65535 || strings.ContainsAny(text, "+-") {
+		return "", 0, false
+	}
+	if _, err := netip.ParseAddr(host); host != "" && err != nil && !hostName.MatchString(host) {
+		return "", 0, false
+	}
+	return host, port, true
+}
+
+// hostName is a DNS name, with the `_` that container networks allow.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$`)
+
+// baseURL reads a URL of scheme, host and port alone.
+func (l *configLoader) baseURL(v document.Value) *url.URL {
+	s, ok := v.Text()
+	if !ok {
+		return nil
+	}
+	u, problem := parseBaseURL(s)
+	if problem != "" {
+		v.Errorf("`%s`: %s, not %q", v.Path(), problem, v.Show())
+		return nil
+	}
+	return u
+}
+
+// parseBaseURL says in problem what is wrong, without any part of s.
+func parseBaseURL(s string) (u *url.URL, problem string) {
+	const want = "want http://host:port or https://host:port"
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return nil, want
+	case u.Scheme == "h2c" || u.Scheme == "unix":
+		return nil, u.Scheme + " is not supported by this version of sidegate; " + want
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, want
+	case u.User != nil:
+		return nil, want + " without user and password"
+	case u.Path != "" || u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
+		return nil, want + " without path, query and fragment"
+	}
+	host, port := u.Hostname(), u.Port()
+	if port == "" {
+		port = "0"
+	}
+	if _, _, ok := splitAddress(net.JoinHostPort(host, port)); !ok || host == "" || strings.HasSuffix(u.Host, ":") {
+		return nil, want
+	}
+	return u, ""
+}

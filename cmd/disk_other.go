@@ -1,0 +1,6 @@
+//go:build !linux
+
+package cmd
+
+// diskOf knows the disks of Linux only, where containers run.
+func diskOf(string) disk { return diskUnknown }

@@ -1,0 +1,219 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"sidegate/proxy"
+	"sidegate/proxy/firebase"
+	"sidegate/proxy/oidc"
+	"sidegate/storage/audit"
+	"sidegate/storage/firestore"
+	"sidegate/storage/local"
+	"sidegate/storage/s3"
+	"sidegate/storage/upload"
+)
+
+// stores is what openStores opened beside the ledger.
+type stores struct {
+	uploads *upload.Uploads
+	buckets []*s3.Bucket
+}
+
+func (g *gateway) openStores(ctx context.Context) (stores, error) {
+	c := g.s.config
+	clients := map[firestore.Options]*firestore.Client{}
+	connect := func(f *FirestoreConfig) (*firestore.Client, error) {
+		o := firestore.Options{Project: f.Project, Database: f.Database, Emulator: g.s.insecure.firestoreEmulator}
+		if have := clients[o]; have != nil {
+			return have, nil
+		}
+		client, err := firestore.Connect(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		clients[o] = client
+		g.onClose(client.Close)
+		return client, nil
+	}
+	if err := g.openLedger(connect); err != nil {
+		return stores{}, err
+	}
+	store, err := g.openSessions(connect)
+	if err != nil {
+		return stores{}, err
+	}
+	out := stores{uploads: &upload.Uploads{Store: store, Buckets: map[string]upload.Bucket{}, Now: time.Now}}
+	for _, b := range c.Buckets {
+		bucket, err := s3.Open(ctx, s3.Options{
+			Bucket: b.Bucket, Region: b.Region, Endpoint: b.Endpoint, PublicEndpoint: b.PublicEndpoint, PathStyle: b.PathStyle,
+			AccessKey: b.AccessKey.Reveal(), SecretKey: b.SecretKey.Reveal(),
+		})
+		if err != nil {
+			return stores{}, fmt.Errorf("buckets.%s: %w", b.Name, err)
+		}
+		out.uploads.Buckets[b.Name] = bucket
+		out.buckets = append(out.buckets, bucket)
+	}
+	return out, nil
+}
+
+func (g *gateway) openLedger(connect func(*FirestoreConfig) (*firestore.Client, error)) error {
+	c := g.s.config
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	o := audit.Options{
+		Dir:     c.Audit.Dir,
+		Gateway: audit.Gateway{Name: c.Name, Version: g.s.version, Instance: host + "-" + audit.NewID()[:8]},
+		Segment: c.Audit.Segment,
+		MaxSize: c.Audit.MaxSize,
+	}
+	if f := c.Audit.Firestore; f != nil {
+		client, err := connect(f)
+		if err != nil {
+			return fmt.Errorf("audit.firestore: %w", err)
+		}
+		o.Sink = client.Audit(f.Collection, c.Audit.TTL)
+	}
+	if c.Audit.Stdout {
+		o.Copy = g.s.stdout
+	}
+	if g.ledger, err = audit.Open(o); err != nil {
+		if errors.Is(err, audit.ErrLocked) {
+			return fmt.Errorf("%w; each gateway needs an audit.dir of its own", err)
+		}
+		return err
+	}
+	g.onClose(g.closeLedger)
+	return nil
+}
+
+// closeLedger flushes within what is left of shutdown_grace, and a moment in
+// any case.
+func (g *gateway) closeLedger() error {
+	left := time.Second
+	if !g.graceEnd.IsZero() {
+		left = max(time.Until(g.graceEnd), left)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), left)
+	defer cancel()
+	if err := g.ledger.Close(ctx); err != nil {
+		return err
+	}
+	if waiting := g.ledger.Stats().Waiting; waiting > 0 {
+		g.log.Warn().Int64("bytes", waiting).Msg("events wait in the audit log for Firestore; the next start ships them")
+	}
+	return nil
+}
+
+func (g *gateway) openSessions(connect func(*FirestoreConfig) (*firestore.Client, error)) (upload.Store, error) {
+	c := g.s.config
+	if f := c.Storage.Firestore; f != nil {
+		client, err := connect(f)
+		if err != nil {
+			return nil, fmt.Errorf("storage.firestore: %w", err)
+		}
+		return firestore.NewSessions(client, f.Collection)
+	}
+	store, err := local.Open(c.Storage.LocalDir)
+	if err != nil {
+		return nil, fmt.Errorf("storage.local: %w", err)
+	}
+	g.onClose(store.Close)
+	return store, nil
+}
+
+// openIdentities makes the verifiers. The Auth emulator's unsigned tokens are
+// taken only where its switch and its variable are both there.
+func (g *gateway) openIdentities() (proxy.Authenticator, error) {
+	c := g.s.config
+	var providers []oidc.Provider
+	for _, id := range c.Identities {
+		o := firebase.Options{Name: id.Name, Namespace: id.Namespace, Project: id.Project, Tenant: id.Tenant, Leeway: id.Leeway}
+		if g.s.insecure.emulator && g.s.insecure.authEmulator != "" {
+			e, err := firebase.NewEmulator(o)
+			if err != nil {
+				return nil, err
+			}
+			providers = append(providers, e)
+			continue
+		}
+		if u := g.s.insecure.keys; u != nil {
+			o.InsecureKeysURL = u.String()
+		}
+		v, err := firebase.New(o)
+		if err != nil {
+			return nil, err
+		}
+		g.keys = append(g.keys, v.Keys())
+		providers = append(providers, v)
+	}
+	set, err := oidc.New(providers...)
+	if err != nil {
+		return nil, err
+	}
+	if c.TokenCache == 0 {
+		return set, nil
+	}
+	return oidc.NewCache(set, oidc.CacheOptions{Entries: c.TokenCache})
+}
+
+func (g *gateway) upstreams() map[string]proxy.Upstream {
+	out := map[string]proxy.Upstream{}
+	for _, u := range g.s.config.Upstreams {
+		out[u.Name] = proxy.Upstream{
+			URL: u.URL, KeepHost: u.KeepHost, Timeout: u.Timeout, IdleTimeout: u.IdleTimeout, MaxBody: u.MaxBody,
+			KeepAuthorization: u.KeepAuthorization, Identity: u.Headers == "native",
+			Transport: newTransport(),
+		}
+	}
+	return out
+}
+
+// newTransport speaks HTTP/1.1 to an app. The app is ours: no proxy of the
+// environment, no decompression, and enough idle connections for a load of
+// which two would be closed and dialled anew all the time.
+func newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxIdleConnsPerHost:    256,
+		IdleConnTimeout:        90 * time.Second,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+		DisableCompression:     true,
+	}
+}
+
+// warnOfCredentials says early what would else show with the first upload. It
+// may ask the network, so it delays nobody.
+func (g *gateway) warnOfCredentials(ctx context.Context, buckets []*s3.Bucket) {
+	for _, b := range buckets {
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			if err := b.CheckCredentials(ctx); err != nil && ctx.Err() == nil {
+				g.log.Warn().Err(err).Msg("no AWS credentials: presign routes answer 503 until there are some")
+			}
+		}()
+	}
+}
+
+// listenHint adds what to do.
+func listenHint(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: another process listens there; stop it, or choose another address", err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w: ports below 1024 need a privilege; choose a higher one", err)
+	}
+	return err
+}

@@ -1,0 +1,103 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	healthTimeout = 2 * time.Second
+	readyPath     = "/health/ready"
+)
+
+func (p *program) newHealth() *cobra.Command {
+	var config, address string
+	c := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the running gateway whether it is ready",
+		Long: `Ask the gateway that runs beside this command whether it is ready, for probes of
+images without a shell. The address is that of sidegate.yaml's admin listener,
+or 127.0.0.1:9180 where there is no such file.`,
+		Example: "  sidegate health\n  sidegate health --address 127.0.0.1:9180",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			at, err := p.adminAddress(config, c.Flags().Changed("config"), address)
+			if err != nil {
+				return err
+			}
+			if err := askReady(c.Context(), at); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(p.stdout, "ready")
+			return err
+		},
+	}
+	c.Flags().StringVar(&config, "config", defaultConfig, "`file` whose admin.address is asked")
+	c.Flags().StringVar(&address, "address", "", "`host:port` to ask, instead of the config's")
+	c.MarkFlagsMutuallyExclusive("config", "address")
+	_ = c.MarkFlagFilename("config", "yaml", "yml")
+	return c
+}
+
+// adminAddress finds whom to ask. Only a config that was named must exist.
+func (p *program) adminAddress(config string, named bool, address string) (string, error) {
+	if address != "" {
+		if !isHostPort(address) {
+			return "", usageError{fmt.Errorf("--address must be host:port, not %q", address)}
+		}
+		return address, nil
+	}
+	found, err := loadAdminAddress(config, p.env)
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errInvalid) && !named {
+		found, err = "127.0.0.1:9180", nil
+	}
+	if err != nil {
+		// Probes know 0 and 1 only, so the cause is not wrapped.
+		return "", fmt.Errorf("find the gateway's address: %v", err)
+	}
+	host, port, err := net.SplitHostPort(found)
+	if err != nil {
+		return "", err
+	}
+	if isEverywhere(host) {
+		host = "127.0.0.1"
+		if strings.HasPrefix(found, "[") {
+			host = "::1"
+		}
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// askReady is nil where the gateway says that it is ready.
+func askReady(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+readyPath, nil)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", address, err)
+	}
+	// No proxy of the environment, no redirect: this machine is asked.
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("not ready: no answer: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	why, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+	return fmt.Errorf("not ready: %s: %q", res.Status, strings.TrimSpace(string(why)))
+}

@@ -1,0 +1,66 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sidegate/policy"
+	"sidegate/policy/document"
+)
+
+// loadPolicy reads the policy at path with the names that c defines; without a
+// config names are not checked. An error that is errInvalid lists every
+// mistake of the file.
+func loadPolicy(path string, c *Config) (*policy.Policy, error) {
+	data, err := readBounded(path, document.MaxBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no policy: %w; `sidegate init` writes one, --policy names another", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the policy: %w", err)
+	}
+	p, err := policy.Load(shortPath(path), data, policyEnvironment(c))
+	if err != nil {
+		return nil, invalid{err}
+	}
+	return p, nil
+}
+
+// policyEnvironment is what a policy may name.
+func policyEnvironment(c *Config) *policy.Environment {
+	if c == nil {
+		return nil
+	}
+	env := &policy.Environment{
+		Identities: make(map[string]string, len(c.Identities)),
+		Upstreams:  make(map[string]policy.Upstream, len(c.Upstreams)),
+		Buckets:    make(map[string]bool, len(c.Buckets)),
+	}
+	for _, id := range c.Identities {
+		env.Identities[id.Name] = id.Namespace
+	}
+	for _, u := range c.Upstreams {
+		env.Upstreams[u.Name] = policy.Upstream{Anonymous: u.Headers == "none"}
+	}
+	for _, b := range c.Buckets {
+		env.Buckets[b.Name] = true
+	}
+	return env
+}
+
+// shortPath is path as somebody in this folder would write it.
+func shortPath(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	short, err := filepath.Rel(here, path)
+	if err != nil || strings.HasPrefix(short, "..") {
+		return path
+	}
+	return short
+}

@@ -1,0 +1,327 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
+
+	"sidegate/policy/document"
+	"sidegate/proxy"
+	"sidegate/proxy/oidc"
+	"sidegate/storage/audit"
+)
+
+const (
+	// prefetchWait is how long the start waits for the issuers' keys before
+	// the gateway answers, with 503 where it needs them.
+	prefetchWait = 5 * time.Second
+	// flushReserve is the part of shutdown_grace that is kept for the audit
+	// log once requests have ended, a quarter but for a very short grace.
+	flushReserve = 4
+)
+
+// runGateway opens everything, runs until ctx ends, and closes it in reverse.
+func runGateway(ctx context.Context, s settings) (err error) {
+	log, closeLog := newLogger(s)
+	defer closeLog()
+	for _, w := range s.warnings {
+		log.Warn().Msg(w)
+	}
+	g := &gateway{s: s, log: log, metrics: newRegistry(s)}
+	defer func() { err = errors.Join(err, g.close()) }()
+	if err := g.open(ctx); err != nil {
+		return err
+	}
+	return g.run(ctx)
+}
+
+// A gateway is a running sidegate: what is open, in the order of opening.
+type gateway struct {
+	s       settings
+	log     zerolog.Logger
+	metrics *prometheus.Registry
+	closers []func() error
+
+	policySeen fingerprint
+	ledger     *audit.Ledger
+	keys       []*oidc.KeySet
+	proxy      *proxy.Proxy
+	public     *http.Server
+	admin      *http.Server
+	publicAt   net.Listener
+	adminAt    net.Listener
+
+	draining atomic.Bool
+	handlers sync.WaitGroup // requests that are not answered yet, tunnels included
+	cutOff   context.CancelFunc
+	graceEnd time.Time
+	reloads  reloadMetrics
+}
+
+func (g *gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
+
+// close undoes open, the last first.
+func (g *gateway) close() error {
+	var errs []error
+	for i := len(g.closers) - 1; i >= 0; i-- {
+		errs = append(errs, g.closers[i]())
+	}
+	g.closers = nil
+	return errors.Join(errs...)
+}
+
+// open checks and opens, the cheap first: files, listeners, stores.
+func (g *gateway) open(ctx context.Context) error {
+	c := g.s.config
+	g.policySeen = fingerprintOf(g.s.policy)
+	pol, err := loadPolicy(g.s.policy, c)
+	if err != nil {
+		return err
+	}
+	if err := g.listen(); err != nil {
+		return err
+	}
+	stores, err := g.openStores(ctx)
+	if err != nil {
+		return err
+	}
+	authenticator, err := g.openIdentities()
+	if err != nil {
+		return err
+	}
+	g.proxy, err = proxy.New(proxy.Options{
+		Name:          c.Name,
+		Policy:        pol,
+		Authenticator: authenticator,
+		Recorder:      recorder{g.ledger},
+		Survive:       c.Audit.Survive,
+		Upstreams:     g.upstreams(),
+		Uploads:       stores.uploads,
+		Trusted:       proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},
+		IdleTimeout:   c.Listen.IdleTimeout,
+		Log:           g.log,
+		Metrics:       g.metrics,
+		Now:           time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	g.watchMetrics(authenticator)
+	g.warnOfCredentials(ctx, stores.buckets)
+	return g.recordStart(ctx)
+}
+
+// listen takes the addresses, so that one that is taken is told at once.
+func (g *gateway) listen() error {
+	c := g.s.config
+	var err error
+	if g.adminAt, err = net.Listen("tcp", c.AdminAddress); err != nil {
+		return fmt.Errorf("admin.address: %w", listenHint(err))
+	}
+	g.onClose(func() error { return ignoreClosed(g.adminAt.Close()) })
+	if g.publicAt, err = net.Listen("tcp", c.Listen.Address); err != nil {
+		return fmt.Errorf("listen.address: %w", listenHint(err))
+	}
+	g.onClose(func() error { return ignoreClosed(g.publicAt.Close()) })
+	if n := c.Listen.MaxConnections; n > 0 {
+		g.publicAt = netutil.LimitListener(g.publicAt, n)
+	}
+	return nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// recordStart puts the start on record: a gateway that cannot write its audit
+// log does not start.
+func (g *gateway) recordStart(ctx context.Context) error {
+	detail := map[string]string{"version": g.s.version, "policy": g.proxy.Policy().Name, "policy_sha256": g.proxy.Policy().SHA256}
+	if g.s.insecure.authEmulator != "" {
+		detail["insecure_emulator"] = "auth"
+	}
+	if g.s.insecure.keys != nil {
+		detail["insecure_keys"] = "true"
+	}
+	if g.s.insecure.ephemeral {
+		detail["insecure_ephemeral"] = "true"
+	}
+	if r := g.ledger.Recovered(); r != nil {
+		g.log.Warn().Str("file", r.File).Int64("offset", r.Offset).Msg("the audit log's last line was torn by a crash and cut off; nobody was told that it was on record")
+	}
+	return g.recordSystem(ctx, "start", detail)
+}
+
+func (g *gateway) recordSystem(ctx context.Context, event string, detail map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	e := &audit.Event{Type: audit.TypeSystem, Time: time.Now(), System: &audit.System{Event: event, Detail: detail}}
+	if err := (recorder{g.ledger}).Record(ctx, e, audit.Crash); err != nil {
+		return fmt.Errorf("record %q in the audit log: %w", event, err)
+	}
+	return nil
+}
+
+// run serves until ctx ends or a listener fails.
+func (g *gateway) run(ctx context.Context) error {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	for _, k := range g.keys {
+		running.Go(func() { k.Run(background) })
+	}
+	changed := make(chan struct{}, 1)
+	poke := func() {
+		select {
+		case changed <- struct{}{}:
+		default: // one is waiting, and will see this change too
+		}
+	}
+	running.Go(func() { watchFile(background, g.s.policy, g.policySeen, poke) })
+	running.Go(func() { onHangup(background, poke) })
+	running.Go(func() { g.reloadOn(background, changed) })
+
+	failed := make(chan error, 2)
+	g.serveAdmin(failed)
+	g.prefetch(ctx)
+	g.servePublic(background, failed)
+	g.log.Info().Str("address", g.publicAt.Addr().String()).Str("admin", g.adminAt.Addr().String()).
+		Str("policy", g.proxy.Policy().SHA256).Str("version", g.s.version).Msg("sidegate is serving")
+
+	var err error
+	select {
+	case <-ctx.Done():
+		g.log.Info().Msg("stopping")
+	case err = <-failed:
+		g.log.Error().Err(err).Msg("a listener failed; stopping")
+	}
+	return errors.Join(err, g.shutdown())
+}
+
+// prefetch waits a little for the issuers' keys. What does not come now is
+// fetched in the background; until then the gateway is not ready.
+func (g *gateway) prefetch(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, prefetchWait)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, k := range g.keys {
+		all.Go(func() {
+			if err := k.Prefetch(ctx); err != nil && ctx.Err() == nil {
+				g.log.Warn().Err(err).Msg("the issuer's keys cannot be fetched; tokens get 503 until they can")
+			} else if ctx.Err() != nil {
+				g.log.Warn().Msg("the issuer's keys did not come in time; tokens get 503 until they do")
+			}
+		})
+	}
+	all.Wait()
+}
+
+// shutdown ends within shutdown_grace: not ready, no new requests, the running
+// ones end, tunnels and what is left are cut, the stop is on record, and the
+// audit log is flushed (by close).
+func (g *gateway) shutdown() error {
+	grace := g.s.config.Listen.ShutdownGrace
+	g.graceEnd = time.Now().Add(grace)
+	g.draining.Store(true)
+	deadline := g.graceEnd.Add(-grace / flushReserve)
+	if d := g.s.config.Listen.DrainDelay; d > 0 {
+		pause := time.NewTimer(min(d, time.Until(deadline)))
+		<-pause.C
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	if err := g.public.Shutdown(ctx); err != nil {
+		g.log.Warn().Msg("requests were still running at the end of shutdown_grace; they are cut")
+	}
+	g.cutOff() // tunnels are not the server's any more
+	_ = g.public.Close()
+	ended := make(chan struct{})
+	go func() { g.handlers.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(max(time.Until(g.graceEnd)/2, 100*time.Millisecond)):
+		g.log.Warn().Msg("some requests did not end when they were cut; their outcome is unknown")
+	}
+	err := g.recordSystem(context.Background(), "stop", nil)
+	adminCtx, done := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer done()
+	_ = g.admin.Shutdown(adminCtx)
+	_ = g.admin.Close()
+	return err
+}
+
+// A recorder is the ledger as the proxy sees it.
+type recorder struct{ ledger *audit.Ledger }
+
+func (r recorder) Record(ctx context.Context, e *audit.Event, level audit.Survive) error {
+	t, err := r.ledger.Append(e)
+	if err != nil {
+		return err
+	}
+	return t.Wait(ctx, level)
+}
+
+func (r recorder) Note(e *audit.Event) error {
+	_, err := r.ledger.Append(e)
+	return err
+}
+
+// reloadOn reads the policy anew at each change.
+func (g *gateway) reloadOn(ctx context.Context, changed <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			g.reload(ctx)
+		}
+	}
+}
+
+// reload replaces the policy, or keeps the last good one and says why.
+func (g *gateway) reload(ctx context.Context) {
+	old := g.proxy.Policy()
+	pol, err := loadPolicy(g.s.policy, g.s.config)
+	if err != nil {
+		g.reloads.failed(err)
+		g.log.Error().Err(err).Str("policy", old.SHA256).Msg("the new policy is refused; the old one stays in force")
+		if err := g.recordSystem(ctx, "policy_refused", map[string]string{"error": firstError(err), "policy_sha256": old.SHA256}); err != nil {
+			g.log.Error().Err(err).Msg("a refused policy is not on record")
+		}
+		return
+	}
+	if pol.SHA256 == old.SHA256 {
+		g.reloads.good()
+		return
+	}
+	if err := g.recordSystem(ctx, "policy_loaded", map[string]string{"policy": pol.Name, "policy_sha256": pol.SHA256, "before": old.SHA256}); err != nil {
+		g.reloads.failed(err)
+		g.log.Error().Err(err).Msg("the new policy cannot be put on record; the old one stays in force")
+		return
+	}
+	g.proxy.SetPolicy(pol)
+	g.reloads.good()
+	g.log.Info().Str("policy", pol.SHA256).Str("before", old.SHA256).Msg("the policy was replaced")
+}
+
+// firstError is the first mistake of a file, which says enough.
+func firstError(err error) string {
+	var all document.Errors
+	if errors.As(err, &all) && len(all) > 0 {
+		return all[0].Error()
+	}
+	return err.Error()
+}

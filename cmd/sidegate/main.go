@@ -1,0 +1,18 @@
+// Command sidegate is an identity-aware gateway; see package cmd.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"sidegate/cmd"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// From the first signal on nobody listens: a second one ends the process.
+	context.AfterFunc(ctx, stop)
+	os.Exit(cmd.ExitStatus(cmd.Run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)))
+}

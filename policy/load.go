@@ -1,0 +1,462 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"sidegate/policy/document"
+)
+
+// An Environment is what sidegate.yaml defines: the names that a policy may
+// use. Without one, names are not checked and each identity is its own
+// namespace.
+type Environment struct {
+	Identities map[string]string // name -> uid namespace
+	Upstreams  map[string]Upstream
+	Buckets    map[string]bool
+}
+
+// An Upstream is what a policy must know of one.
+type Upstream struct {
+	// Anonymous: its headers carry neither identity nor actor, so that it could
+	// not tell the uid of one namespace from that of another.
+	Anonymous bool
+}
+
+// Load reads a policy. The error is document.Errors with every mistake found.
+// name is the file's name as it is to stand in errors.
+func Load(name string, data []byte, env *Environment) (*Policy, error) {
+	l := loader{doc: document.New(name, nil), env: env, ids: map[string]document.Value{}, places: map[*Route]document.Value{}}
+	root := l.doc.Parse(data, Version)
+	p := l.policy(root)
+	if err := l.doc.Err(); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(data)
+	p.SHA256 = hex.EncodeToString(sum[:])
+	return p, nil
+}
+
+// A loader holds what the parts of a file need to know of each other.
+type loader struct {
+	doc        *document.Document
+	env        *Environment
+	identities []string
+	claims     map[string]claimType
+	ids        map[string]document.Value
+	places     map[*Route]document.Value
+	// needIdentities: some route has entries.
+	needIdentities bool
+}
+
+var (
+	policyKeys = document.Keys{
+		Known: []string{"version", "name", "identities", "claims", "routes"},
+		Later: []string{"vars", "lookups", "guards"},
+	}
+	routeKeys = document.Keys{
+		Known: []string{"id", "host", "path", "methods", "allow", "upstream", "serve", "object", "encoded_slash", "websocket", "timeout", "max_body"},
+		Later: []string{"limit", "quota", "audit"},
+	}
+	entryKeys = document.Keys{
+		Known: []string{"id", "who", "methods", "uid", "roles", "org", "claims", "signed_in", "verified_email", "key_prefix"},
+		Later: []string{"scopes", "ip", "time", "mfa", "providers", "app_check", "if", "mode", "since"},
+	}
+	orgKeys     = document.Keys{Known: []string{"id", "role"}}
+	expiresKeys = document.Keys{Known: []string{"default", "min", "max"}}
+	objectKeys  = document.Keys{
+		Known: []string{"bucket", "key", "content_types", "max_bytes", "checksum", "expires", "confirm_within", "overwrite", "disposition"},
+		Later: []string{"late"},
+	}
+	served      = []string{PresignUpload, ConfirmUpload, PresignDownload}
+	servedLater = []string{"multipart", "uppy", "delete_object", "list_objects", "list_uploads", "get_upload"}
+)
+
+// notCustom are claims that must not be read past the rules for the uid and
+// the e-mail address.
+var notCustom = map[string]string{"sub": "auth.uid", "user_id": "auth.uid", "email": "auth.email"}
+
+func (l *loader) policy(root document.Value) *Policy {
+	m := root.Map(policyKeys)
+	p := &Policy{Name: "policy"}
+	if v := m.Get("name"); v.Present() {
+		p.Name = v.Name()
+	}
+	l.readIdentities(m.Get("identities"))
+	l.readClaims(m.Get("claims"))
+	p.claims = keysOf(l.claims)
+	for _, v := range m.Need("routes").List() {
+		if r := l.route(v); r != nil {
+			p.Routes = append(p.Routes, r)
+			l.place(p, r, v)
+		}
+	}
+	l.settle(p)
+	if l.needIdentities && !m.Get("identities").Present() && m.IsMap() {
+		m.Errorf("`identities` is missing: name those of sidegate.yaml that the entries of `allow` may let in")
+	}
+	return p
+}
+
+func (l *loader) readIdentities(v document.Value) {
+	for _, e := range v.List() {
+		name := e.Name()
+		switch {
+		case name == "":
+		case slices.Contains(l.identities, name):
+			e.Errorf("identity `%s` is there twice", name)
+		default:
+			l.identities = append(l.identities, name)
+			if l.env != nil {
+				if _, ok := l.env.Identities[name]; !ok {
+					e.Errorf("identity `%s` is not defined in sidegate.yaml%s", name, document.DidYouMean(name, keysOf(l.env.Identities)))
+				}
+			}
+		}
+	}
+}
+
+func (l *loader) readClaims(v document.Value) {
+	l.claims = map[string]claimType{}
+	for _, e := range v.Entries() {
+		if !e.At.CheckIdent(e.Key) {
+			continue
+		}
+		text, isText := e.Value.Text()
+		t, ok := parseClaimType(text)
+		if use, taken := notCustom[e.Key]; taken {
+			e.At.Errorf("claim `%s` cannot be declared: it is read as %s", e.Key, use)
+			continue
+		}
+		if !ok {
+			if isText {
+				e.Value.Errorf("%q is no type: string, int, double, bool, timestamp, list(T) or map(T) of these", text)
+			}
+			continue
+		}
+		l.claims[e.Key] = t
+	}
+}
+
+// route reads one route; nil where nothing can be made of it.
+func (l *loader) route(v document.Value) *Route {
+	m := v.Map(routeKeys)
+	if !m.IsMap() {
+		return nil
+	}
+	r := &Route{}
+	l.places[r] = v
+	idValue := m.Need("id")
+	r.ID = idValue.Name()
+	if first, taken := l.ids[r.ID]; taken && r.ID != "" {
+		line, _ := first.Position()
+		idValue.Errorf("SG002 route id `%s` is taken by the route in line %d", r.ID, line)
+	} else if r.ID != "" {
+		l.ids[r.ID] = idValue
+	}
+	pathOK := l.readPath(m.Need("path"), r)
+	l.readHosts(m.Get("host"), r)
+	r.methods = readMethods(m.Need("methods"))
+	r.EncodedSlash = m.Get("encoded_slash").OneOf("decode") == "decode"
+	r.WebSocket = m.Get("websocket").Bool()
+	r.Timeout = m.Get("timeout").DurationIn(time.Millisecond, maxTimeout)
+	r.MaxBody = m.Get("max_body").SizeIn(1, maxBody)
+	l.readAction(m, r)
+	l.readObject(m, r)
+	l.checkRoute(m, r, l.readAllow(m.Need("allow"), r))
+	if !pathOK || r.methods == 0 {
+		return nil
+	}
+	return r
+}
+
+func (l *loader) readPath(v document.Value, r *Route) bool {
+	text, ok := v.Text()
+	if !ok {
+		return false
+	}
+	p, err := parsePattern(text)
+	if err != nil {
+		v.Errorf("%s: %v", v.Path(), err)
+		return false
+	}
+	if text == "/.sidegate" || strings.HasPrefix(text, "/.sidegate/") {
+		v.Errorf("paths under /.sidegate/ are the gateway's own")
+		return false
+	}
+	r.path = p
+	return true
+}
+
+func (l *loader) readHosts(v document.Value, r *Route) {
+	for _, e := range texts(v) {
+		host := e.Show()
+		name, wild := strings.CutPrefix(host, "*.")
+		if !validName(name) && (wild || !isIPv6(host)) {
+			e.Errorf("%q is no host: lower case, without port and final dot, as api.acme.dev, *.acme.dev or [2001:db8::1]", host)
+		}
+		r.hosts = append(r.hosts, host)
+	}
+	if !v.Present() {
+		r.hosts = []string{""}
+	}
+}
+
+// texts are the places of a list of non-empty, different strings; whatever
+// else is there becomes a mistake.
+func texts(v document.Value) []document.Value {
+	v.Strings()
+	var out []document.Value
+	for _, e := range v.List() {
+		same := func(other document.Value) bool { return other.Show() == e.Show() }
+		if e.IsString() && e.Show() != "" && !slices.ContainsFunc(out, same) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*$`)
+
+func validName(s string) bool { return len(s) <= maxHost && nameForm.MatchString(s) }
+
+// isIPv6 reports whether s is an IPv6 address in brackets, in the form that
+// netip gives it: another spelling would never equal a canonical host.
+func isIPv6(s string) bool {
+	addr, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	return err == nil && addr.Is6() && addr.Zone() == "" && s == "["+addr.String()+"]"
+}
+
+func readMethods(v document.Value) methodSet {
+	var set methodSet
+	for _, e := range texts(v) {
+		m := e.Show()
+		if methodBit(m) == 0 {
+			e.Errorf("%q is no method that can be routed: %s", m, strings.Join(methods[:], ", "))
+		}
+		set |= methodsOf(m)
+	}
+	return set
+}
+
+// readAction reads what the route leads to: exactly one of upstream and serve.
+func (l *loader) readAction(m document.Map, r *Route) {
+	up, serve := m.Get("upstream"), m.Get("serve")
+	if up.Present() == serve.Present() {
+		m.Errorf("a route has exactly one of `upstream` and `serve`")
+	}
+	if up.Present() {
+		r.Upstream = up.Name()
+		if l.env != nil && r.Upstream != "" {
+			if _, ok := l.env.Upstreams[r.Upstream]; !ok {
+				up.Errorf("upstream `%s` is not defined in sidegate.yaml%s", r.Upstream, document.DidYouMean(r.Upstream, keysOf(l.env.Upstreams)))
+			}
+		}
+		return
+	}
+	if !serve.Present() {
+		return
+	}
+	if slices.Contains(servedLater, serve.Show()) {
+		serve.Errorf("`serve: %s` is not supported by this version of sidegate", serve.Show())
+		return
+	}
+	r.Serve = serve.OneOf(served...)
+	want := "POST"
+	if r.Serve == PresignDownload {
+		want = "GET"
+	}
+	if set := methodsOf(want); r.Serve != "" && r.methods != 0 && r.methods != set {
+		m.Get("methods").Errorf("`serve: %s` answers to %s: write `methods: [%s]`", r.Serve, want, want)
+	}
+	for _, key := range []string{"websocket", "timeout", "max_body"} {
+		if v := m.Get(key); v.Present() {
+			v.Errorf("`%s` is for routes with an upstream", key)
+		}
+	}
+	if single, _ := r.path.capturesAs("session"); r.Serve == ConfirmUpload && !single && m.Get("path").IsString() {
+		m.Get("path").Errorf("`serve: %s` needs a capture {session} in its path", ConfirmUpload)
+	}
+}
+
+func methodsOf(m string) methodSet {
+	bit := methodBit(m)
+	if m == "GET" {
+		bit |= methodBit("HEAD")
+	}
+	return bit
+}
+
+func (l *loader) readObject(m document.Map, r *Route) {
+	v := m.Get("object")
+	signs := r.Serve == PresignUpload || r.Serve == PresignDownload
+	if m.Get("serve").Present() && r.Serve == "" {
+		return // refused already
+	}
+	if v.Present() && !signs {
+		v.Errorf("`object` is for routes that serve %s or %s", PresignUpload, PresignDownload)
+		return
+	}
+	if !signs {
+		return
+	}
+	if !v.Present() {
+		m.Errorf("`serve: %s` needs an `object` with a `key`", r.Serve)
+		return
+	}
+	obj := &Object{Bucket: "default", ConfirmWithin: time.Hour}
+	r.Object = obj
+	o := v.Map(objectKeys)
+	if !o.IsMap() {
+		return
+	}
+	l.readBucket(o, obj)
+	obj.MaxBytes = o.Get("max_bytes").SizeIn(1, maxPut)
+	obj.NeedChecksum = o.Get("checksum").OneOf("sha256") == "sha256"
+	obj.Overwrite = o.Get("overwrite").Bool()
+	obj.Inline = o.Get("disposition").OneOf("attachment", "inline") == "inline"
+	if c := o.Get("confirm_within"); c.Present() {
+		obj.ConfirmWithin = c.Duration()
+	}
+	readContentTypes(o.Get("content_types"), obj)
+	readExpires(o.Get("expires"), obj)
+	if r.Serve == PresignDownload {
+		for _, key := range []string{"content_types", "max_bytes", "checksum", "overwrite", "confirm_within"} {
+			if k := o.Get(key); k.Present() {
+				k.Errorf("`%s` is for uploads", key)
+			}
+		}
+	} else if k := o.Get("disposition"); k.Present() {
+		k.Errorf("`disposition` is for downloads")
+	}
+	readKey(o.Need("key"), obj)
+}
+
+func (l *loader) readBucket(o document.Map, obj *Object) {
+	at := o.Value
+	if b := o.Get("bucket"); b.Present() {
+		obj.Bucket, at = b.Name(), b
+	}
+	if l.env != nil && !l.env.Buckets[obj.Bucket] && obj.Bucket != "" {
+		at.Errorf("bucket `%s` is not defined in sidegate.yaml%s", obj.Bucket, document.DidYouMean(obj.Bucket, keysOf(l.env.Buckets)))
+	}
+}
+
+func readKey(v document.Value, obj *Object) {
+	text, ok := v.Text()
+	if !ok {
+		return
+	}
+	t, err := parseTemplate(text)
+	if err == nil {
+		err = t.check()
+	}
+	if err != nil {
+		v.Errorf("%s: %v", v.Path(), err)
+		return
+	}
+	obj.key = t
+}
+
+func readContentTypes(v document.Value, obj *Object) {
+	for _, e := range texts(v) {
+		t := e.Show()
+		probe := t
+		if start, wild := strings.CutSuffix(t, "/*"); wild {
+			probe = start + "/x"
+		}
+		if t != "*/*" && mediaType(probe) != probe {
+			e.Errorf("%q is no media type: lower case and without parameters, as image/png, image/* or */*", t)
+		}
+		obj.ContentTypes = append(obj.ContentTypes, t)
+	}
+}
+
+// maxExpiry is the longest that S3 lets a signature hold (Signature Version 4
+// query parameters: X-Amz-Expires at most 604800).
+const maxExpiry = 7 * 24 * time.Hour
+
+// maxPut is the largest object that one PUT can store in S3 (PutObject: 5 GiB).
+const maxPut = 5 << 30
+
+// What a route may ask of its upstream at most.
+const (
+	maxTimeout = 24 * time.Hour
+	maxBody    = 1 << 40
+)
+
+func readExpires(v document.Value, obj *Object) {
+	m := v.Map(expiresKeys)
+	ok := true
+	read := func(key string, otherwise time.Duration) time.Duration {
+		e := m.Get(key)
+		if !e.Present() {
+			return otherwise
+		}
+		d := e.DurationIn(time.Second, maxExpiry)
+		if ok = ok && d > 0; d%time.Second != 0 {
+			e.Errorf("`%s` must be whole seconds", e.Path())
+		}
+		return d
+	}
+	obj.MaxExpiry = read("max", 15*time.Minute)
+	obj.MinExpiry = read("min", min(time.Minute, obj.MaxExpiry))
+	obj.DefaultExpiry = read("default", max(min(15*time.Minute, obj.MaxExpiry), obj.MinExpiry))
+	if ok && (obj.MinExpiry > obj.DefaultExpiry || obj.DefaultExpiry > obj.MaxExpiry) {
+		v.Errorf("`%s`: min %s, default %s, max %s must not decrease", v.Path(),
+			document.FormatDuration(obj.MinExpiry), document.FormatDuration(obj.DefaultExpiry), document.FormatDuration(obj.MaxExpiry))
+	}
+}
+
+func keysOf[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// place puts the route into the tables of its hosts; routes of one path must
+// have different methods.
+func (l *loader) place(p *Policy, r *Route, v document.Value) {
+	for _, host := range r.hosts {
+		g := p.hosts.of(host).place(r.path)
+		for _, other := range g.routes {
+			if other.methods&r.methods != 0 {
+				v.Errorf("SG001 route `%s` overlaps route `%s` in line %d: both take %s %s", r.ID, other.ID, l.line(other), other.methods&r.methods, r.path)
+			}
+		}
+		g.routes = append(g.routes, r)
+	}
+}
+
+func (l *loader) line(r *Route) int {
+	line, _ := l.places[r].Position()
+	return line
+}
+
+func (l *loader) before(a, b *Route) bool {
+	line, column := l.places[a].Position()
+	otherLine, otherColumn := l.places[b].Position()
+	return line < otherLine || (line == otherLine && column < otherColumn)
+}
+
+// settle finds the routes that overlap without one lying within the other.
+func (l *loader) settle(p *Policy) {
+	report := func(a, b *group, witness string) {
+		first, second := a.routes[0], b.routes[0]
+		if l.before(second, first) {
+			first, second = second, first
+		}
+		l.places[second].Errorf("SG001 route `%s` overlaps route `%s` in line %d: both match %s, and neither path lies within the other", second.ID, first.ID, l.line(first), witness)
+	}
+	for _, t := range p.hosts.all() {
+		t.settle(report)
+	}
+}

@@ -1,0 +1,126 @@
+package policy
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An Object says what a presign route signs. Its fields are never changed
+// after Load.
+type Object struct {
+	Bucket        string
+	ContentTypes  []string      // empty: all but those a browser would run
+	MaxBytes      int64         // 0: no limit
+	NeedChecksum  bool          // a SHA-256 must come with the request
+	DefaultExpiry time.Duration // of a URL
+	MinExpiry     time.Duration
+	MaxExpiry     time.Duration
+	ConfirmWithin time.Duration // after the URL's end
+	Overwrite     bool
+	Inline        bool // Content-Disposition of downloads; else attachment
+
+	key template
+}
+
+// A Violation is an object limit that a request breaks.
+type Violation struct {
+	Code   string // too_large, unsupported_type, invalid_field
+	Status int    // 413, 415, 422
+	Field  string // the JSON field or query parameter that is wrong
+	Text   string // for the caller
+}
+
+func invalidField(field, format string, args ...any) *Violation {
+	return &Violation{Code: "invalid_field", Status: 422, Field: field, Text: fmt.Sprintf(format, args...)}
+}
+
+// An UploadRequest is what a caller asks of presign_upload.
+type UploadRequest struct {
+	ContentType    string
+	FileExt        string // with or without its dot; may be empty
+	Size           *int64
+	ChecksumSHA256 string
+	Expires        *int64 // seconds
+}
+
+// Ext is the extension that the content type gives a key, with its dot; ""
+// where there is none.
+func (u *UploadRequest) Ext() string {
+	if all := extensions[mediaType(u.ContentType)]; len(all) > 0 {
+		return all[0]
+	}
+	return ""
+}
+
+// Check holds an upload against the object's limits: 422 for a malformed
+// field, then 415, then 413.
+func (o *Object) Check(u *UploadRequest) *Violation {
+	media := mediaType(u.ContentType)
+	if media == "" {
+		return invalidField("contentType", "contentType must be a media type such as image/jpeg, %d to %d characters", minContentType, maxContentType)
+	}
+	if v := u.checkExt(media); v != nil {
+		return v
+	}
+	if v := o.checkChecksum(u.ChecksumSHA256); v != nil {
+		return v
+	}
+	if u.Size != nil && *u.Size < 0 {
+		return invalidField("size", "size is a number of bytes")
+	}
+	if _, v := o.Expiry(u.Expires); v != nil {
+		return v
+	}
+	if !admits(o.ContentTypes, media) {
+		return &Violation{Code: "unsupported_type", Status: 415, Field: "contentType", Text: "this content type is not accepted here"}
+	}
+	if o.MaxBytes > 0 {
+		if u.Size == nil {
+			return invalidField("size", "size is needed here: the number of bytes that will be sent")
+		}
+		if *u.Size > o.MaxBytes {
+			return &Violation{Code: "too_large", Status: 413, Field: "size", Text: fmt.Sprintf("at most %d bytes are accepted here", o.MaxBytes)}
+		}
+	}
+	return nil
+}
+
+func (u *UploadRequest) checkExt(media string) *Violation {
+	if u.FileExt == "" {
+		return nil
+	}
+	ext := "." + strings.ToLower(strings.TrimPrefix(u.FileExt, "."))
+	if !slices.Contains(extensions[media], ext) {
+		return invalidField("fileExt", "fileExt does not go with the content type")
+	}
+	return nil
+}
+
+func (o *Object) checkChecksum(sum string) *Violation {
+	if sum == "" {
+		if o.NeedChecksum {
+			return invalidField("checksumSha256", "checksumSha256 is needed here: the SHA-256 of the content in base64")
+		}
+		return nil
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(sum)
+	if err != nil || len(raw) != 32 || len(sum) != 44 {
+		return invalidField("checksumSha256", "checksumSha256 is the SHA-256 of the content in base64, 44 characters")
+	}
+	return nil
+}
+
+// Expiry is how long a URL is to hold, from the caller's wish in seconds.
+func (o *Object) Expiry(seconds *int64) (time.Duration, *Violation) {
+	if seconds == nil {
+		return o.DefaultExpiry, nil
+	}
+	low, high := int64(o.MinExpiry/time.Second), int64(o.MaxExpiry/time.Second)
+	if *seconds < low || *seconds > high {
+		return 0, invalidField("expiresSeconds", "expiresSeconds is %d to %d here", low, high)
+	}
+	return time.Duration(*seconds) * time.Second, nil
+}

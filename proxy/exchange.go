@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"sidegate/policy"
+	"sidegate/storage/audit"
+)
+
+// An exchange is one request and its answer, from begin to finish. It belongs
+// to the request's goroutine, but for what its own comments say.
+type exchange struct {
+	p       *Proxy
+	r       *http.Request
+	w       *responseWriter
+	policy  *policy.Policy // the one this request is judged by, whole
+	start   time.Time
+	id      string // of the record
+	trace   string // trace id of traceparent
+	parent  string // traceparent as it is sent upstream
+	ip      netip.Addr
+	trusted bool // the peer is a trusted proxy
+
+	target   target
+	match    policy.Match
+	identity *policy.Identity
+	object   *audit.Object
+	upload   uploadPlan
+
+	decision   decision
+	decided    bool // a decision was made (and recorded, or the recording failed)
+	unrecorded bool
+
+	upstream string
+	body     *requestBody
+	failure  error     // what went wrong after the decision
+	watch    *watchdog // of a forwarded request
+}
+
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
+	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
+	x.w = &responseWriter{ResponseWriter: w, idle: p.o.IdleTimeout}
+	x.traceContext()
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: p.o.IdleTimeout}
+		r.Body = x.body
+		x.w.extend() // net/http writes the 100 Continue itself
+	}
+	p.metrics.inFlight.Inc()
+	return x
+}
+
+// traceContext continues a trusted proxy's trace, or begins one whose id is
+// the record's (W3C Trace Context, version 00).
+func (x *exchange) traceContext() {
+	if v := x.r.Header["Traceparent"]; x.trusted && len(v) == 1 && validTraceparent(v[0]) {
+		x.trace, x.parent = v[0][3:35], v[0]
+		return
+	}
+	var span [8]byte
+	rand.Read(span[:])
+	x.trace = x.id
+	x.parent = "00-" + x.trace + "-" + hex.EncodeToString(span[:]) + "-00"
+}
+
+func validTraceparent(s string) bool {
+	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return false
+	}
+	for i, c := range []byte(s) {
+		if i != 2 && i != 35 && i != 52 && !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
+			return false
+		}
+	}
+	return s[3:35] != strings.Repeat("0", 32) && s[36:52] != strings.Repeat("0", 16)
+}
+
+// fail answers with the error, unless an answer has begun: then the connection
+// is cut, so that nobody takes half an answer for a whole one.
+func (x *exchange) fail(err error) {
+	if x.decision.allow || x.unrecorded {
+		x.failure = err
+	}
+	if x.w.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	var pr *problem
+	if !errors.As(err, &pr) {
+		pr = &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
+	}
+	pr.write(x.w, x.r, x.p.o.Name, x.id)
+}
+
+// finish closes the exchange: it also runs on a panic, when the upstream broke
+// off (ReverseProxy panics with http.ErrAbortHandler) and when the caller left.
+func (p *Proxy) finish(x *exchange) {
+	broken := recover()
+	if broken != nil && broken != http.ErrAbortHandler {
+		x.failure = fmt.Errorf("panic: %v", broken)
+		p.o.Log.Error().Str("record", x.id).Bytes("stack", debug.Stack()).Msgf("panic: %v", broken)
+		broken = x.answerPanic()
+	}
+	if x.watch != nil {
+		x.watch.stop()
+	}
+	if !x.decided {
+		x.decision, x.decided = refuse(codeInternal, nil), true
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
+		x.unrecorded = p.o.Recorder.Record(ctx, x.decisionEvent(), audit.Crash) != nil
+		cancel()
+	}
+	truncated := broken != nil
+	if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
+		p.metrics.auditFailures.Inc()
+	}
+	p.metrics.inFlight.Dec()
+	p.metrics.count(x)
+	p.log(x, truncated)
+	if broken != nil {
+		panic(broken)
+	}
+}
+
+// answerPanic tells the caller of a fault of ours, where nothing was said yet;
+// else it gives what cuts the connection.
+func (x *exchange) answerPanic() (broken any) {
+	if x.w.status != 0 || x.w.hijacked {
+		return http.ErrAbortHandler
+	}
+	pr := &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", hangUp: true}
+	pr.write(x.w, x.r, x.p.o.Name, x.id)
+	return nil
+}
+
+func (x *exchange) duration() time.Duration { return x.p.o.Now().Sub(x.start) }
+
+func (p *Proxy) log(x *exchange, truncated bool) {
+	level := p.o.Log.Info()
+	if x.w.status >= 500 || truncated {
+		level = p.o.Log.Warn()
+	}
+	if !level.Enabled() {
+		return
+	}
+	level.Str("record", x.id).Str("trace", x.trace).Str("method", x.r.Method).Str("path", x.auditPath()).
+		Int("status", x.w.status).Str("code", x.decision.reason).Str("route", x.routeID()).
+		Int64("bytes_out", x.w.bytes).Dur("ms", x.duration())
+	if x.identity != nil {
+		level.Str("identity", x.identity.Name).Str("uid", x.identity.UID)
+	}
+	if x.ip.IsValid() {
+		level.Str("ip", x.ip.String())
+	}
+	if truncated {
+		level.Bool("truncated", true)
+	}
+	if x.failure != nil {
+		level.AnErr("error", x.failure)
+	} else if x.decision.problem != nil && x.decision.problem.cause != nil {
+		level.AnErr("error", x.decision.problem.cause)
+	}
+	level.Msg("request")
+}
+
+func (x *exchange) routeID() string {
+	if x.match.Route == nil {
+		return ""
+	}
+	return x.match.Route.ID
+}

@@ -1,0 +1,132 @@
+package firebase
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"sidegate/proxy"
+	"sidegate/proxy/oidc"
+)
+
+// maxSubject is the longest uid in bytes:
+// https://firebase.google.com/docs/auth/admin/manage-users allows 128
+// characters, and the Admin SDK counts bytes.
+const maxSubject = 128
+
+// A payload is what is read of an ID token beyond the standard claims; the
+// members are those of
+// https://firebase.google.com/docs/rules/rules-and-auth#identify_users.
+type payload struct {
+	subject, tenant, provider string
+	email                     string
+	emailVerified             bool
+}
+
+// readPayload reads the claims; one of a wrong type is refused, because what
+// it was meant to say cannot be known.
+func readPayload(claims map[string]any) (payload, error) {
+	if _, ok := claims["act"]; ok {
+		return payload{}, refuse(oidc.ReasonClaim, "act: this identity has no actors")
+	}
+	// The audience of an ID token is one project; the Admin SDK takes no list.
+	if _, ok := claims["aud"].(string); !ok {
+		return payload{}, refuse(oidc.ReasonAudience, "aud is a list")
+	}
+	if err := oidc.RefuseLookalikes(claims, "firebase", "email", "email_verified", "uid", "user_id"); err != nil {
+		return payload{}, err
+	}
+	var p payload
+	var err error
+	if p.subject, err = subject(claims); err != nil {
+		return payload{}, err
+	}
+	if p.email, err = text(claims, "email"); err != nil {
+		return payload{}, err
+	}
+	if p.emailVerified, err = boolean(claims, "email_verified"); err != nil {
+		return payload{}, err
+	}
+	return p, p.readFirebase(claims)
+}
+
+// readFirebase reads the member `firebase`, which every ID token has.
+func (p *payload) readFirebase(claims map[string]any) (err error) {
+	object, ok := claims["firebase"].(map[string]any)
+	if !ok {
+		return refuse(oidc.ReasonClaim, "firebase is missing or not an object")
+	}
+	if err := oidc.RefuseLookalikes(object, "tenant", "sign_in_provider", "identities"); err != nil {
+		return err
+	}
+	if identities, ok := object["identities"]; ok {
+		if _, ok := identities.(map[string]any); !ok {
+			return refuse(oidc.ReasonClaim, "firebase.identities is not an object")
+		}
+	}
+	if p.provider, err = text(object, "sign_in_provider"); err != nil {
+		return err
+	}
+	if p.provider == "" {
+		return refuse(oidc.ReasonClaim, "firebase.sign_in_provider is missing")
+	}
+	if value, ok := object["tenant"]; ok {
+		if p.tenant, ok = value.(string); !ok || p.tenant == "" {
+			return refuse(oidc.ReasonTenant, "firebase.tenant is not text, or empty")
+		}
+	}
+	return nil
+}
+
+// subject is the uid. It may hold anything that a developer who mints custom
+// tokens wrote ("../bob", too): what is refused here can stand nowhere.
+func subject(claims map[string]any) (string, error) {
+	sub, ok := claims["sub"].(string)
+	switch {
+	case !ok || sub == "":
+		return "", refuse(oidc.ReasonSubject, "sub is missing, empty or not text")
+	case len(sub) > maxSubject:
+		return "", refuse(oidc.ReasonSubject, "sub is %d bytes long, at most %d", len(sub), maxSubject)
+	// Half of a surrogate pair became U+FFFD: two subjects would be one.
+	case !utf8.ValidString(sub) || strings.ContainsRune(sub, utf8.RuneError) || strings.ContainsFunc(sub, unicode.IsControl):
+		return "", refuse(oidc.ReasonSubject, "sub holds control characters or invalid UTF-8")
+	}
+	// Firebase repeats the uid as user_id; the Admin SDK reads uid as text.
+	for _, name := range []string{"user_id", "uid"} {
+		if value, ok := claims[name]; ok {
+			if same, ok := value.(string); !ok || (name == "user_id" && same != sub) {
+				return "", refuse(oidc.ReasonSubject, "%s is not what sub is", name)
+			}
+		}
+	}
+	return sub, nil
+}
+
+func text(object map[string]any, name string) (string, error) {
+	value, ok := object[name]
+	if !ok {
+		return "", nil
+	}
+	s, ok := value.(string)
+	if !ok {
+		return "", refuse(oidc.ReasonClaim, "%s is not text", name)
+	}
+	return s, nil
+}
+
+func boolean(object map[string]any, name string) (bool, error) {
+	value, ok := object[name]
+	if !ok {
+		return false, nil
+	}
+	b, ok := value.(bool)
+	if !ok {
+		return false, refuse(oidc.ReasonClaim, "%s is neither true nor false", name)
+	}
+	return b, nil
+}
+
+func refuse(reason, format string, args ...any) *proxy.TokenError {
+	return &proxy.TokenError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+}

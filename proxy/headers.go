@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"sidegate/policy"
+)
+
+var quietLog = log.New(io.Discard, "", 0)
+
+// Headers of the native preset; docs/http.md explains each.
+const (
+	headerUID      = "X-Sidegate-Uid"
+	headerIdentity = "X-Sidegate-Identity"
+	headerEmail    = "X-Sidegate-Email"
+	headerRoles    = "X-Sidegate-Roles"
+	headerActor    = "X-Sidegate-Actor"
+	headerTenant   = "X-Sidegate-Tenant"
+	headerClaims   = "X-Sidegate-Claims"
+)
+
+// setForwarded says where the request came from: afresh, or continued where
+// the peer is a trusted proxy.
+func (f *forwarder) setForwarded(x *exchange, h http.Header) {
+	peer, _, err := net.SplitHostPort(x.r.RemoteAddr)
+	if err != nil {
+		peer = x.r.RemoteAddr
+	}
+	proto, host := "http", x.target.hostPort
+	if x.r.TLS != nil {
+		proto = "https"
+	}
+	if in := x.r.Header; x.trusted {
+		if prior := in["X-Forwarded-For"]; len(prior) > 0 {
+			peer = strings.Join(prior, ", ") + ", " + peer
+		}
+		if v := in["X-Forwarded-Proto"]; len(v) == 1 && (v[0] == "http" || v[0] == "https") {
+			proto = v[0]
+		}
+		if v := in["X-Forwarded-Host"]; len(v) == 1 {
+			if _, hostPort, err := canonicalHost(v[0]); err == nil {
+				host = hostPort
+			}
+		}
+	}
+	h["X-Forwarded-For"] = []string{peer}
+	h["X-Forwarded-Proto"] = []string{proto}
+	h["X-Forwarded-Host"] = []string{host}
+	h["X-Request-Id"] = []string{x.id}
+	h["Traceparent"] = []string{x.parent}
+}
+
+// setIdentity says who calls: nothing on public routes, and nothing where
+// nobody was verified.
+func setIdentity(h http.Header, x *exchange) {
+	id := x.identity
+	if id == nil {
+		return
+	}
+	set := func(name, value string) {
+		if value != "" {
+			h[name] = []string{value}
+		}
+	}
+	set(headerUID, headerValue(id.UID, false))
+	set(headerIdentity, headerValue(id.Name, false))
+	set(headerActor, headerValue(id.Actor, false))
+	set(headerTenant, headerValue(id.Tenant, false))
+	if id.EmailVerified {
+		set(headerEmail, headerValue(id.Email, false))
+	}
+	declared := x.policy.Claims()
+	if slices.Contains(declared, "roles") {
+		set(headerRoles, headerList(stringList(id.Claims["roles"])))
+	}
+	set(headerClaims, encodeClaims(id, declared))
+}
+
+// stringList is a claim that is a list of strings; nil where it is anything else.
+func stringList(claim any) []string {
+	list, ok := claim.([]any)
+	if !ok {
+		return nil
+	}
+	var out []string
+	for _, v := range list {
+		s, ok := v.(string)
+		if !ok {
+			return nil
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// encodeClaims is the base64url JSON, without padding, of the claims that the
+// policy declares and the token has.
+func encodeClaims(id *policy.Identity, declared []string) string {
+	claims := map[string]any{}
+	for _, name := range declared {
+		if v, ok := id.Claims[name]; ok {
+			claims[name] = v
+		}
+	}
+	if len(claims) == 0 {
+		return ""
+	}
+	data, err := json.Marshal(claims)
+	if err != nil {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(data)
+}

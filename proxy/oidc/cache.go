@@ -1,0 +1,162 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"sidegate/policy"
+	"sidegate/proxy"
+)
+
+const (
+	// shards keep concurrent requests from waiting for one lock; a power of
+	// two.
+	shards = 64
+	// entryFactor and entryBytes estimate what an entry holds: the token
+	// twice (itself and its claims, which as Go values take about three times
+	// their text), and what every entry has.
+	entryFactor = 4
+	entryBytes  = 1 << 10
+	// defaultEntryBytes is room for a token of 1.8 KB, and for longer ones
+	// where others are shorter.
+	defaultEntryBytes = 8 << 10
+)
+
+// A Cache remembers the tokens that a Set verified, until verification would
+// refuse them as expired or their provider's Epoch changes. It is keyed by the
+// whole token, and remembers no refusal: a stranger cannot push out what
+// callers with good tokens have there. It is safe for concurrent use.
+type Cache struct {
+	set    *Set
+	now    func() time.Time
+	seed   maphash.Seed
+	shards [shards]shard
+
+	hits, misses atomic.Uint64
+}
+
+var _ proxy.Authenticator = (*Cache)(nil)
+
+type shard struct {
+	mu       sync.Mutex
+	entries  *simplelru.LRU[string, entry]
+	bytes    int
+	maxBytes int
+	_        [64]byte // no two shards' locks in one cache line
+}
+
+type entry struct {
+	verified Verified
+	provider Provider
+}
+
+// CacheOptions bound a Cache.
+type CacheOptions struct {
+	Entries int   // tokens at most, at least 1
+	Bytes   int64 // about as much memory at most (each shard has room for one token); 0: 8 KiB for each of Entries
+	// Now is the clock; the default is time.Now. It must be that of the
+	// providers.
+	Now func() time.Time
+}
+
+// NewCache puts a Cache before a Set.
+func NewCache(set *Set, o CacheOptions) (*Cache, error) {
+	if set == nil || o.Entries < 1 || o.Bytes < 0 {
+		return nil, errors.New("a token cache needs a set of providers and room for at least one token")
+	}
+	c := &Cache{set: set, now: o.Now, seed: maphash.MakeSeed()}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if o.Bytes == 0 {
+		o.Bytes = int64(o.Entries) * defaultEntryBytes
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.maxBytes = max(int(o.Bytes/shards), weight("")+entryFactor*MaxTokenBytes)
+		size := (o.Entries + shards - 1) / shards
+		var err error
+		s.entries, err = simplelru.NewLRU(size, func(token string, _ entry) { s.bytes -= weight(token) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func weight(token string) int { return entryFactor*len(token) + entryBytes }
+
+// Authenticate gives the identity of a token that was verified before, or has
+// it verified.
+func (c *Cache) Authenticate(ctx context.Context, token string) (*policy.Identity, error) {
+	if len(token) > MaxTokenBytes {
+		return c.set.Authenticate(ctx, token) // which refuses it: not worth a hash
+	}
+	s := &c.shards[maphash.String(c.seed, token)%shards]
+	if id := s.get(token, c.now()); id != nil {
+		c.hits.Add(1)
+		return id, nil
+	}
+	c.misses.Add(1)
+	v, provider, err := c.set.verify(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	s.put(token, entry{v, provider})
+	return v.Identity, nil
+}
+
+func (s *shard) get(token string, now time.Time) *policy.Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.entries.Get(token)
+	if !ok {
+		return nil
+	}
+	if !now.Before(e.verified.Until) || e.verified.Epoch != e.provider.Epoch() {
+		s.entries.Remove(token)
+		return nil
+	}
+	return e.verified.Identity
+}
+
+func (s *shard) put(token string, e entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := weight(token)
+	s.entries.Remove(token) // another request with it may have been as fast
+	// A copy: the caller's is part of all the headers of its request.
+	s.entries.Add(strings.Clone(token), e)
+	s.bytes += w
+	for s.bytes > s.maxBytes {
+		s.entries.RemoveOldest()
+	}
+}
+
+// CacheStats count what a Cache did and holds.
+type CacheStats struct {
+	Hits, Misses uint64
+	Entries      int
+	Bytes        int64 // an estimate
+}
+
+// Stats tells the counts; entries that have ended count until they are asked
+// for or pushed out.
+func (c *Cache) Stats() CacheStats {
+	stats := CacheStats{Hits: c.hits.Load(), Misses: c.misses.Load()}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		stats.Entries += s.entries.Len()
+		stats.Bytes += int64(s.bytes)
+		s.mu.Unlock()
+	}
+	return stats
+}

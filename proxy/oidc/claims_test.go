@@ -1,0 +1,136 @@
+package oidc
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"sidegate/proxy"
+)
+
+func TestCheckAudience(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	rules := Rules{Issuer: "i", Audience: "app"}
+	for aud, reason := range map[string]string{
+		`"app"`: "", `["app"]`: "", `["other","app"]`: "", `["app","app"]`: "",
+		`"other"`: ReasonAudience, `[]`: ReasonAudience, `["app",1]`: ReasonAudience, `[["app"]]`: ReasonAudience, `null`: ReasonAudience,
+		`{"app":1}`: ReasonAudience, `"app "`: ReasonAudience, `"APP"`: ReasonAudience, `["ap","p"]`: ReasonAudience, `""`: ReasonAudience,
+	} {
+		token := &Token{Claims: object(t, fmt.Sprintf(`{"iss":"i","aud":%s,"exp":1800000001}`, aud))}
+		_, err := rules.Check(token, now)
+		if reason == "" {
+			if err != nil {
+				t.Errorf("%s: %v", aud, err)
+			}
+			continue
+		}
+		wantReason(t, aud, err, reason)
+	}
+	// Rules that were never filled in let nobody in.
+	_, err := Rules{}.Check(&Token{Claims: object(t, `{"iss":"","aud":"","exp":1800000001}`)}, now)
+	wantReason(t, "zero rules", err, ReasonIssuer)
+	_, err = Rules{Issuer: "i"}.Check(&Token{Claims: object(t, `{"iss":"i","aud":"","exp":1800000001}`)}, now)
+	wantReason(t, "no audience", err, ReasonAudience)
+}
+
+func TestCheckTimes(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for _, c := range []struct {
+		leeway time.Duration
+		times  string
+		reason string
+	}{
+		{0, `"exp":1800000001`, ""},
+		{0, `"exp":1800000000`, ReasonExpired},
+		{time.Minute, `"exp":1799999941`, ""},
+		{time.Minute, `"exp":1799999940`, ReasonExpired},
+		{0, `"exp":1800000001,"nbf":1800000000`, ""},
+		{0, `"exp":1800000001,"nbf":1800000001`, ReasonNotYet},
+		{time.Minute, `"exp":1800000001,"nbf":1800000060`, ""},
+		{time.Minute, `"exp":1800000001,"nbf":1800000061`, ReasonNotYet},
+		{time.Minute, `"exp":1800000001,"iat":1800000060`, ""},
+		{time.Minute, `"exp":1800000001,"iat":1800000061`, ReasonIssuedAt},
+		{time.Minute, `"exp":1800000001,"auth_time":1800000061`, ReasonAuthTime},
+		{0, `"iat":1`, ReasonClaim},
+		{0, `"exp":1800000001.0`, ReasonClaim},
+		{0, `"exp":18e8`, ReasonClaim},
+		{0, `"exp":"1800000001"`, ReasonClaim},
+		{0, `"exp":-1`, ReasonClaim},
+		{0, `"exp":0`, ReasonClaim},
+		{0, `"exp":253402300799`, ""},
+		{0, `"exp":253402300800`, ReasonClaim},
+		{0, `"exp":1800000001,"nbf":null`, ReasonClaim},
+	} {
+		token := &Token{Claims: object(t, `{"iss":"i","aud":"a",`+c.times+`}`)}
+		_, err := Rules{Issuer: "i", Audience: "a", Leeway: c.leeway}.Check(token, now)
+		if c.reason == "" {
+			if err != nil {
+				t.Errorf("%s: %v", c.times, err)
+			}
+			continue
+		}
+		wantReason(t, c.times, err, c.reason)
+	}
+	for name, rules := range map[string]Rules{"iat": {Issuer: "i", Audience: "a", IssuedAt: true}, "auth_time": {Issuer: "i", Audience: "a", AuthTime: true}} {
+		_, err := rules.Check(&Token{Claims: object(t, `{"iss":"i","aud":"a","exp":1800000001}`)}, now)
+		wantReason(t, name+" demanded", err, ReasonClaim)
+	}
+}
+
+// F10: both times are in the log, so that a clock that is off is recognised.
+func TestWrongTimesNameBothClocks(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for _, times := range []string{`"exp":1799990000`, `"exp":1800000001,"nbf":1800009000`, `"exp":1800000001,"iat":1800009000`} {
+		_, err := Rules{Issuer: "i", Audience: "a"}.Check(&Token{Claims: object(t, `{"iss":"i","aud":"a",`+times+`}`)}, now)
+		var bad *proxy.TokenError
+		if !errors.As(err, &bad) || !strings.Contains(bad.Detail, "2027-01-15T08:00:00Z") || strings.Count(bad.Detail, "2027-01-15T") != 2 {
+			t.Errorf("%s: %v", times, err)
+		}
+	}
+}
+
+// Reasons go into a quoted string of a header (RFC 6750, section 3).
+func TestReasonsFitIntoAChallenge(t *testing.T) {
+	for _, reason := range []string{ReasonMalformed, ReasonTooLong, ReasonEncrypted, ReasonHeader, ReasonAlgorithm, ReasonKeyID, ReasonUnknownKey,
+		ReasonSignature, ReasonIssuer, ReasonAudience, ReasonTenant, ReasonAmbiguous, ReasonClaim, ReasonSubject, ReasonExpired, ReasonNotYet, ReasonIssuedAt, ReasonAuthTime} {
+		for _, r := range reason {
+			if r < ' ' || r > '~' || r == '"' || r == '\\' {
+				t.Errorf("%q holds %q", reason, r)
+			}
+		}
+	}
+}
+
+func object(t *testing.T, text string) map[string]any {
+	t.Helper()
+	o, err := parseObject([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func FuzzParseObject(f *testing.F) {
+	for _, text := range []string{`{"a":[1,2,{"b":null}]}`, `{"a":1,"a":2}`, `{}`, `{"a":1e999}`, "{\"a\":\"\xff\"}", `{"a":"\ud83d\ude00"}`, `[`, `{"a"}`, `{"a":1,}`, ` { "a" : -0.5e+3 , "b" : "\\\"\u0061" , "c":[true,false,null,{}] } `, `{"a":01}`, `{"a":-}`, `{"a":1.}`, `{"a":"\\"`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		o, err := parseObject(data)
+		var theirs map[string]any
+		d := json.NewDecoder(bytes.NewReader(data))
+		d.UseNumber()
+		theirErr := d.Decode(&theirs)
+		if err == nil && (!json.Valid(data) || theirErr != nil || !reflect.DeepEqual(o, theirs)) {
+			t.Fatalf("%q is %v, and by encoding/json %v, %v", data, o, theirs, theirErr)
+		}
+		// Only what this reader is stricter about may differ.
+		if err == errJSON && json.Valid(data) {
+			t.Fatalf("%q is valid", data)
+		}
+	})
+}

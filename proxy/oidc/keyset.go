@@ -1,0 +1,330 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sidegate/proxy"
+)
+
+const (
+	// fetchTimeout bounds one fetch, whoever waits for it.
+	fetchTimeout = 10 * time.Second
+	// unknownKeyPause is how long tokens that name an unknown key cause no
+	// further fetch: strangers choose kids, and must not choose our traffic.
+	unknownKeyPause = time.Minute
+	// While there are no keys the gateway answers 503, so it asks often
+	// enough to be ready within a second of the issuer's return; with keys it
+	// has time.
+	minBackoff         = 100 * time.Millisecond
+	maxBackoff         = time.Minute
+	maxBackoffNoKeys   = time.Second
+	maxBackoffDoubling = 16
+)
+
+// KeySetOptions are what a KeySet needs.
+type KeySetOptions struct {
+	// URL is where the issuer publishes its keys: a JWK set (RFC 7517,
+	// section 5) or Google's map of key IDs to X.509 certificates. Only https,
+	// but for AllowHTTP.
+	URL string
+	// AllowHTTP permits plain http: whoever is on the path can then choose the
+	// keys. For demos and tests.
+	AllowHTTP bool
+	// Client fetches; its redirect policy is replaced: redirects fail. The
+	// default is one with the settings of http.DefaultTransport (HTTPS_PROXY,
+	// SSL_CERT_FILE).
+	Client *http.Client
+	// Now is the clock; the default is time.Now.
+	Now func() time.Time
+}
+
+// A KeySet is an issuer's published keys. Once it had keys it keeps the last
+// good ones whatever happens to the issuer, and no token that a known key
+// signed waits for a fetch. It is safe for concurrent use; Run keeps it fresh.
+type KeySet struct {
+	url    string
+	client *http.Client
+	now    func() time.Time
+
+	current atomic.Pointer[snapshot] // nil until the first good fetch
+
+	mu       sync.Mutex // guards what follows; never held during a fetch
+	flight   *flight    // the fetch under way, shared by all who wait
+	asked    time.Time  // when an unknown key last caused a fetch
+	failures int        // since the last good fetch
+	failed   uint64     // in total
+	last     error
+}
+
+// A snapshot is the answer of one good fetch. It is never changed.
+type snapshot struct {
+	keys    map[string][]publicKey
+	fetched time.Time
+	refresh time.Time // when to fetch again
+	epoch   uint64    // grows when a key went away
+}
+
+type flight struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// NewKeySet makes a KeySet without fetching anything: that is Prefetch's and
+// Run's.
+func NewKeySet(o KeySetOptions) (*KeySet, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Host == "" || u.User != nil {
+		return nil, errors.New("the keys' URL must be an absolute URL without user and password")
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || !o.AllowHTTP) {
+		return nil, fmt.Errorf("the keys' URL %s must be https", u.Redacted())
+	}
+	k := &KeySet{url: u.String(), client: defaultClient(), now: time.Now}
+	if o.Client != nil {
+		c := *o.Client
+		k.client = &c
+	}
+	k.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if o.Now != nil {
+		k.now = o.Now
+	}
+	return k, nil
+}
+
+func defaultClient() *http.Client {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return &http.Client{Transport: t.Clone()}
+	}
+	return &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}}
+}
+
+// Verify checks a token's signature by the key it names. Its algorithm must be
+// one of the allowed and one this package knows. The error is a
+// *proxy.TokenError, or wraps proxy.ErrUnavailable where it cannot be told:
+// there are no keys yet, or the key is unknown and the issuer does not answer.
+func (k *KeySet) Verify(ctx context.Context, t *Token, allowed []string) error {
+	alg, known := algorithms[t.Algorithm]
+	switch {
+	case !known || !slices.Contains(allowed, t.Algorithm):
+		return refuse(ReasonAlgorithm, "allowed: %v", allowed)
+	case t.KeyID == "":
+		return refuse(ReasonKeyID, "the header has no kid")
+	case len(t.signature) == 0:
+		return refuse(ReasonSignature, "it is empty")
+	}
+	keys, err := k.find(ctx, t.KeyID)
+	if err != nil {
+		return err
+	}
+	signed := []byte(t.signed)
+	for _, key := range keys {
+		if (key.alg == "" || key.alg == t.Algorithm) && alg.fits(key.key) && alg.verify(key.key, signed, t.signature) {
+			return nil
+		}
+	}
+	return refuse(ReasonSignature, "by the key %q of %s", t.KeyID, k.url)
+}
+
+// find gives the keys of that ID, and fetches once where there is none.
+//
+// An unknown key is refused (401) where the issuer was heard: it does not have
+// it, or did not within the last minute. Issuers publish a key well before
+// they sign with it, so who comes with one unknown to an answer of a minute
+// ago is a stranger rather than early. Where the last fetch failed the issuer
+// may long have rotated: then it cannot be told (503).
+func (k *KeySet) find(ctx context.Context, id string) ([]publicKey, error) {
+	set := k.current.Load()
+	if set == nil {
+		return nil, k.unavailable(errors.New("no keys were fetched yet"))
+	}
+	if keys := set.keys[id]; keys != nil {
+		return keys, nil
+	}
+	fetch, failing := k.fetchUnknown()
+	if fetch != nil {
+		select {
+		case <-fetch.done:
+			failing = fetch.err != nil
+		case <-ctx.Done():
+			return nil, k.unavailable(context.Cause(ctx))
+		}
+	}
+	if keys := k.current.Load().keys[id]; keys != nil {
+		return keys, nil
+	}
+	if failing {
+		return nil, k.unavailable(errors.New("the token's key is unknown and the last fetch failed"))
+	}
+	return nil, refuse(ReasonUnknownKey, "%s has no key %q", k.url, id)
+}
+
+func (k *KeySet) unavailable(err error) error {
+	return fmt.Errorf("signing keys of %s: %w: %w", k.url, proxy.ErrUnavailable, err)
+}
+
+// fetchUnknown is the fetch under way, or a new one where a minute has passed,
+// or nil; failing says whether the last one to end has failed.
+func (k *KeySet) fetchUnknown() (f *flight, failing bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if now := k.now(); k.flight == nil && now.Sub(k.asked) >= unknownKeyPause {
+		k.asked = now
+		k.start()
+	}
+	return k.flight, k.failures > 0
+}
+
+// share is the fetch under way, or a new one.
+func (k *KeySet) share() *flight {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.flight == nil {
+		k.start()
+	}
+	return k.flight
+}
+
+// start starts a fetch on a context of its own: none of those who wait for it
+// can end it for the others. k.mu is held.
+func (k *KeySet) start() {
+	f := &flight{done: make(chan struct{})}
+	k.flight = f
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+		defer cancel()
+		set, err := k.fetch(ctx)
+		k.land(f, set, err)
+	}()
+}
+
+func (k *KeySet) land(f *flight, set *snapshot, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.flight, k.last, f.err = nil, err, err
+	if err != nil {
+		k.failures++
+		k.failed++
+	} else {
+		k.failures = 0
+		if old := k.current.Load(); old != nil {
+			set.epoch = old.epoch
+			if !set.holds(old) {
+				set.epoch++
+			}
+		}
+		k.current.Store(set)
+	}
+	close(f.done)
+}
+
+// Prefetch fetches the keys unless there are fresh ones, and waits until ctx
+// ends. The error wraps proxy.ErrUnavailable; Run goes on trying.
+func (k *KeySet) Prefetch(ctx context.Context) error {
+	if set := k.current.Load(); set != nil && k.now().Before(set.refresh) {
+		return nil
+	}
+	f := k.share()
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return k.unavailable(context.Cause(ctx))
+	}
+	if f.err != nil {
+		return k.unavailable(f.err)
+	}
+	return nil
+}
+
+// Run keeps the keys fresh until ctx ends: it fetches before they expire, and
+// after a failure again and again, ever more slowly.
+func (k *KeySet) Run(ctx context.Context) {
+	for {
+		timer := time.NewTimer(k.pause())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		if k.fresh() {
+			continue // a fetch of somebody else's has succeeded meanwhile
+		}
+		select {
+		case <-k.share().done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (k *KeySet) fresh() bool {
+	set := k.current.Load()
+	return set != nil && k.now().Before(set.refresh)
+}
+
+// pause is how long Run waits: until the keys are due, or after a failure a
+// random part (full jitter) of a time that doubles.
+func (k *KeySet) pause() time.Duration {
+	k.mu.Lock()
+	failures := k.failures
+	k.mu.Unlock()
+	set := k.current.Load()
+	if k.fresh() {
+		return set.refresh.Sub(k.now())
+	}
+	if failures == 0 {
+		return 0
+	}
+	ceiling := min(maxBackoff, minBackoff<<min(failures, maxBackoffDoubling))
+	if set == nil {
+		ceiling = min(ceiling, maxBackoffNoKeys)
+	}
+	return minBackoff/2 + rand.N(ceiling-minBackoff/2)
+}
+
+// Ready reports whether there are keys, however old.
+func (k *KeySet) Ready() bool { return k.current.Load() != nil }
+
+// Epoch grows when a key that was there is gone: what it signed and was
+// verified before must be verified anew.
+func (k *KeySet) Epoch() uint64 {
+	if set := k.current.Load(); set != nil {
+		return set.epoch
+	}
+	return 0
+}
+
+// A Status is how a KeySet does, for metrics and readiness.
+type Status struct {
+	Source   string        // the URL
+	Keys     int           // 0: never had any
+	Fetched  time.Time     // when the keys were fetched; zero: never
+	Age      time.Duration // how long ago that is
+	Refresh  time.Time     // when they are due to be fetched again
+	Failures int           // failed fetches since the last good one
+	Failed   uint64        // failed fetches in total
+	Err      error         // why the last fetch failed; nil where it did not
+}
+
+// Status tells how the key set does now.
+func (k *KeySet) Status() Status {
+	k.mu.Lock()
+	s := Status{Source: k.url, Failures: k.failures, Failed: k.failed, Err: k.last}
+	k.mu.Unlock()
+	if set := k.current.Load(); set != nil {
+		for _, keys := range set.keys {
+			s.Keys += len(keys)
+		}
+		s.Fetched, s.Refresh, s.Age = set.fetched, set.refresh, k.now().Sub(set.fetched)
+	}
+	return s
+}

@@ -1,0 +1,189 @@
+package oidc
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+)
+
+// MaxTokenBytes bounds a token. Firebase's are about 1 KB, and their custom
+// claims are limited to 1000 bytes; other issuers with many groups reach 8 KB.
+const MaxTokenBytes = 16 << 10
+
+// A Token is a compact JWS (RFC 7515, section 3.1) whose form was checked and
+// nothing else: neither its signature nor any claim. It is never changed after
+// it was parsed.
+type Token struct {
+	// Raw is the token as it came.
+	Raw string
+	// Algorithm and KeyID are the header's alg and kid; a token without kid
+	// has an empty one.
+	Algorithm, KeyID string
+	// Header and Claims are the whole header and payload; numbers are
+	// json.Number.
+	Header, Claims map[string]any
+
+	signed    string // what the signature covers: the first two parts
+	signature []byte
+}
+
+// Hash is the lower-case hex SHA-256 of the token.
+func (t *Token) Hash() string {
+	sum := sha256.Sum256([]byte(t.Raw))
+	return hex.EncodeToString(sum[:])
+}
+
+// Unsigned reports whether the signature is empty. No KeySet verifies such a
+// token; only the Firebase Auth emulator's are like that.
+func (t *Token) Unsigned() bool { return len(t.signature) == 0 }
+
+// strict refuses the base64 whose last character has bits that no byte has
+// (RFC 4648, section 3.5): else one token has several spellings.
+var strict = base64.RawURLEncoding.Strict()
+
+// Parse reads a compact JWS, strictly: at most MaxTokenBytes, exactly three
+// parts of canonical base64url without padding, whitespace or line ends, two
+// JSON objects without duplicate names. A signature may be empty here; no
+// KeySet verifies such a token. The error is always a *proxy.TokenError.
+func Parse(raw string) (*Token, error) {
+	switch {
+	case raw == "":
+		return nil, refuse(ReasonMalformed, "the token is empty")
+	case len(raw) > MaxTokenBytes:
+		return nil, refuse(ReasonTooLong, "%d bytes, at most %d", len(raw), MaxTokenBytes)
+	}
+	switch n := strings.Count(raw, "."); n {
+	case 2:
+	case 4:
+		return nil, refuse(ReasonEncrypted, "")
+	default:
+		return nil, refuse(ReasonMalformed, "%d parts instead of 3", n+1)
+	}
+	first := strings.IndexByte(raw, '.')
+	second := strings.LastIndexByte(raw, '.')
+	t := &Token{Raw: raw, signed: raw[:second]}
+
+	header, err := decodeObject(raw[:first], "header")
+	if err != nil {
+		return nil, err
+	}
+	t.Header = header
+	if err := t.readHeader(); err != nil {
+		return nil, err
+	}
+	if t.Claims, err = decodeObject(raw[first+1:second], "payload"); err != nil {
+		return nil, err
+	}
+	if err := refuseLookalikes(t.Claims, "payload", registeredClaims); err != nil {
+		return nil, err
+	}
+	if t.signature, err = decodePart(raw[second+1:], "signature"); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// registeredClaims are the names that decide who a token is for and how long
+// (RFC 7519, section 4.1, and OpenID Connect Core 1.0, section 2).
+var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "auth_time", "act"}
+
+// readHeader checks the members of the JOSE header (RFC 7515, section 4).
+func (t *Token) readHeader() error {
+	if err := refuseLookalikes(t.Header, "header", headerMembers); err != nil {
+		return err
+	}
+	for _, name := range refusedMembers {
+		if _, ok := t.Header[name]; ok {
+			return refuse(ReasonHeader, "it has %s", name)
+		}
+	}
+	alg, ok := t.Header["alg"].(string)
+	if !ok || alg == "" {
+		return refuse(ReasonAlgorithm, "the header has no alg that is text")
+	}
+	t.Algorithm = alg
+	if kid, ok := t.Header["kid"]; ok {
+		if t.KeyID, ok = kid.(string); !ok || len(t.KeyID) > maxKeyID {
+			return refuse(ReasonHeader, "kid is not text of at most %d bytes", maxKeyID)
+		}
+	}
+	if typ, ok := t.Header["typ"]; ok && !knownType(typ) {
+		return refuse(ReasonHeader, "typ is not that of a JWT")
+	}
+	if cty, ok := t.Header["cty"]; ok {
+		if _, text := cty.(string); !text {
+			return refuse(ReasonHeader, "cty is not text")
+		}
+	}
+	return nil
+}
+
+// maxKeyID bounds a kid, so that one that is logged stays short.
+const maxKeyID = 256
+
+var headerMembers = []string{"alg", "kid", "typ", "cty", "crit", "b64", "jku", "jwk", "x5u", "x5c", "zip", "enc"}
+
+// refusedMembers make a token bring its own key (jku, jwk, x5u, x5c), change
+// what is signed (b64, RFC 7797), demand extensions nobody here understands
+// (crit), or belong to encryption (enc, zip). No issuer of ID tokens needs
+// them; refusing costs nothing and ignoring has been got wrong often.
+var refusedMembers = []string{"crit", "b64", "jku", "jwk", "x5u", "x5c", "enc", "zip"}
+
+// knownType is lenient (RFC 7519, section 5.1, makes typ optional) but for
+// types that say the token is something else, a logout token for example
+// (RFC 8725, section 3.11).
+func knownType(typ any) bool {
+	text, ok := typ.(string)
+	if !ok {
+		return false
+	}
+	text = strings.ToLower(text)
+	text = strings.TrimPrefix(text, "application/")
+	return text == "jwt" || text == "at+jwt"
+}
+
+func decodeObject(part, where string) (map[string]any, error) {
+	data, err := decodePart(part, where)
+	if err != nil {
+		return nil, err
+	}
+	object, err := parseObject(data)
+	if err != nil {
+		return nil, refuse(ReasonMalformed, "%s: %v", where, err)
+	}
+	return object, nil
+}
+
+func decodePart(part, where string) ([]byte, error) {
+	// encoding/base64 skips line ends, even where it is strict.
+	if strings.ContainsAny(part, "\r\n") {
+		return nil, refuse(ReasonMalformed, "%s: a line end", where)
+	}
+	data, err := strict.DecodeString(part)
+	if err != nil {
+		return nil, refuse(ReasonMalformed, "%s: not canonical base64url without padding", where)
+	}
+	return data, nil
+}
+
+// refuseLookalikes refuses names that differ from a known one only in case:
+// this reader tells them apart, others (encoding/json, the Admin SDK) do not.
+func refuseLookalikes(object map[string]any, where string, known []string) error {
+	for name := range object {
+		for _, k := range known {
+			if name != k && strings.EqualFold(name, k) {
+				return refuse(ReasonMalformed, "%s: a name that differs from %s only in case", where, k)
+			}
+		}
+	}
+	return nil
+}
+
+// RefuseLookalikes is for the objects within a payload that a provider reads:
+// it refuses a name that differs from a known one only in case, because other
+// readers of the same token take one for the other. The error is a
+// *proxy.TokenError.
+func RefuseLookalikes(object map[string]any, known ...string) error {
+	return refuseLookalikes(object, "payload", known)
+}

@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Error codes of the gateway's own answers: docs/http.md explains each.
+const (
+	codeNoToken         = "no_token"
+	codeInvalidToken    = "invalid_token"
+	codeNotAllowed      = "not_allowed"
+	codeBadTarget       = "bad_target"
+	codeBadRequest      = "bad_request"
+	codeNoRoute         = "no_route"
+	codeMethod          = "method"
+	codeTooLarge        = "too_large"
+	codeUnsupportedType = "unsupported_type"
+	codeInvalidField    = "invalid_field"
+	codeNoSession       = "no_session"
+	codeNotUploaded     = "not_uploaded"
+	codeExpired         = "expired"
+	codeMismatch        = "mismatch"
+	codeUnavailable     = "unavailable"
+	codeUpstreamFailed  = "upstream_failed"
+	codeUpstreamTimeout = "upstream_timeout"
+	codeInternal        = "internal"
+)
+
+// A problem is an answer of the gateway's own that is not a success
+// (RFC 9457). As an error it has one text for the caller and another for the
+// log.
+type problem struct {
+	status int
+	code   string
+	detail string // for the caller: no token, no claim's value, no key
+	field  string // the field that is wrong, of invalid_field
+	allow  []string
+	// challenge is the error of WWW-Authenticate (RFC 6750): "" for none.
+	challenge string
+	hangUp    bool  // close the connection: its framing is in doubt
+	cause     error // for the log
+}
+
+func (p *problem) Error() string {
+	if p.cause != nil {
+		return p.code + ": " + p.cause.Error()
+	}
+	return p.code + ": " + p.detail
+}
+
+func (p *problem) Unwrap() error { return p.cause }
+
+func unavailable(detail string, cause error) *problem {
+	return &problem{status: http.StatusServiceUnavailable, code: codeUnavailable, detail: detail, cause: cause}
+}
+
+// problemBody is the JSON of RFC 9457; type is about:blank, so title is the
+// status's own text.
+type problemBody struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail,omitempty"`
+	Code      string `json:"code"`
+	Field     string `json:"field,omitempty"`
+	RequestID string `json:"request_id"`
+}
+
+// retryAfter is what unavailable answers suggest, in seconds.
+const retryAfter = 5
+
+// write sends the problem as the answer.
+func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string) {
+	h := w.Header()
+	clear(h)
+	ownAnswer(h)
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("X-Request-Id", id)
+	switch {
+	case p.status == http.StatusUnauthorized || p.challenge != "":
+		h.Set("WWW-Authenticate", challenge(realm, p.challenge, p.detail))
+	case p.status == http.StatusServiceUnavailable:
+		h.Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	if p.allow != nil {
+		h.Set("Allow", strings.Join(p.allow, ", "))
+	}
+	if p.hangUp {
+		h.Set("Connection", "close")
+	}
+	body, err := json.Marshal(problemBody{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, id})
+	if err != nil {
+		body = nil
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(p.status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the caller is gone; there is nobody to tell
+	}
+}
+
+// ownAnswer marks an answer as the gateway's own, and as nobody's to keep.
+func ownAnswer(h http.Header) {
+	h.Set("X-Sidegate-Response", "true")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// challenge is the value of WWW-Authenticate. Without credentials there is no
+// error attribute (RFC 6750, section 3.1).
+func challenge(realm, code, description string) string {
+	out := `Bearer realm="` + quotable(realm) + `"`
+	if code == "" {
+		return out
+	}
+	out += `, error="` + code + `"`
+	if code == codeInvalidToken && description != "" {
+		out += `, error_description="` + quotable(description) + `"`
+	}
+	return out
+}
+
+// quotable drops what may not stand in error_description (RFC 6750, section 3).
+func quotable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7e || r == '"' || r == '\\' {
+			return -1
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,154 @@
+// Package proxy is the gate: it brings a request into one form, finds out who
+// calls, asks the policy, puts the decision on record, and only then acts: it
+// forwards to an upstream, or signs a URL. It chooses no implementation and
+// knows no cloud.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sidegate/policy"
+	"sidegate/storage/audit"
+	"sidegate/storage/upload"
+)
+
+// A Recorder keeps the audit log. It is safe for concurrent use.
+type Recorder interface {
+	// Record returns once the event outlives what the level says. An error
+	// means that it may be lost: the request must not go on.
+	Record(ctx context.Context, e *audit.Event, level audit.Survive) error
+	// Note hands over an event that nobody waits for.
+	Note(e *audit.Event) error
+}
+
+// Options are what a Proxy is made of. All but Uploads are needed; Uploads
+// where a policy serves presign routes.
+type Options struct {
+	Name          string // the realm of challenges
+	Policy        *policy.Policy
+	Authenticator Authenticator
+	Recorder      Recorder
+	Survive       audit.Survive
+	Upstreams     map[string]Upstream
+	Uploads       *upload.Uploads
+	Trusted       TrustedProxies
+	// IdleTimeout ends a body, either way, in which the caller stalls.
+	IdleTimeout time.Duration
+	Log         zerolog.Logger
+	Metrics     prometheus.Registerer
+	Now         func() time.Time
+}
+
+// An Upstream is an app behind the gateway.
+type Upstream struct {
+	URL               *url.URL // scheme and host only
+	KeepHost          bool
+	Timeout           time.Duration // to the answer's header
+	IdleTimeout       time.Duration // an answer that stalls
+	MaxBody           int64         // bytes of a request
+	KeepAuthorization bool
+	Identity          bool // X-Sidegate-* identity headers are sent
+	Transport         http.RoundTripper
+}
+
+// A Proxy answers the public listener. It is an http.Handler, safe for
+// concurrent use.
+type Proxy struct {
+	o         Options
+	policy    atomic.Pointer[policy.Policy]
+	upstreams map[string]*forwarder
+	metrics   *metrics
+}
+
+// New makes a Proxy. It opens nothing and dials nobody.
+func New(o Options) (*Proxy, error) {
+	switch {
+	case o.Policy == nil:
+		return nil, errors.New("proxy: no policy")
+	case o.Authenticator == nil || o.Recorder == nil || o.Now == nil || o.Metrics == nil:
+		return nil, errors.New("proxy: authenticator, recorder, clock and metrics are needed")
+	}
+	m, err := newMetrics(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}}
+	for name, u := range o.Upstreams {
+		p.upstreams[name] = newForwarder(p, name, u)
+	}
+	p.SetPolicy(o.Policy)
+	return p, nil
+}
+
+// SetPolicy replaces the policy: requests that have begun keep the one they
+// began with.
+func (p *Proxy) SetPolicy(pol *policy.Policy) { p.policy.Store(pol) }
+
+// Policy is the policy in force.
+func (p *Proxy) Policy() *policy.Policy { return p.policy.Load() }
+
+// ServeHTTP is begin, serve, finish. finish runs whatever happens in between:
+// one answer, one outcome on record, one log line, one set of counters.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := p.begin(w, r)
+	defer p.finish(x)
+	if err := p.serve(x); err != nil {
+		x.fail(err)
+	}
+}
+
+// serve is the order of things, and the order is the security: nothing is
+// done for a request before the decision on it is on record.
+func (p *Proxy) serve(x *exchange) error {
+	d, act := p.decide(x)
+	if err := p.record(x, d); err != nil {
+		return err
+	}
+	if !d.allow {
+		return d.refused()
+	}
+	return act(x)
+}
+
+// A decision is what becomes of a request. The zero decision refuses.
+type decision struct {
+	allow   bool
+	reason  string // the audit log's code
+	rule    string
+	problem *problem // of a refusal
+}
+
+func (d *decision) refused() error {
+	if d.problem == nil {
+		return &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here"}
+	}
+	return d.problem
+}
+
+func refuse(reason string, p *problem) decision { return decision{reason: reason, problem: p} }
+
+// record puts the decision on record as durably as asked, or gives a 503.
+func (p *Proxy) record(x *exchange, d decision) error {
+	x.decision, x.decided = d, true
+	ctx, cancel := context.WithTimeout(x.r.Context(), recordTimeout)
+	defer cancel()
+	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
+		p.metrics.auditFailures.Inc()
+		x.unrecorded = true
+		return unavailable("the audit log cannot take this request now", fmt.Errorf("record the decision: %w", err))
+	}
+	return nil
+}
+
+// recordTimeout bounds the wait for the audit log: a disk or a Firestore that
+// hangs is one that is away.
+const recordTimeout = 10 * time.Second

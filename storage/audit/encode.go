@@ -1,0 +1,442 @@
+package audit
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+)
+
+const (
+	// maxFree bounds, in bytes as they came, what an event's maps (inputs,
+	// shadow, detail) and its list of query names hold together. With maxValue
+	// it keeps any line below MaxLine, and that below what Firestore stores.
+	maxFree  = 24 << 10
+	maxDepth = 16
+
+	// MaxLine bounds a line of the ledger in bytes, without its line feed.
+	MaxLine = 1_000_000
+)
+
+// An encoder writes events as lines. It is reused: in the steady state it
+// allocates nothing. It is not safe for concurrent use.
+type encoder struct {
+	buf     []byte
+	group   string // the object that is being written, for cut
+	cut     []string
+	free    int // what is left of maxFree
+	keys    []string
+	random  [1024]byte
+	used    int
+	gateway []byte // the ledger's own, written once
+}
+
+func newEncoder(g Gateway) *encoder {
+	e := &encoder{used: 1024}
+	e.writeGateway(&g)
+	e.gateway = e.buf
+	e.buf = nil
+	return e
+}
+
+// line appends the event's line, without line feed, to e.buf.
+func (e *encoder) line(ev *Event, now time.Time, chain string, seq uint64, prev *[32]byte) {
+	e.cut, e.keys, e.group, e.free = e.cut[:0], e.keys[:0], "", maxFree
+	e.buf = append(e.buf, `{"type":`...)
+	e.value("type", ev.Type)
+	e.key("id")
+	if ev.ID == "" {
+		e.randomID()
+	} else {
+		e.value("id", ev.ID)
+	}
+	e.text("record", ev.Record)
+	if !ev.Time.IsZero() {
+		now = ev.Time
+	}
+	e.key("time")
+	e.instant(now)
+	e.buf = append(e.buf, `,"chain":"`...)
+	e.buf = append(e.buf, chain...)
+	e.buf = append(e.buf, `","seq":`...)
+	e.buf = strconv.AppendUint(e.buf, seq, 10)
+	e.buf = append(e.buf, `,"prev":"`...)
+	e.buf = hex.AppendEncode(e.buf, prev[:])
+	e.buf = append(e.buf, '"')
+	e.parts(ev)
+	if len(e.cut) > 0 {
+		e.key("cut")
+		e.list(e.cut)
+	}
+	e.buf = append(e.buf, '}')
+}
+
+func (e *encoder) parts(ev *Event) {
+	if ev.Gateway != nil {
+		e.comma()
+		e.writeGateway(ev.Gateway)
+	} else {
+		e.buf = append(append(e.buf, ','), e.gateway...)
+	}
+	if r := ev.Request; r != nil {
+		e.open("request")
+		e.text("method", r.Method)
+		e.text("host", r.Host)
+		e.text("path", r.Path)
+		e.names("query_keys", r.QueryKeys)
+		e.text("ip", r.IP)
+		e.text("user_agent", r.UserAgent)
+		e.text("trace", r.Trace)
+		e.close()
+	}
+	if i := ev.Identity; i != nil {
+		e.open("identity")
+		e.text("name", i.Name)
+		e.text("namespace", i.Namespace)
+		e.text("uid", i.UID)
+		e.text("actor", i.Actor)
+		e.text("tenant", i.Tenant)
+		e.text("issuer", i.Issuer)
+		e.text("provider", i.Provider)
+		e.time("auth_time", i.AuthTime)
+		e.text("token_hash", i.TokenHash)
+		e.close()
+	}
+	if d := ev.Decision; d != nil {
+		e.decision(d)
+	}
+	if o := ev.Object; o != nil {
+		e.open("object")
+		e.text("bucket", o.Bucket)
+		e.text("key", o.Key)
+		e.text("operation", o.Operation)
+		e.text("content_type", o.ContentType)
+		if o.Size >= 0 {
+			e.number("size", o.Size)
+		}
+		e.time("expires", o.Expires)
+		e.text("session", o.Session)
+		e.close()
+	}
+	if o := ev.Outcome; o != nil {
+		e.outcome(o)
+	}
+	if s := ev.System; s != nil {
+		e.open("system")
+		e.text("event", s.Event)
+		e.table("detail", s.Detail)
+		e.close()
+	}
+}
+
+func (e *encoder) writeGateway(g *Gateway) {
+	e.group = "gateway"
+	e.buf = append(e.buf, `"gateway":{`...)
+	e.text("name", g.Name)
+	e.text("version", g.Version)
+	e.text("instance", g.Instance)
+	e.close()
+}
+
+func (e *encoder) decision(d *Decision) {
+	e.open("decision")
+	e.text("effect", d.Effect)
+	if d.Status != 0 {
+		e.number("status", int64(d.Status))
+	}
+	e.text("route", d.Route)
+	e.text("rule", d.Rule)
+	e.text("code", d.Code)
+	if d.Policy != (Policy{}) {
+		e.key("policy")
+		e.buf = append(e.buf, '{')
+		e.group = "decision.policy"
+		e.text("name", d.Policy.Name)
+		e.text("sha256", d.Policy.SHA256)
+		e.buf = append(e.buf, '}')
+		e.group = "decision"
+	}
+	if len(d.Inputs) > 0 {
+		e.key("inputs")
+		e.mapping(d.Inputs, 0)
+	}
+	e.table("shadow", d.Shadow)
+	e.close()
+}
+
+func (e *encoder) outcome(o *Outcome) {
+	e.open("outcome")
+	e.number("status", int64(o.Status))
+	e.number("bytes_in", o.BytesIn)
+	e.number("bytes_out", o.BytesOut)
+	e.key("ms")
+	ms := o.MS
+	if math.IsNaN(ms) || math.IsInf(ms, 0) {
+		ms = 0
+	}
+	e.buf = strconv.AppendFloat(e.buf, ms, 'f', 3, 64)
+	e.text("upstream", o.Upstream)
+	e.text("error", o.Error)
+	if o.Truncated {
+		e.key("truncated")
+		e.buf = append(e.buf, "true"...)
+	}
+	e.close()
+}
+
+func (e *encoder) comma() {
+	if c := e.buf[len(e.buf)-1]; c != '{' && c != '[' {
+		e.buf = append(e.buf, ',')
+	}
+}
+
+func (e *encoder) key(name string) {
+	e.comma()
+	e.buf = append(e.buf, '"')
+	e.buf = append(e.buf, name...)
+	e.buf = append(e.buf, '"', ':')
+}
+
+func (e *encoder) open(name string) {
+	e.key(name)
+	e.buf = append(e.buf, '{')
+	e.group = name
+}
+
+func (e *encoder) close() {
+	e.buf = append(e.buf, '}')
+	e.group = ""
+}
+
+func (e *encoder) text(name, v string) {
+	if v != "" {
+		e.key(name)
+		e.value(name, v)
+	}
+}
+
+func (e *encoder) number(name string, v int64) {
+	e.key(name)
+	e.buf = strconv.AppendInt(e.buf, v, 10)
+}
+
+func (e *encoder) time(name string, t time.Time) {
+	if !t.IsZero() {
+		e.key(name)
+		e.instant(t)
+	}
+}
+
+// instant writes a time as RFC 3339 with microseconds: the width is fixed, so
+// that times sort as text does. A time beyond the year 9999, which
+// RFC 3339 cannot hold, becomes that year's end.
+func (e *encoder) instant(t time.Time) {
+	if y := t.UTC().Year(); y < 0 || y > 9999 {
+		t = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	e.buf = append(e.buf, '"')
+	e.digits(year, 1000, '-')
+	e.digits(int(month), 10, '-')
+	e.digits(day, 10, 'T')
+	e.digits(hour, 10, ':')
+	e.digits(minute, 10, ':')
+	e.digits(second, 10, '.')
+	e.digits(t.Nanosecond()/1000, 100_000, 'Z')
+	e.buf = append(e.buf, '"')
+}
+
+// digits writes n with leading zeros, and what follows.
+func (e *encoder) digits(n, unit int, behind byte) {
+	for ; unit > 0; unit /= 10 {
+		e.buf = append(e.buf, byte('0'+n/unit%10))
+	}
+	e.buf = append(e.buf, behind)
+}
+
+func (e *encoder) value(name, v string) {
+	if n := cutAt(v, maxValue); n < len(v) {
+		v = v[:n]
+		e.wasCut(name)
+	}
+	e.buf = appendString(e.buf, v)
+}
+
+// freeValue is value for what shares maxFree.
+func (e *encoder) freeValue(name, v string) {
+	if n := cutAt(v, min(maxValue, max(e.free, 0))); n < len(v) {
+		v = v[:n]
+		e.wasCut(name)
+	}
+	e.free -= len(v) + 8
+	e.buf = appendString(e.buf, v)
+}
+
+func (e *encoder) wasCut(name string) {
+	if e.group != "" {
+		name = e.group + "." + name
+	}
+	if !slices.Contains(e.cut, name) {
+		e.cut = append(e.cut, name)
+	}
+}
+
+func (e *encoder) list(names []string) {
+	e.buf = append(e.buf, '[')
+	for _, n := range names {
+		e.comma()
+		e.buf = appendString(e.buf, n)
+	}
+	e.buf = append(e.buf, ']')
+}
+
+// names writes a list of names; what finds no room is left out and said.
+func (e *encoder) names(name string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	e.key(name)
+	e.strings(name, list)
+}
+
+func (e *encoder) strings(name string, list []string) {
+	e.buf = append(e.buf, '[')
+	for _, n := range list {
+		if e.free <= 0 {
+			e.wasCut(name)
+			break
+		}
+		e.comma()
+		e.freeValue(name, n)
+	}
+	e.buf = append(e.buf, ']')
+}
+
+func (e *encoder) table(name string, m map[string]string) {
+	if len(m) == 0 {
+		return
+	}
+	e.key(name)
+	e.buf = append(e.buf, '{')
+	from := len(e.keys)
+	for k := range m {
+		e.keys = append(e.keys, k)
+	}
+	keys := e.keys[from:]
+	slices.Sort(keys)
+	for _, k := range keys {
+		if e.free <= 0 {
+			e.wasCut(name)
+			break
+		}
+		e.comma()
+		e.freeValue(name, k)
+		e.buf = append(e.buf, ':')
+		e.freeValue(name, m[k])
+	}
+	e.buf = append(e.buf, '}')
+	e.keys = e.keys[:from]
+}
+
+// mapping writes decision.inputs and the maps in it, keys in order.
+func (e *encoder) mapping(m map[string]any, depth int) {
+	e.buf = append(e.buf, '{')
+	from := len(e.keys)
+	for k := range m {
+		e.keys = append(e.keys, k)
+	}
+	// Recursion appends behind end; the keys before it stay where they are,
+	// if perhaps in an older array.
+	keys := e.keys[from:]
+	slices.Sort(keys)
+	for _, k := range keys {
+		if e.free <= 0 {
+			e.wasCut("inputs")
+			break
+		}
+		e.comma()
+		e.freeValue("inputs", k)
+		e.buf = append(e.buf, ':')
+		e.any(m[k], depth+1)
+	}
+	e.buf = append(e.buf, '}')
+	e.keys = e.keys[:from]
+}
+
+func (e *encoder) any(v any, depth int) {
+	if depth > maxDepth {
+		e.wasCut("inputs")
+		v = nil
+	}
+	e.free -= 8
+	switch v := v.(type) {
+	case nil:
+		e.buf = append(e.buf, "null"...)
+	case string:
+		e.freeValue("inputs", v)
+	case bool:
+		e.buf = strconv.AppendBool(e.buf, v)
+	case json.Number:
+		if isNumber(string(v)) {
+			e.buf = append(e.buf, v...)
+		} else {
+			e.freeValue("inputs", string(v))
+		}
+	case int:
+		e.buf = strconv.AppendInt(e.buf, int64(v), 10)
+	case int64:
+		e.buf = strconv.AppendInt(e.buf, v, 10)
+	case uint64:
+		e.buf = strconv.AppendUint(e.buf, v, 10)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			e.buf = appendString(e.buf, strconv.FormatFloat(v, 'g', -1, 64))
+		} else {
+			e.buf = strconv.AppendFloat(e.buf, v, 'g', -1, 64)
+		}
+	case time.Time:
+		e.instant(v)
+	case []string:
+		e.strings("inputs", v)
+	case []any:
+		e.buf = append(e.buf, '[')
+		for _, x := range v {
+			if e.free <= 0 {
+				e.wasCut("inputs")
+				break
+			}
+			e.comma()
+			e.any(x, depth+1)
+		}
+		e.buf = append(e.buf, ']')
+	case map[string]any:
+		e.mapping(v, depth)
+	default:
+		e.buf = appendString(e.buf, fmt.Sprintf("(a value of type %T)", v))
+	}
+}
+
+// isNumber says whether s may stand in JSON as a number (RFC 8259, section 6).
+// Only text that starts like one can be valid JSON without being another value.
+func isNumber(s string) bool {
+	return len(s) > 0 && len(s) <= 64 && (s[0] == '-' || s[0] >= '0' && s[0] <= '9') &&
+		s[len(s)-1] > ' ' && json.Valid([]byte(s))
+}
+
+// randomID writes 128 random bits in hex.
+func (e *encoder) randomID() {
+	if e.used == len(e.random) {
+		rand.Read(e.random[:])
+		e.used = 0
+	}
+	e.buf = append(e.buf, '"')
+	e.buf = hex.AppendEncode(e.buf, e.random[e.used:e.used+16])
+	e.buf = append(e.buf, '"')
+	e.used += 16
+}

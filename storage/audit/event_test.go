@@ -1,0 +1,172 @@
+package audit
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// encode is an event's line as the first of a chain.
+func encode(t testing.TB, e *Event) []byte {
+	t.Helper()
+	enc := newEncoder(Gateway{Name: "photos", Version: "v1", Instance: "i"})
+	enc.line(e, noon, strings.Repeat("c", 32), 1, new([32]byte))
+	return enc.buf
+}
+
+func decode(t testing.TB, line []byte) *Event {
+	t.Helper()
+	l, err := ParseLine(line)
+	if err != nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	e, err := l.Event()
+	if err != nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	return e
+}
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC)
+
+// everything is an event with every field set, and s in every string.
+func everything(s string) *Event {
+	return &Event{
+		Type: s, ID: s, Record: s, Time: noon,
+		Gateway:  &Gateway{s, s, s},
+		Request:  &Request{s, s, s, []string{s, s}, s, s, s},
+		Identity: &Identity{s, s, s, s, s, s, s, noon, s},
+		Decision: &Decision{s, 403, s, s, s, Policy{s, s},
+			map[string]any{s: []any{s, true, nil, json.Number("1.50"), map[string]any{s: s}}},
+			map[string]string{s: s}},
+		Object:  &Object{s, s, s, s, 17, noon, s},
+		Outcome: &Outcome{200, 1, 2, 3.5, s, s, true},
+		System:  &System{s, map[string]string{s: s}},
+	}
+}
+
+// checkRoundTrip encodes an event and wants back what went in.
+func checkRoundTrip(t *testing.T, s string) {
+	t.Helper()
+	line := encode(t, everything(s))
+	if !json.Valid(line) {
+		t.Fatalf("not valid JSON: %s", line)
+	}
+	for _, r := range string(line) {
+		if r < ' ' || r == utf8.RuneError && !strings.ContainsRune(s, r) || unsafeRune(r) && r >= 0x7f {
+			t.Fatalf("%U stands unescaped in %q", r, line)
+		}
+	}
+	if len(line) > MaxLine {
+		t.Fatalf("the line has %d bytes", len(line))
+	}
+	got, want := decode(t, line), everything(s)
+	if len(got.Cut) > 0 {
+		if len(s) < 500 {
+			t.Fatalf("%q was cut: %v", s, got.Cut)
+		}
+		return
+	}
+	if s == "" { // an empty value is left out, and an empty type is not
+		return
+	}
+	got.Chain, got.Seq, got.Prev = "", 0, ""
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("%q came back as %q\nline %s\ngot  %+v\nwant %+v", s, got.Type, line, got, want)
+	}
+}
+
+var hostile = []string{
+	"", "plain", "ünïcödé 日本 😀", "\x00\x1b[2J\x7f\r\n", "\xff\xfe", `\xff`, `\\xff`, "\\\xff", `\x5c`, `a\b\u0041`, `"},{"seq":9`,
+	"\u202eevil\u2066", "\u2028\u2029\ufeff\u0085", "\U000e0001\U0001d173", "\xed\xb3\xbf", "\ufffd", "\xe2\x80", "trailing\\",
+	`{"type":"decision"}`, strings.Repeat("\x01", 5000), strings.Repeat("é", 3000), strings.Repeat("\xff", 9000), "\\x", "x",
+}
+
+func TestHostileValuesStayOneLine(t *testing.T) {
+	for _, s := range hostile {
+		checkRoundTrip(t, s)
+	}
+}
+
+func FuzzEventLine(f *testing.F) {
+	for _, s := range hostile {
+		f.Add(s)
+	}
+	f.Fuzz(checkRoundTrip)
+}
+
+func TestLongValueIsCutAtARune(t *testing.T) {
+	e := decode(t, encode(t, &Event{Request: &Request{Path: "/" + strings.Repeat("é", 3000)}}))
+	if p := e.Request.Path; len(p) != 4095 || !utf8.ValidString(p) {
+		t.Errorf("the path has %d bytes, valid %v", len(p), utf8.ValidString(p))
+	}
+	if len(e.Cut) != 1 || e.Cut[0] != "request.path" {
+		t.Errorf("cut says %q", e.Cut)
+	}
+}
+
+func TestLargestEventFits(t *testing.T) {
+	worst := strings.Repeat("\x01", 8000)
+	e := everything(worst)
+	for i := range 5000 {
+		s := worst[:i%4000] + string(rune('a'+i%26))
+		e.Decision.Inputs[s] = []any{s, e.Decision.Inputs[worst]}
+		e.Decision.Shadow[s] = s
+		e.System.Detail[s] = s
+		e.Request.QueryKeys = append(e.Request.QueryKeys, s)
+	}
+	deep := map[string]any{}
+	for range 1000 {
+		deep = map[string]any{"d": deep}
+	}
+	e.Decision.Inputs["deep"] = deep
+	line := encode(t, e)
+	if len(line) > MaxLine || !json.Valid(line) {
+		t.Errorf("%d bytes, valid %v", len(line), json.Valid(line))
+	}
+}
+
+func TestInputsAreDeterministic(t *testing.T) {
+	e := &Event{Time: noon, ID: "i", Decision: &Decision{Inputs: map[string]any{
+		"z": 1, "a": []string{"x"}, "m": map[string]any{"b": 2.5, "a": noon}, "n": json.Number(`"no`), "bad": struct{ X int }{1},
+		"n2": json.Number("-1e3"), "n3": json.Number("1 "), "i64": int64(-1), "u": uint64(1 << 63), "nil": nil,
+	}}}
+	first := string(encode(t, e))
+	for range 50 {
+		if again := string(encode(t, e)); again != first {
+			t.Fatalf("%s\n%s", first, again)
+		}
+	}
+	const want = `"inputs":{"a":["x"],"bad":"(a value of type struct { X int })","i64":-1,"m":{"a":"2026-11-23T12:00:00.123456Z","b":2.5},` +
+		`"n":"\"no","n2":-1e3,"n3":"1 ","nil":null,"u":9223372036854775808,"z":1}`
+	if !strings.Contains(first, want) {
+		t.Error(first)
+	}
+}
+
+func TestUnknownSizeIsAbsent(t *testing.T) {
+	for _, size := range []int64{-1, 0, 7} {
+		line := encode(t, &Event{Object: &Object{Key: "k", Size: size}})
+		if got := decode(t, line).Object.Size; got != size || strings.Contains(string(line), "size") != (size >= 0) {
+			t.Errorf("%d: %d in %s", size, got, line)
+		}
+	}
+}
+
+func TestNewIDsDiffer(t *testing.T) {
+	seen := map[string]bool{}
+	enc := newEncoder(Gateway{})
+	for range 2000 {
+		enc.buf = enc.buf[:0]
+		enc.line(&Event{}, noon, "c", 1, new([32]byte))
+		for _, id := range []string{NewID(), decode(t, enc.buf).ID} {
+			if len(id) != 32 || seen[id] {
+				t.Fatalf("id %q", id)
+			}
+			seen[id] = true
+		}
+	}
+}

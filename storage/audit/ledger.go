@@ -1,0 +1,361 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// Options say where a ledger lies and what it does beside writing.
+type Options struct {
+	Dir     string // the folder; made where it is missing
+	Gateway Gateway
+	Segment int64 // bytes after which a new file is begun; 0: 64 MiB
+
+	// Sink is where events are shipped to; nil: nowhere. MaxSize bounds the
+	// bytes that wait for it: beyond, Append refuses. 0: no bound.
+	Sink    Sink
+	MaxSize int64
+
+	// Copy gets every line once more, from a goroutine of its own: however
+	// slow it is, it delays nothing but itself.
+	Copy io.Writer
+
+	Now func() time.Time // nil: time.Now
+
+	open  func(name string, flag int) (file, error) // nil: the disk
+	queue int                                       // bytes; 0: queueSize
+	pause time.Duration                             // between tries after a failure; 0: one second
+}
+
+const (
+	segmentSize = 64 << 20
+	queueSize   = 4 << 20
+)
+
+var (
+	// ErrFull means that events come faster than they can be written, or that
+	// more of them wait for the Sink than MaxSize allows.
+	ErrFull = errors.New("the audit log is full")
+	// ErrClosed means that the ledger was closed.
+	ErrClosed = errors.New("the audit log is closed")
+	// ErrLocked means that another process writes to the folder.
+	ErrLocked = errors.New("another process writes to this audit log")
+	// ErrNoSink means that Machine was asked for where nothing is shipped.
+	ErrNoSink = errors.New("the audit log is shipped nowhere")
+	// ErrOutage means that the Sink does not take events now, or is so far
+	// behind that waiting for it is no use.
+	ErrOutage = errors.New("the audit log's sink is not reachable, or is behind")
+	// ErrUnstorable means that the Sink will never take this event. A Sink
+	// wraps it in its errors.
+	ErrUnstorable = errors.New("the audit log's sink cannot store this event")
+)
+
+// A file is what the ledger needs of *os.File.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error
+	Truncate(size int64) error
+	Close() error
+}
+
+// A Ledger is an audit log that is being written: the only writer of its
+// folder. It is safe for concurrent use.
+//
+// Append chains an event and queues it. One goroutine writes what is queued
+// with one write(2), and fsyncs where somebody waits for that: one fsync for
+// all who wait. Two more read the files behind it: one ships, one copies.
+//
+// After a failed fsync nobody knows what the disk holds, and a later fsync of
+// the same pages may succeed without having written them. So the ledger then
+// reads the segment back, verifies its chain, writes it to a new file, fsyncs
+// that, and puts it in the old one's place; until then nothing counts as
+// fsynced, and nothing is appended.
+type Ledger struct {
+	opt      Options
+	lock     *os.File
+	repaired *Repair
+
+	mu      sync.Mutex
+	closed  bool
+	enc     *encoder
+	pending []byte // lines not yet written
+	batch   *batch // of pending; nil: nothing is pending
+	head    link   // of the last line appended
+	written link   // of the last line written
+	synced  uint64 // seq up to which all is fsynced
+	want    uint64 // seq up to which somebody wants it
+	next    *round // the fsync to come
+	flight  *round // the one that runs
+	failure error  // of the last write or fsync; nil: it went well
+	lost    int    // events that failures took since the last success
+	total   int64  // bytes written, of those that are or were unshipped at Open
+	seals   int    // fsyncs done, for tests and metrics
+
+	wake    chan struct{} // to the writer; holds one
+	stopped chan struct{} // the writer ended
+	w       writer        // the writer's own
+
+	ship *shipper // nil without Sink
+	copy *copier  // nil without Copy
+}
+
+// A batch is what one write(2) writes.
+type batch struct {
+	count   int
+	written chan struct{} // closed when it was written, or failed
+	err     error         // set before; nil: written
+}
+
+// A round is one fsync.
+type round struct {
+	covers uint64
+	done   chan struct{}
+	err    error
+}
+
+// A Ticket stands for one event that was appended.
+type Ticket struct {
+	l   *Ledger
+	b   *batch
+	seq uint64
+}
+
+// Append chains the event and queues it to be written. It never waits for a
+// disk or a network. The event is not kept: it may be reused at once. An error
+// wraps ErrFull or ErrClosed, and the event is in no log then.
+//
+// Outcomes and system events still find room where decisions are refused:
+// they end what was admitted.
+func (l *Ledger) Append(e *Event) (Ticket, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return Ticket{}, ErrClosed
+	}
+	room, bound := l.opt.queue, l.opt.MaxSize
+	if e.Type != TypeDecision {
+		room += room / 8
+		bound = 0
+	}
+	if len(l.pending) >= room {
+		return Ticket{}, fmt.Errorf("%w: %d bytes wait to be written", ErrFull, len(l.pending))
+	}
+	if bound > 0 && l.ship != nil {
+		if waiting := l.waiting(); waiting > bound {
+			return Ticket{}, fmt.Errorf("%w: %d bytes wait to be shipped", ErrFull, waiting)
+		}
+	}
+	return l.add(e), nil
+}
+
+// add appends to what is pending; the caller holds mu.
+func (l *Ledger) add(e *Event) Ticket {
+	from := len(l.pending)
+	l.enc.buf = l.pending
+	done := false
+	defer func() {
+		if !done { // a panic must not leave half a line behind
+			l.pending = l.pending[:from]
+		}
+	}()
+	l.enc.line(e, l.opt.Now(), l.head.chain, l.head.seq+1, &l.head.hash)
+	l.head.seq++
+	l.head.hash = hash(l.enc.buf[from:])
+	l.pending = append(l.enc.buf, '\n')
+	done = true
+	if l.batch == nil {
+		l.batch = &batch{written: make(chan struct{})}
+		l.poke()
+	}
+	l.batch.count++
+	return Ticket{l: l, b: l.batch, seq: l.head.seq}
+}
+
+// waiting is how many bytes are not shipped yet; the caller holds mu.
+func (l *Ledger) waiting() int64 {
+	return l.total - l.ship.bytes + int64(len(l.pending))
+}
+
+func (l *Ledger) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Wait returns nil when the event outlives what s says, and an error when it
+// may not. The error says nothing of the log: the event may be there. With
+// Machine it fails at once, wrapping ErrOutage, while the Sink fails or is far
+// behind: the event is shipped later all the same.
+func (t Ticket) Wait(ctx context.Context, s Survive) error {
+	l := t.l
+	switch {
+	case l == nil:
+		return errors.New("audit: the zero Ticket stands for no event")
+	case s > Machine:
+		return fmt.Errorf("audit: no such level of survival: %d", s)
+	case s == Machine && l.ship == nil:
+		return ErrNoSink
+	}
+	if s != Crash {
+		l.wantSynced(t.seq)
+	}
+	select {
+	case <-t.b.written:
+	default:
+		select {
+		case <-t.b.written:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the audit log: %w", context.Cause(ctx))
+		}
+	}
+	if t.b.err != nil {
+		return t.b.err
+	}
+	switch s {
+	case Power:
+		return l.waitSynced(ctx, t.seq)
+	case Machine:
+		return l.ship.wait(ctx, t.seq)
+	}
+	return nil
+}
+
+// wantSynced lets the writer fsync up to seq, without waiting.
+func (l *Ledger) wantSynced(seq uint64) {
+	l.mu.Lock()
+	if seq > l.want {
+		l.want = seq
+		l.poke()
+	}
+	l.mu.Unlock()
+}
+
+// waitSynced waits until a line that was written is fsynced.
+func (l *Ledger) waitSynced(ctx context.Context, seq uint64) error {
+	for {
+		l.mu.Lock()
+		if l.synced >= seq {
+			l.mu.Unlock()
+			return nil
+		}
+		r := l.next
+		if l.flight != nil && l.flight.covers >= seq {
+			r = l.flight
+		} else if seq > l.want {
+			l.want = seq
+			l.poke()
+		}
+		l.mu.Unlock()
+		select {
+		case <-r.done:
+			if r.err != nil {
+				return r.err
+			}
+		case <-l.stopped:
+			l.mu.Lock()
+			ok := l.synced >= seq
+			l.mu.Unlock()
+			if !ok {
+				return ErrClosed
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the audit log's fsync: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// Recovered says what Open had to cut off; nil: nothing.
+func (l *Ledger) Recovered() *Repair { return l.repaired }
+
+// Healthy is nil while events can be appended, else why not. What failed is
+// tried again once a second, so that it heals without traffic.
+func (l *Ledger) Healthy() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return ErrClosed
+	case l.failure != nil:
+		return l.failure
+	case l.ship != nil && l.opt.MaxSize > 0 && l.waiting() > l.opt.MaxSize:
+		return fmt.Errorf("%w: %d bytes wait to be shipped", ErrFull, l.waiting())
+	}
+	return nil
+}
+
+// Stats is what metrics and readiness want to know of a ledger.
+type Stats struct {
+	Chain   string
+	Seq     uint64 // of the last event written
+	Synced  uint64 // of the last event fsynced
+	Fsyncs  int
+	Queued  int // bytes not yet written
+	Lost    int // events that a failing disk took and that are not yet reported in the log
+	Failure error
+
+	Shipped    uint64        // seq up to which the Sink has all
+	Waiting    int64         // bytes not yet shipped
+	Lag        time.Duration // how long the oldest unshipped event has waited in this process
+	Outage     error         // why the Sink takes nothing now; nil: it does
+	Unstorable int           // events in the dead-letter file, since Open
+
+	CopyError error // why the copy stands still; nil: it does not
+}
+
+// Stats is a snapshot.
+func (l *Ledger) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Stats{
+		Chain: l.head.chain, Seq: l.written.seq, Synced: l.synced, Fsyncs: l.seals,
+		Queued: len(l.pending), Lost: l.lost, Failure: l.failure,
+	}
+	if h := l.ship; h != nil {
+		s.Shipped, s.Waiting, s.Outage, s.Unstorable = h.shipped, l.waiting(), h.outage, h.unstorable
+		if h.shipped < l.written.seq {
+			s.Lag = l.opt.Now().Sub(h.since)
+		}
+	}
+	if l.copy != nil {
+		s.CopyError = l.copy.err
+	}
+	return s
+}
+
+// Close refuses new events, writes and fsyncs what is queued, ships and copies
+// what it can until ctx ends, and frees the folder. What could not be shipped
+// is when the folder is opened again.
+func (l *Ledger) Close(ctx context.Context) error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	l.want = l.head.seq
+	l.poke()
+	l.mu.Unlock()
+
+	select {
+	case <-l.stopped:
+	case <-ctx.Done():
+		return fmt.Errorf("closing the audit log: %w", context.Cause(ctx))
+	}
+	if l.ship != nil {
+		l.ship.stop(ctx)
+	}
+	if l.copy != nil {
+		l.copy.stop(ctx)
+	}
+	l.mu.Lock()
+	err := l.failure
+	l.mu.Unlock()
+	return errors.Join(err, l.w.file.Close(), l.lock.Close())
+}

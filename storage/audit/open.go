@@ -1,0 +1,281 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Repair is the end of a line that a crash had torn, cut off by Open. Nobody
+// was told that this line is on record.
+type Repair struct {
+	File   string // the segment's name
+	Offset int64  // where it was cut
+	Text   []byte // what was cut off
+}
+
+// Open opens the ledger in a folder, or begins one, and starts its
+// goroutines. It reads and verifies the last segment only; Verify reads all.
+//
+// A torn last line is cut off and reported: by Recovered, and in the log. An
+// error is ErrLocked, a *CorruptError where anything else is not what was
+// written, or the disk's.
+func Open(o Options) (*Ledger, error) {
+	l := &Ledger{opt: o.withDefaults(), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	l.enc = newEncoder(o.Gateway)
+	l.next = &round{done: make(chan struct{})}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("the audit log's folder: %w", err)
+	}
+	var err error
+	if l.lock, err = lockFolder(o.Dir); err != nil {
+		return nil, fmt.Errorf("audit log %s: %w", o.Dir, err)
+	}
+	if err := l.load(); err != nil {
+		l.lock.Close()
+		if l.w.file != nil {
+			l.w.file.Close()
+		}
+		return nil, fmt.Errorf("audit log %s: %w", o.Dir, err)
+	}
+	go l.run()
+	if l.ship != nil {
+		go l.ship.run()
+	}
+	if l.copy != nil {
+		go l.copy.run()
+	}
+	if l.repaired != nil {
+		l.report(l.repaired)
+	}
+	return l, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Segment <= 0 {
+		o.Segment = segmentSize
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.queue <= 0 {
+		o.queue = queueSize
+	}
+	if o.pause <= 0 {
+		o.pause = time.Second
+	}
+	if o.open == nil {
+		o.open = func(name string, flag int) (file, error) { return os.OpenFile(name, flag, 0o600) }
+	}
+	return o
+}
+
+// report writes the repair to the log itself. If the disk refuses even that,
+// the loss of this event is reported as any other is.
+func (l *Ledger) report(r *Repair) {
+	sum := sha256.Sum256(r.Text)
+	l.Append(&Event{Type: TypeSystem, System: &System{Event: "repair", Detail: map[string]string{
+		"problem": "a crash tore the last line; it was cut off",
+		"file":    r.File,
+		"offset":  strconv.FormatInt(r.Offset, 10),
+		"bytes":   strconv.Itoa(len(r.Text)),
+		"sha256":  hex.EncodeToString(sum[:]),
+		"text":    string(r.Text),
+	}}})
+}
+
+// load finds the chain's end, and where shipping stopped.
+func (l *Ledger) load() error {
+	list, err := segments(l.opt.Dir)
+	if err != nil {
+		return err
+	}
+	resume, err := readResume(l.opt.Dir)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(list) > 0:
+		err = l.loadLast(list)
+	case resume.Seq > 0:
+		err = fmt.Errorf("its segments are gone, but %s says that %d events were shipped: restore them, or choose another folder",
+			resumeFile, resume.Seq)
+	default:
+		l.head = link{chain: NewID()}
+		l.w.first = 1
+		l.w.file, err = l.create(segmentName(1))
+	}
+	if err != nil {
+		return err
+	}
+	l.written = l.head
+	if l.opt.Copy != nil {
+		l.copy = newCopier(l)
+	}
+	if l.opt.Sink != nil {
+		l.ship, err = newShipper(l, list, resume)
+	}
+	return err
+}
+
+// loadLast opens the last segment. It can be empty, when the process died
+// after it was made: then the one before it holds the chain's end.
+func (l *Ledger) loadLast(list []uint64) error {
+	last := list[len(list)-1]
+	name := filepath.Join(l.opt.Dir, segmentName(last))
+	os.Remove(name + rewriteSuffix) // of a rewrite that did not get to its end
+	f, err := l.opt.open(name, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	l.w.file, l.w.first = f, last
+	k, rest, size, err := readSegment(f, last)
+	if err != nil {
+		return err
+	}
+	l.w.size = size
+	if k.seq == 0 && len(list) > 1 {
+		before := list[len(list)-2]
+		if k, err = l.loadBefore(before, last); err != nil {
+			return err
+		}
+	}
+	if k.seq == 0 && last != 1 {
+		return &CorruptError{File: segmentName(last), Seq: last, Reason: "it is empty, and the segment before it is missing"}
+	}
+	if len(rest) > 0 {
+		l.repaired = &Repair{File: segmentName(last), Offset: size, Text: rest}
+		if err := f.Truncate(size); err != nil {
+			return fmt.Errorf("cutting off a torn line: %w", err)
+		}
+	}
+	if k.chain == "" {
+		k.chain = NewID()
+	}
+	l.head = k
+	// What is there was perhaps never fsynced: do so before it counts.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	l.synced = k.seq
+	return nil
+}
+
+func (l *Ledger) loadBefore(before, last uint64) (link, error) {
+	name := segmentName(before)
+	f, err := os.Open(filepath.Join(l.opt.Dir, name))
+	if err != nil {
+		return link{}, err
+	}
+	defer f.Close()
+	k, rest, size, err := readSegment(f, before)
+	if err != nil {
+		return link{}, err
+	}
+	if len(rest) > 0 {
+		return link{}, &CorruptError{File: name, Seq: k.seq + 1, Offset: size, Reason: "its last line is not whole, and a later segment exists"}
+	}
+	if k.seq+1 != last {
+		return link{}, &CorruptError{File: segmentName(last), Seq: k.seq + 1, Reason: "it does not continue " + name}
+	}
+	return k, nil
+}
+
+// readSegment verifies one segment: the end of its chain, what is behind its
+// last line feed, and the size without that.
+func readSegment(f io.ReaderAt, first uint64) (k link, rest []byte, size int64, err error) {
+	r := lineReader{file: f, name: segmentName(first), number: 1}
+	var last Line
+	for {
+		line, err := r.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil && k.seq == 0 && line.Seq != first {
+			err = &CorruptError{File: r.name, Line: 1, Seq: line.Seq, Reason: "the file's name is not the seq of its first line"}
+		}
+		if err == nil {
+			err = k.check(&line)
+		}
+		if err != nil {
+			return link{}, nil, 0, err
+		}
+		last = line
+		last.Raw = nil
+	}
+	if k.seq > 0 {
+		if err := validLast(f, &last, r.offset); err != nil {
+			return link{}, nil, 0, err
+		}
+	}
+	return k, r.rest(), r.offset, nil
+}
+
+// validLast checks the last line, for which no later one vouches.
+func validLast(f io.ReaderAt, last *Line, end int64) error {
+	raw := make([]byte, end-last.Offset-1)
+	if _, err := f.ReadAt(raw, last.Offset); err != nil {
+		return err
+	}
+	if !json.Valid(raw) {
+		return &CorruptError{File: last.File, Line: last.Number, Offset: last.Offset, Seq: last.Seq, Reason: "it is not valid JSON"}
+	}
+	return nil
+}
+
+// lockName is the file whose lock makes a process the folder's only writer.
+const lockName = "lock"
+
+// resumeFile holds how far shipping came.
+const resumeFile = "shipped.json"
+
+// A resume is the place behind the last line that the Sink has.
+type resume struct {
+	Chain   string `json:"chain"`
+	Seq     uint64 `json:"seq"`
+	Segment uint64 `json:"segment"` // its first seq
+	Offset  int64  `json:"offset"`  // of the next line in it
+}
+
+func readResume(dir string) (resume, error) {
+	data, err := os.ReadFile(filepath.Join(dir, resumeFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return resume{}, nil
+	}
+	if err != nil {
+		return resume{}, err
+	}
+	var r resume
+	dec := json.NewDecoder(strings.NewReader(string(data)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil || r.Offset < 0 || r.Segment == 0 || r.Segment > r.Seq+1 {
+		return resume{}, fmt.Errorf("%s is damaged: remove it to ship everything again; what the sink has is not stored twice", resumeFile)
+	}
+	return r, nil
+}
+
+// writeFile replaces a file so that after a power loss it is the old or the new.
+func writeFile(dir, name string, data []byte) error {
+	f, err := os.CreateTemp(dir, name+".tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(dir, name))
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	return syncDir(dir)
+}

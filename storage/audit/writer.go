@@ -1,0 +1,297 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+func hash(line []byte) [sha256.Size]byte { return sha256.Sum256(line) }
+
+// A writer is what only the writing goroutine (and Open) touches.
+type writer struct {
+	file    file
+	first   uint64 // the segment's name
+	size    int64  // of what was written whole
+	torn    bool   // a failed write may have left bytes behind size
+	damaged bool   // a failed fsync: see Ledger
+	spare   []byte // the buffer that is not pending
+}
+
+// run is the writing goroutine.
+func (l *Ledger) run() {
+	defer close(l.stopped)
+	retry := time.NewTimer(l.opt.pause)
+	retry.Stop()
+	for {
+		probe := false
+		select {
+		case <-l.wake:
+		case <-retry.C:
+			probe = true
+		}
+		for l.step(probe) {
+			probe = false
+		}
+		l.mu.Lock()
+		failing := l.failure != nil
+		over := l.closed && l.batch == nil && (failing || l.want <= l.synced)
+		l.mu.Unlock()
+		if over {
+			return
+		}
+		if failing {
+			retry.Reset(l.opt.pause)
+		}
+	}
+}
+
+// step writes what is pending and fsyncs where it is wanted; false: there was
+// nothing to do, or it failed. A probe tries also where nobody asks.
+func (l *Ledger) step(probe bool) bool {
+	l.mu.Lock()
+	if l.lost > 0 && (l.batch != nil || probe) {
+		l.add(l.lossReport())
+		l.batch.count-- // if this is lost too, it is no event more
+	}
+	buf, b, head := l.pending, l.batch, l.head
+	l.pending, l.batch = l.w.spare[:0], nil
+	l.mu.Unlock()
+	if b != nil {
+		l.w.spare = buf
+		if err := l.write(buf, head); err != nil {
+			l.fail(b, err)
+			return false
+		}
+		close(b.written)
+	} else {
+		l.w.spare = buf
+	}
+	return l.sync(probe) && b != nil
+}
+
+// lossReport says in the log that events are missing from it.
+func (l *Ledger) lossReport() *Event {
+	return &Event{Type: TypeSystem, System: &System{Event: "repair", Detail: map[string]string{
+		"problem": "events could not be written and are lost; whoever waited for one was refused",
+		"events":  strconv.Itoa(l.lost),
+	}}}
+}
+
+// write puts buf at the segment's end and publishes the new head.
+func (l *Ledger) write(buf []byte, head link) error {
+	if err := l.heal(); err != nil {
+		return err
+	}
+	if l.w.size > 0 && l.w.size+int64(len(buf)) > l.opt.Segment {
+		if err := l.rotate(); err != nil {
+			return err
+		}
+	}
+	if _, err := l.w.file.WriteAt(buf, l.w.size); err != nil {
+		l.w.torn = true
+		if l.w.file.Truncate(l.w.size) == nil {
+			l.w.torn = false
+		}
+		return fmt.Errorf("writing the audit log: %w", err)
+	}
+	l.w.size += int64(len(buf))
+
+	l.mu.Lock()
+	l.written = head
+	l.total += int64(len(buf))
+	l.failure = nil
+	l.lost = 0
+	if l.ship != nil {
+		l.ship.notice()
+	}
+	l.mu.Unlock()
+	if l.copy != nil {
+		l.copy.poke()
+	}
+	return nil
+}
+
+// fail ends the batch that could not be written, and with it all that was
+// appended meanwhile: it continues a chain that is not there.
+func (l *Ledger) fail(b *batch, err error) {
+	l.mu.Lock()
+	behind := l.batch
+	l.pending, l.batch = l.pending[:0], nil
+	l.head = l.written
+	l.want = min(l.want, l.written.seq)
+	for _, b := range []*batch{b, behind} {
+		if b != nil {
+			l.lost += b.count
+			b.err = err
+		}
+	}
+	l.failure = err
+	r := l.next
+	l.next = &round{done: make(chan struct{})}
+	l.mu.Unlock()
+	close(b.written)
+	if behind != nil {
+		close(behind.written)
+	}
+	r.err = err
+	close(r.done)
+}
+
+// heal brings the segment back to what was written, after a failure.
+func (l *Ledger) heal() error {
+	if l.w.torn {
+		if err := l.w.file.Truncate(l.w.size); err != nil {
+			return fmt.Errorf("cutting a half-written line off the audit log: %w", err)
+		}
+		l.w.torn = false
+	}
+	if l.w.damaged {
+		if err := l.rewrite(); err != nil {
+			return fmt.Errorf("rewriting the audit log after a failed fsync: %w", err)
+		}
+		l.w.damaged = false
+		l.mu.Lock()
+		l.synced = l.written.seq
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// sync fsyncs what is written, if somebody wants it.
+func (l *Ledger) sync(probe bool) bool {
+	l.mu.Lock()
+	if (l.want <= l.synced || l.written.seq <= l.synced) && !(probe && l.w.damaged) {
+		l.mu.Unlock()
+		return true
+	}
+	r := l.next
+	r.covers = l.written.seq
+	l.flight, l.next = r, &round{done: make(chan struct{})}
+	l.mu.Unlock()
+
+	damaged := l.w.damaged
+	err := l.heal()
+	if err == nil && !damaged {
+		if err = l.w.file.Sync(); err != nil {
+			l.w.damaged = true
+			err = fmt.Errorf("fsync of the audit log: %w", err)
+		}
+	}
+
+	l.mu.Lock()
+	l.seals++
+	l.flight = nil
+	if err == nil {
+		l.synced = r.covers
+	}
+	if err != nil || l.lost == 0 {
+		l.failure = err
+	}
+	l.want = min(l.want, l.written.seq)
+	l.mu.Unlock()
+	r.err = err
+	close(r.done)
+	return err == nil
+}
+
+// rotate begins a new segment. The old one is fsynced first: only the last
+// segment can be torn.
+func (l *Ledger) rotate() error {
+	if err := l.w.file.Sync(); err != nil {
+		l.w.damaged = true
+		return fmt.Errorf("fsync of the audit log: %w", err)
+	}
+	l.mu.Lock()
+	l.synced = l.written.seq
+	first := l.written.seq + 1
+	l.mu.Unlock()
+	f, err := l.create(segmentName(first))
+	if err != nil {
+		return err
+	}
+	l.w.file.Close() // it is fsynced: closing cannot lose anything
+	l.w.file, l.w.first, l.w.size = f, first, 0
+	return nil
+}
+
+// create makes an empty segment whose name survives a power loss.
+func (l *Ledger) create(name string) (file, error) {
+	name = filepath.Join(l.opt.Dir, name)
+	f, err := l.opt.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, fmt.Errorf("a new segment of the audit log: %w", err)
+	}
+	if err := syncDir(l.opt.Dir); err != nil {
+		f.Close()
+		os.Remove(name)
+		return nil, fmt.Errorf("a new segment of the audit log: %w", err)
+	}
+	return f, nil
+}
+
+const rewriteSuffix = ".new"
+
+// rewrite puts a fresh copy of the segment in its place.
+func (l *Ledger) rewrite() error {
+	name := filepath.Join(l.opt.Dir, segmentName(l.w.first))
+	if err := l.readBack(); err != nil {
+		return err
+	}
+	f, err := l.opt.open(name+rewriteSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.NewOffsetWriter(f, 0), io.NewSectionReader(l.w.file, 0, l.w.size))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(name+rewriteSuffix, name)
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(name + rewriteSuffix)
+		return err
+	}
+	l.w.file.Close()
+	l.w.file = f
+	return syncDir(l.opt.Dir)
+}
+
+// readBack verifies that the segment still holds what was written.
+func (l *Ledger) readBack() error {
+	r := lineReader{file: io.NewSectionReader(l.w.file, 0, l.w.size), name: segmentName(l.w.first), number: 1}
+	var k link
+	for {
+		line, err := r.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = k.check(&line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if l.w.size > 0 && k != l.written {
+		return errors.New("the disk lost lines that it had accepted; start again to see what is left")
+	}
+	return nil
+}
+
+// syncDir makes the folder's names survive a power loss.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}

@@ -1,0 +1,233 @@
+package firestore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"path"
+	"slices"
+	"time"
+
+	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"sidegate/storage/audit"
+)
+
+// auditPage is how many documents one query asks for: a page is read in far
+// less than the minute that a query may take.
+const auditPage = 500
+
+// Lines yields every line of the collection in the order of chain and seq. A
+// document that is not as it was stored is an *audit.CorruptError, and the
+// lines go on behind it. Any other error is the last.
+func (a *Audit) Lines(ctx context.Context) iter.Seq2[audit.Line, error] {
+	return func(yield func(audit.Line, error) bool) {
+		var shards [auditShards]shard
+		for i := range shards {
+			shards[i] = shard{a: a, number: int64(i)}
+		}
+		for {
+			var first *shard
+			for i := range shards {
+				doc, err := shards[i].peek(ctx)
+				if err != nil {
+					yield(audit.Line{}, err)
+					return
+				}
+				if doc != nil && (first == nil || before(doc, first.page[0])) {
+					first = &shards[i]
+				}
+			}
+			if first == nil {
+				return
+			}
+			if !yield(a.line(first.pop())) {
+				return
+			}
+		}
+	}
+}
+
+func before(x, y *firestorepb.Document) bool {
+	cx, cy := x.Fields["chain"].GetStringValue(), y.Fields["chain"].GetStringValue()
+	if cx != cy {
+		return cx < cy
+	}
+	return x.Fields["seq"].GetIntegerValue() < y.Fields["seq"].GetIntegerValue()
+}
+
+// A shard reads the documents of one shard, page by page.
+type shard struct {
+	a      *Audit
+	number int64
+	page   []*firestorepb.Document
+	last   *firestorepb.Document
+	over   bool
+}
+
+func (s *shard) peek(ctx context.Context) (*firestorepb.Document, error) {
+	if len(s.page) == 0 && !s.over {
+		q := s.a.query(s.number, auditPage, ascending("chain"), ascending("seq"), ascending("__name__"))
+		if s.last != nil {
+			q.StartAt = &firestorepb.Cursor{Values: []*firestorepb.Value{
+				s.last.Fields["chain"], s.last.Fields["seq"], reference(s.last.Name)}}
+		}
+		var err error
+		if s.page, err = s.a.run(ctx, q); err != nil {
+			return nil, err
+		}
+		s.over = len(s.page) < auditPage
+	}
+	if len(s.page) == 0 {
+		return nil, nil
+	}
+	return s.page[0], nil
+}
+
+func (s *shard) pop() *firestorepb.Document {
+	s.last = s.page[0]
+	s.page = s.page[1:]
+	return s.last
+}
+
+// Tail is the newest n lines that are not older than since, by their own time,
+// the oldest first.
+func (a *Audit) Tail(ctx context.Context, n int, since time.Time) ([]audit.Line, error) {
+	var lines []audit.Line
+	for i := range int64(auditShards) {
+		q := a.query(i, n, descending("time"))
+		if !since.IsZero() {
+			q.Where = and(q.Where, compare("time", firestorepb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL, instant(since)))
+		}
+		docs, err := a.run(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range docs {
+			l, err := a.line(d)
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, l)
+		}
+	}
+	slices.SortStableFunc(lines, func(x, y audit.Line) int {
+		if c := x.Time.Compare(y.Time); c != 0 {
+			return c
+		}
+		return int(int64(x.Seq) - int64(y.Seq))
+	})
+	return lines[max(0, len(lines)-n):], nil
+}
+
+// line reads a document, and checks that nothing in it but the line, which the
+// chain protects, says anything else than the line.
+func (a *Audit) line(d *firestorepb.Document) (audit.Line, error) {
+	name := path.Base(d.Name)
+	chain, seq := d.Fields["chain"].GetStringValue(), uint64(d.Fields["seq"].GetIntegerValue())
+	bad := func(format string, args ...any) (audit.Line, error) {
+		return audit.Line{Chain: chain, Seq: seq, File: name},
+			&audit.CorruptError{File: name, Seq: seq, Reason: fmt.Sprintf(format, args...)}
+	}
+	if digest, ok := d.Fields["sha256"]; ok && d.Fields["line"] == nil {
+		l := audit.Line{Stub: true, Chain: chain, Seq: seq, File: name,
+			Time: d.Fields["time"].GetTimestampValue().AsTime(), Expires: expires(d)}
+		if n, err := hex.Decode(l.SHA256[:], []byte(digest.GetStringValue())); err != nil || n != sha256.Size {
+			return bad("its sha256 is not one")
+		}
+		return l, nil
+	}
+	l, err := audit.ParseLine([]byte(d.Fields["line"].GetStringValue()))
+	if err != nil {
+		return bad("%s", err)
+	}
+	l.File, l.Expires = name, expires(d)
+	want, err := a.document(&l)
+	if err != nil {
+		return bad("%s", err)
+	}
+	if path.Base(want.Name) != name {
+		return bad("its id is not that of the event in its line")
+	}
+	for _, field := range slices.Sorted(maps.Keys(want.Fields)) {
+		if field != "expireAt" && !proto.Equal(want.Fields[field], d.Fields[field]) {
+			return bad("its field %s does not say what its line says", field)
+		}
+	}
+	return l, nil
+}
+
+func expires(d *firestorepb.Document) time.Time {
+	if t := d.Fields["expireAt"].GetTimestampValue(); t != nil {
+		return t.AsTime()
+	}
+	return time.Time{}
+}
+
+// query asks for a shard's documents. What is asked here, and only that, has
+// its index in configs/firestore.indexes.json.
+func (a *Audit) query(shard int64, limit int, order ...*firestorepb.StructuredQuery_Order) *firestorepb.StructuredQuery {
+	return &firestorepb.StructuredQuery{
+		From:    []*firestorepb.StructuredQuery_CollectionSelector{{CollectionId: a.collection}},
+		Where:   compare("shard", firestorepb.StructuredQuery_FieldFilter_EQUAL, integer(shard)),
+		OrderBy: order,
+		Limit:   wrapperspb.Int32(int32(limit)),
+	}
+}
+
+func (a *Audit) run(ctx context.Context, q *firestorepb.StructuredQuery) ([]*firestorepb.Document, error) {
+	stream, err := a.client.api.RunQuery(ctx, &firestorepb.RunQueryRequest{
+		Parent:    a.client.documents(),
+		QueryType: &firestorepb.RunQueryRequest_StructuredQuery{StructuredQuery: q},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("firestore collection %s: %w", a.collection, err)
+	}
+	var docs []*firestorepb.Document
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return docs, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("firestore collection %s: %w", a.collection, err)
+		}
+		if resp.Document != nil {
+			docs = append(docs, resp.Document)
+		}
+	}
+}
+
+func ascending(field string) *firestorepb.StructuredQuery_Order {
+	return &firestorepb.StructuredQuery_Order{Field: fieldNamed(field), Direction: firestorepb.StructuredQuery_ASCENDING}
+}
+
+func descending(field string) *firestorepb.StructuredQuery_Order {
+	return &firestorepb.StructuredQuery_Order{Field: fieldNamed(field), Direction: firestorepb.StructuredQuery_DESCENDING}
+}
+
+func fieldNamed(name string) *firestorepb.StructuredQuery_FieldReference {
+	return &firestorepb.StructuredQuery_FieldReference{FieldPath: name}
+}
+
+func compare(field string, op firestorepb.StructuredQuery_FieldFilter_Operator, v *firestorepb.Value) *firestorepb.StructuredQuery_Filter {
+	return &firestorepb.StructuredQuery_Filter{FilterType: &firestorepb.StructuredQuery_Filter_FieldFilter{
+		FieldFilter: &firestorepb.StructuredQuery_FieldFilter{Field: fieldNamed(field), Op: op, Value: v}}}
+}
+
+func and(filters ...*firestorepb.StructuredQuery_Filter) *firestorepb.StructuredQuery_Filter {
+	return &firestorepb.StructuredQuery_Filter{FilterType: &firestorepb.StructuredQuery_Filter_CompositeFilter{
+		CompositeFilter: &firestorepb.StructuredQuery_CompositeFilter{
+			Op: firestorepb.StructuredQuery_CompositeFilter_AND, Filters: filters}}}
+}
+
+func reference(name string) *firestorepb.Value {
+	return &firestorepb.Value{ValueType: &firestorepb.Value_ReferenceValue{ReferenceValue: name}}
+}

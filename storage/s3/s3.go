@@ -1,0 +1,199 @@
+// Package s3 signs URLs for one bucket of Amazon S3 or a store that speaks its
+// protocol, and looks at the objects that landed. It is the only package that
+// knows the AWS SDK. It keeps nothing on record and decides nothing: by the
+// time it is asked, both are done.
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// Options are a bucket's keys of sidegate.yaml.
+type Options struct {
+	Bucket         string
+	Region         string // empty: AWS_REGION or the profile's, else us-east-1
+	Endpoint       string // where this process reaches the store; empty: AWS
+	PublicEndpoint string // where clients reach it; empty: Endpoint
+	PathStyle      bool
+	// AccessKey and SecretKey are used as they are; both empty: the AWS
+	// default chain (environment, profile, web identity, task role, instance
+	// role), which is asked when first needed and refreshed in time.
+	AccessKey, SecretKey string
+	Now                  func() time.Time // nil: time.Now
+}
+
+const (
+	defaultRegion = "us-east-1"
+	// headTimeout bounds a look at an object, its second attempt included.
+	headTimeout  = 5 * time.Second
+	headAttempts = 2
+)
+
+// A Bucket is one bucket. It is an upload.Bucket and safe for concurrent use.
+type Bucket struct {
+	name        string
+	region      string
+	public      url.URL // of the bucket, as clients reach it; the key follows
+	client      *s3.Client
+	signer      *v4.Signer // keeps the last derived key: one for each bucket
+	credentials *credentialSource
+	now         func() time.Time
+	headTimeout time.Duration
+}
+
+// Open prepares a bucket. It reads the AWS environment variables and files,
+// and asks no network: that there are credentials, and that they suffice, is
+// found out by CheckCredentials and by use.
+func Open(ctx context.Context, o Options) (*Bucket, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	cfg, err := o.load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: read the AWS configuration: %w", o.Bucket, err)
+	}
+	public := o.PublicEndpoint
+	if public == "" {
+		public = o.Endpoint
+	}
+	at, err := resolve(ctx, o.Bucket, cfg.Region, public, o.PathStyle)
+	if err != nil {
+		return nil, err
+	}
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
+	creds := newCredentialSource(cfg.Credentials, now)
+	return &Bucket{
+		name:        o.Bucket,
+		region:      cfg.Region,
+		public:      at,
+		client:      s3.New(clientOptions(cfg, o, creds)),
+		signer:      v4.NewSigner(func(s *v4.SignerOptions) { s.DisableURIPathEscaping = true }),
+		credentials: creds,
+		now:         now,
+		headTimeout: headTimeout,
+	}, nil
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Bucket == "":
+		return errors.New("a bucket needs a name")
+	case strings.ContainsAny(o.Bucket, "/:?#%\\ "):
+		return fmt.Errorf("bucket %q: give the bucket's name, not an ARN, URL or path", o.Bucket)
+	case strings.HasSuffix(o.Bucket, "--x-s3"):
+		// They are signed with short-lived keys of their own, for another service.
+		return fmt.Errorf("bucket %s: S3 Express directory buckets are not supported", o.Bucket)
+	case (o.AccessKey == "") != (o.SecretKey == ""):
+		return fmt.Errorf("bucket %s: access_key and secret_key need each other", o.Bucket)
+	}
+	for name, v := range map[string]string{"endpoint": o.Endpoint, "public_endpoint": o.PublicEndpoint} {
+		if v == "" {
+			continue
+		}
+		u, err := url.Parse(v)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Opaque != "" ||
+			u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.EscapedPath() != u.Path {
+			return fmt.Errorf("bucket %s: %s is not an http or https URL without user, query, fragment and escapes", o.Bucket, name)
+		}
+	}
+	return nil
+}
+
+// load reads what the SDK reads, and takes from it region, credentials and
+// HTTP client (AWS_CA_BUNDLE). Endpoints come from Options alone, so that what
+// is signed and what is looked at are the same store.
+func (o *Options) load(ctx context.Context) (aws.Config, error) {
+	read := []func(*config.LoadOptions) error{
+		// The mode auto, if the environment asks for it, asks the network.
+		config.WithDefaultsMode(aws.DefaultsModeStandard),
+	}
+	if o.Region != "" {
+		read = append(read, config.WithRegion(o.Region))
+	}
+	if o.AccessKey != "" {
+		read = append(read, config.WithCredentialsProvider(
+			credentials.NewStaticCredentialsProvider(o.AccessKey, o.SecretKey, "")))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, read...)
+	if cfg.Region == "" {
+		cfg.Region = defaultRegion
+	}
+	return cfg, err
+}
+
+// clientOptions are those of the client that looks at objects. The SDK's
+// newer checksums of requests and answers are left out where S3 does not
+// demand them: other stores refuse them.
+func clientOptions(cfg aws.Config, o Options, creds aws.CredentialsProvider) s3.Options {
+	var base *string
+	if o.Endpoint != "" {
+		base = aws.String(o.Endpoint)
+	}
+	client := cfg.HTTPClient
+	if b, ok := client.(*awshttp.BuildableClient); ok || client == nil {
+		if !ok {
+			b = awshttp.NewBuildableClient()
+		}
+		client = b.WithTimeout(headTimeout / headAttempts)
+	}
+	return s3.Options{
+		Region:       cfg.Region,
+		Credentials:  creds,
+		BaseEndpoint: base,
+		UsePathStyle: o.PathStyle,
+		HTTPClient:   client,
+		Retryer: retry.NewStandard(func(r *retry.StandardOptions) {
+			r.MaxAttempts = headAttempts
+			r.MaxBackoff = time.Second
+		}),
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
+	}
+}
+
+// resolve is the bucket's URL by the SDK's own rules: the bucket in the host,
+// or in the path where that is asked for or the host is an address or the
+// name has dots.
+func resolve(ctx context.Context, bucket, region, endpoint string, pathStyle bool) (url.URL, error) {
+	p := s3.EndpointParameters{
+		Bucket:         aws.String(bucket),
+		Region:         aws.String(region),
+		ForcePathStyle: aws.Bool(pathStyle),
+	}.WithDefaults()
+	if endpoint != "" {
+		p.Endpoint = aws.String(endpoint)
+	}
+	e, err := s3.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, p)
+	if err != nil {
+		return url.URL{}, fmt.Errorf("bucket %s in region %s: %w", bucket, region, err)
+	}
+	u := e.URI
+	u.Path = strings.TrimSuffix(u.Path, "/")
+	u.RawPath = strings.TrimSuffix(u.RawPath, "/")
+	return u, nil
+}
+
+// CheckCredentials says whether there are credentials to sign with. It may ask
+// the network (a task's or instance's role), for a few seconds at most.
+func (b *Bucket) CheckCredentials(ctx context.Context) error {
+	if _, err := b.credentials.Retrieve(ctx); err != nil {
+		return fmt.Errorf("bucket %s: %w", b.name, err)
+	}
+	return nil
+}
