@@ -215,11 +215,11 @@ func TestZeroValuesDeny(t *testing.T) {
 		in   Input
 		want Decision
 	}{
-		"zero input":                   {Input{}, Decision{Status: 404, Reason: ReasonNoRoute}},
-		"zero route":                   {Input{Route: &Route{}}, Decision{Status: 401, Reason: ReasonNoToken}},
-		"zero route, a caller":         {Input{Route: &Route{}, Identity: bob()}, Decision{Status: 403, Reason: ReasonNoEntry}},
-		"zero object":                  {Input{Route: &Route{Object: &Object{}}, Identity: bob()}, Decision{Status: 403, Reason: ReasonNoEntry}},
-		"a caller without an AuthTime": {Input{Route: &Route{}, Identity: &Identity{}}, Decision{Status: 403, Reason: ReasonNoEntry}},
+		"zero input":           {Input{}, Decision{Status: 404, Reason: ReasonNoRoute}},
+		"zero route":           {Input{Route: &Route{}}, Decision{Status: 401, Reason: ReasonNoToken}},
+		"zero route, a caller": {Input{Route: &Route{}, Identity: bob()}, Decision{Status: 403, Reason: ReasonNoEntry}},
+		"zero object":          {Input{Route: &Route{Object: &Object{}}, Identity: bob()}, Decision{Status: 403, Reason: ReasonNoEntry}},
+		"an empty caller":      {Input{Route: &Route{}, Identity: &Identity{}}, Decision{Status: 403, Reason: ReasonNoEntry}},
 	} {
 		if got := new(Policy).Decide(&c.in); got != c.want {
 			t.Errorf("%s: %+v", name, got)

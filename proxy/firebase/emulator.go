@@ -36,7 +36,7 @@ func (e *Emulator) Epoch() uint64 { return 0 }
 // real one sent to a development gateway is a mistake to notice.
 func (e *Emulator) Verify(_ context.Context, t *oidc.Token) (oidc.Verified, error) {
 	if t.Algorithm != "none" || !t.Unsigned() {
-		return oidc.Verified{}, refuse(oidc.ReasonAlgorithm, "the emulator's tokens have alg none and no signature; is this one of a real project?")
+		return oidc.Verified{}, oidc.Refuse(oidc.ReasonAlgorithm, "the emulator's tokens have alg none and no signature; is this one of a real project?")
 	}
 	id, until, err := e.claims.check(t)
 	if err != nil {

@@ -150,7 +150,7 @@ func (c *claims) check(t *oidc.Token) (*policy.Identity, time.Time, error) {
 		return nil, time.Time{}, err
 	}
 	if p.tenant != c.tenant {
-		return nil, time.Time{}, refuse(oidc.ReasonTenant, "firebase.tenant is %.100q, not %q", p.tenant, c.tenant)
+		return nil, time.Time{}, oidc.Refuse(oidc.ReasonTenant, "firebase.tenant is %q, not %q", p.tenant, c.tenant)
 	}
 	return &policy.Identity{
 		Name: c.name, Namespace: c.namespace, UID: p.subject, Tenant: p.tenant,

@@ -1,12 +1,10 @@
 package firebase
 
 import (
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"sidegate/proxy"
 	"sidegate/proxy/oidc"
 )
 
@@ -28,11 +26,11 @@ type payload struct {
 // it was meant to say cannot be known.
 func readPayload(claims map[string]any) (payload, error) {
 	if _, ok := claims["act"]; ok {
-		return payload{}, refuse(oidc.ReasonClaim, "act: this identity has no actors")
+		return payload{}, oidc.Refuse(oidc.ReasonClaim, "act: this identity has no actors")
 	}
 	// The audience of an ID token is one project; the Admin SDK takes no list.
 	if _, ok := claims["aud"].(string); !ok {
-		return payload{}, refuse(oidc.ReasonAudience, "aud is a list")
+		return payload{}, oidc.Refuse(oidc.ReasonAudience, "aud is a list")
 	}
 	if err := oidc.RefuseLookalikes(claims, "firebase", "email", "email_verified", "uid", "user_id"); err != nil {
 		return payload{}, err
@@ -55,25 +53,25 @@ func readPayload(claims map[string]any) (payload, error) {
 func (p *payload) readFirebase(claims map[string]any) (err error) {
 	object, ok := claims["firebase"].(map[string]any)
 	if !ok {
-		return refuse(oidc.ReasonClaim, "firebase is missing or not an object")
+		return oidc.Refuse(oidc.ReasonClaim, "firebase is missing or not an object")
 	}
 	if err := oidc.RefuseLookalikes(object, "tenant", "sign_in_provider", "identities"); err != nil {
 		return err
 	}
 	if identities, ok := object["identities"]; ok {
 		if _, ok := identities.(map[string]any); !ok {
-			return refuse(oidc.ReasonClaim, "firebase.identities is not an object")
+			return oidc.Refuse(oidc.ReasonClaim, "firebase.identities is not an object")
 		}
 	}
 	if p.provider, err = text(object, "sign_in_provider"); err != nil {
 		return err
 	}
 	if p.provider == "" {
-		return refuse(oidc.ReasonClaim, "firebase.sign_in_provider is missing")
+		return oidc.Refuse(oidc.ReasonClaim, "firebase.sign_in_provider is missing")
 	}
 	if value, ok := object["tenant"]; ok {
 		if p.tenant, ok = value.(string); !ok || p.tenant == "" {
-			return refuse(oidc.ReasonTenant, "firebase.tenant is not text, or empty")
+			return oidc.Refuse(oidc.ReasonTenant, "firebase.tenant is not text, or empty")
 		}
 	}
 	return nil
@@ -85,18 +83,18 @@ func subject(claims map[string]any) (string, error) {
 	sub, ok := claims["sub"].(string)
 	switch {
 	case !ok || sub == "":
-		return "", refuse(oidc.ReasonSubject, "sub is missing, empty or not text")
+		return "", oidc.Refuse(oidc.ReasonSubject, "sub is missing, empty or not text")
 	case len(sub) > maxSubject:
-		return "", refuse(oidc.ReasonSubject, "sub is %d bytes long, at most %d", len(sub), maxSubject)
+		return "", oidc.Refuse(oidc.ReasonSubject, "sub is %d bytes long, at most %d", len(sub), maxSubject)
 	// Half of a surrogate pair became U+FFFD: two subjects would be one.
 	case !utf8.ValidString(sub) || strings.ContainsRune(sub, utf8.RuneError) || strings.ContainsFunc(sub, unicode.IsControl):
-		return "", refuse(oidc.ReasonSubject, "sub holds control characters or invalid UTF-8")
+		return "", oidc.Refuse(oidc.ReasonSubject, "sub holds control characters or invalid UTF-8")
 	}
 	// Firebase repeats the uid as user_id; the Admin SDK reads uid as text.
 	for _, name := range []string{"user_id", "uid"} {
 		if value, ok := claims[name]; ok {
 			if same, ok := value.(string); !ok || (name == "user_id" && same != sub) {
-				return "", refuse(oidc.ReasonSubject, "%s is not what sub is", name)
+				return "", oidc.Refuse(oidc.ReasonSubject, "%s is not what sub is", name)
 			}
 		}
 	}
@@ -110,7 +108,7 @@ func text(object map[string]any, name string) (string, error) {
 	}
 	s, ok := value.(string)
 	if !ok {
-		return "", refuse(oidc.ReasonClaim, "%s is not text", name)
+		return "", oidc.Refuse(oidc.ReasonClaim, "%s is not text", name)
 	}
 	return s, nil
 }
@@ -122,11 +120,7 @@ func boolean(object map[string]any, name string) (bool, error) {
 	}
 	b, ok := value.(bool)
 	if !ok {
-		return false, refuse(oidc.ReasonClaim, "%s is neither true nor false", name)
+		return false, oidc.Refuse(oidc.ReasonClaim, "%s is neither true nor false", name)
 	}
 	return b, nil
-}
-
-func refuse(reason, format string, args ...any) *proxy.TokenError {
-	return &proxy.TokenError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }

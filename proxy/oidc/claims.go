@@ -36,12 +36,12 @@ type Times struct{ Expires, NotBefore, IssuedAt, AuthTime time.Time }
 // the gateway's, so that a clock that is off can be told from an old token.
 func (r Rules) Check(t *Token, now time.Time) (Times, error) {
 	if iss, ok := t.Claims["iss"].(string); !ok || iss != r.Issuer || iss == "" {
-		return Times{}, refuse(ReasonIssuer, "iss is not %s", strconv.Quote(r.Issuer))
+		return Times{}, Refuse(ReasonIssuer, "iss is not %s", strconv.Quote(r.Issuer))
 	}
 	if audience, err := audiences(t.Claims); err != nil {
 		return Times{}, err
 	} else if r.Audience == "" || !slices.Contains(audience, r.Audience) {
-		return Times{}, refuse(ReasonAudience, "aud is not %s", strconv.Quote(r.Audience))
+		return Times{}, Refuse(ReasonAudience, "aud is not %s", strconv.Quote(r.Audience))
 	}
 	times, err := readTimes(t.Claims)
 	if err != nil {
@@ -53,11 +53,11 @@ func (r Rules) Check(t *Token, now time.Time) (Times, error) {
 func (r Rules) checkTimes(times Times, now time.Time) error {
 	switch {
 	case times.Expires.IsZero():
-		return refuse(ReasonClaim, "exp is missing")
+		return Refuse(ReasonClaim, "exp is missing")
 	case r.IssuedAt && times.IssuedAt.IsZero():
-		return refuse(ReasonClaim, "iat is missing")
+		return Refuse(ReasonClaim, "iat is missing")
 	case r.AuthTime && times.AuthTime.IsZero():
-		return refuse(ReasonClaim, "auth_time is missing")
+		return Refuse(ReasonClaim, "auth_time is missing")
 	case !now.Before(r.Until(times)):
 		return r.wrongTime(ReasonExpired, "exp", times.Expires, now)
 	}
@@ -77,7 +77,7 @@ func (r Rules) checkTimes(times Times, now time.Time) error {
 func (r Rules) Until(times Times) time.Time { return times.Expires.Add(r.Leeway) }
 
 func (r Rules) wrongTime(reason, claim string, is, now time.Time) error {
-	return refuse(reason, "%s is %s, this clock says %s, leeway %s: a token that was just issued means that a clock is off",
+	return Refuse(reason, "%s is %s, this clock says %s, leeway %s: a token that was just issued means that a clock is off",
 		claim, is.Format(time.RFC3339), now.UTC().Format(time.RFC3339), r.Leeway)
 }
 
@@ -91,13 +91,13 @@ func audiences(claims map[string]any) ([]string, error) {
 		for _, a := range aud {
 			text, ok := a.(string)
 			if !ok {
-				return nil, refuse(ReasonAudience, "aud holds something that is not text")
+				return nil, Refuse(ReasonAudience, "aud holds something that is not text")
 			}
 			list = append(list, text)
 		}
 		return list, nil
 	}
-	return nil, refuse(ReasonAudience, "aud is neither text nor a list")
+	return nil, Refuse(ReasonAudience, "aud is neither text nor a list")
 }
 
 func readTimes(claims map[string]any) (times Times, err error) {
@@ -127,11 +127,11 @@ func readTime(claims map[string]any, name string) (time.Time, error) {
 	}
 	number, ok := value.(json.Number)
 	if !ok {
-		return time.Time{}, refuse(ReasonClaim, "%s is not a number", name)
+		return time.Time{}, Refuse(ReasonClaim, "%s is not a number", name)
 	}
 	seconds, err := strconv.ParseInt(string(number), 10, 64)
 	if err != nil || seconds < 1 || seconds > maxSeconds {
-		return time.Time{}, refuse(ReasonClaim, "%s is not a whole number of seconds from 1 to the year 9999", name)
+		return time.Time{}, Refuse(ReasonClaim, "%s is not a whole number of seconds from 1 to the year 9999", name)
 	}
 	return time.Unix(seconds, 0).UTC(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"sidegate/proxy"
 )
@@ -103,6 +104,13 @@ func TestReasonsFitIntoAChallenge(t *testing.T) {
 				t.Errorf("%q holds %q", reason, r)
 			}
 		}
+	}
+}
+
+// What a stranger makes the log write has an end.
+func TestDetailIsBounded(t *testing.T) {
+	if got := Refuse(ReasonAudience, "%q", strings.Repeat("\u20ac", 1000)).Detail; len(got) > maxDetail+3 || !utf8.ValidString(got) {
+		t.Errorf("%d bytes: %q", len(got), got)
 	}
 }
 

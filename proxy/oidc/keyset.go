@@ -115,11 +115,11 @@ func (k *KeySet) Verify(ctx context.Context, t *Token, allowed []string) error {
 	alg, known := algorithms[t.Algorithm]
 	switch {
 	case !known || !slices.Contains(allowed, t.Algorithm):
-		return refuse(ReasonAlgorithm, "allowed: %v", allowed)
+		return Refuse(ReasonAlgorithm, "allowed: %v", allowed)
 	case t.KeyID == "":
-		return refuse(ReasonKeyID, "the header has no kid")
+		return Refuse(ReasonKeyID, "the header has no kid")
 	case len(t.signature) == 0:
-		return refuse(ReasonSignature, "it is empty")
+		return Refuse(ReasonSignature, "it is empty")
 	}
 	keys, err := k.find(ctx, t.KeyID)
 	if err != nil {
@@ -131,7 +131,7 @@ func (k *KeySet) Verify(ctx context.Context, t *Token, allowed []string) error {
 			return nil
 		}
 	}
-	return refuse(ReasonSignature, "by the key %q of %s", t.KeyID, k.url)
+	return Refuse(ReasonSignature, "by the key %q of %s", t.KeyID, k.url)
 }
 
 // find gives the keys of that ID, and fetches once where there is none.
@@ -164,7 +164,7 @@ func (k *KeySet) find(ctx context.Context, id string) ([]publicKey, error) {
 	if failing {
 		return nil, k.unavailable(errors.New("the token's key is unknown and the last fetch failed"))
 	}
-	return nil, refuse(ReasonUnknownKey, "%s has no key %q", k.url, id)
+	return nil, Refuse(ReasonUnknownKey, "%s has no key %q", k.url, id)
 }
 
 func (k *KeySet) unavailable(err error) error {

@@ -448,6 +448,10 @@ func TestKeySetOptions(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
+	k, err := NewKeySet(KeySetOptions{URL: "https://issuer.example/keys"})
+	if err != nil || k.client.Transport.(*http.Transport).Proxy == nil {
+		t.Errorf("%v; HTTPS_PROXY is not honoured", err)
+	}
 	own := &http.Client{}
 	if _, err := NewKeySet(KeySetOptions{URL: "https://issuer.example/keys", Client: own}); err != nil || own.CheckRedirect != nil {
 		t.Errorf("%v; the caller's client was changed: %v", err, own.CheckRedirect != nil)

@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"fmt"
+	"strings"
 
 	"sidegate/proxy"
 )
@@ -29,8 +30,16 @@ const (
 	ReasonAuthTime   = "the token's sign-in is in the future"
 )
 
-// refuse makes the error of a bad token; the format and its arguments are its
-// Detail, for the log.
-func refuse(reason, format string, args ...any) *proxy.TokenError {
-	return &proxy.TokenError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+// maxDetail bounds what a stranger can write into the log with one token.
+const maxDetail = 500
+
+// Refuse makes the error of a bad token: a Reason of this package, and what
+// the format and its arguments say as its Detail, for the log, cut where it is
+// long. Claims go into it by %q.
+func Refuse(reason, format string, args ...any) *proxy.TokenError {
+	detail := fmt.Sprintf(format, args...)
+	if len(detail) > maxDetail {
+		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "..."
+	}
+	return &proxy.TokenError{Reason: reason, Detail: detail}
 }

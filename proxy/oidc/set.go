@@ -64,6 +64,9 @@ var _ proxy.Authenticator = (*Set)(nil)
 func New(providers ...Provider) (*Set, error) {
 	s := &Set{issuers: make(map[string][]choice)}
 	for _, p := range providers {
+		if len(p.Accepts()) == 0 {
+			return nil, errors.New("an identity takes no token at all")
+		}
 		for _, selector := range p.Accepts() {
 			if err := s.add(p, selector); err != nil {
 				return nil, err
@@ -134,7 +137,7 @@ func (s *Set) pick(t *Token) (Provider, error) {
 	issuer, _ := t.Claims["iss"].(string)
 	choices := s.issuers[issuer]
 	if len(choices) == 0 {
-		return nil, refuse(ReasonIssuer, "no identity has the issuer %.200q", issuer)
+		return nil, Refuse(ReasonIssuer, "no identity has the issuer %q", issuer)
 	}
 	audience, err := audiences(t.Claims)
 	if err != nil {
@@ -151,7 +154,7 @@ func (s *Set) pick(t *Token) (Provider, error) {
 			continue
 		}
 		if picked != nil && picked != c.provider {
-			return nil, refuse(ReasonAmbiguous, "its audiences are those of two identities")
+			return nil, Refuse(ReasonAmbiguous, "its audiences are those of two identities")
 		}
 		picked = c.provider
 	}
@@ -159,9 +162,9 @@ func (s *Set) pick(t *Token) (Provider, error) {
 	case picked != nil:
 		return picked, nil
 	case heard:
-		return nil, refuse(ReasonTenant, "no identity of this issuer and audience takes its %s", choices[0].Claim)
+		return nil, Refuse(ReasonTenant, "no identity of this issuer and audience takes its %s", choices[0].Claim)
 	}
-	return nil, refuse(ReasonAudience, "no identity of the issuer %q has its audience %.200q", issuer, audience)
+	return nil, Refuse(ReasonAudience, "no identity of the issuer %q has its audience %q", issuer, audience)
 }
 
 // fits reports whether the further claim is as the selector has it. One that

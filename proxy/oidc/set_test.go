@@ -79,6 +79,7 @@ func TestSetPicksByClaim(t *testing.T) {
 		"claims that can both": {a, make("mail", "email", "a@example.com")},
 		"no issuer":            {newPlain("p", "", "app", a.keys, c.now)},
 		"no audience":          {newPlain("p", issuer, "", a.keys, c.now)},
+		"takes nothing":        {a, &plain{name: "p"}},
 		"nobody":               nil,
 	} {
 		if _, err := New(providers...); err == nil {

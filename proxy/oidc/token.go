@@ -49,16 +49,16 @@ var strict = base64.RawURLEncoding.Strict()
 func Parse(raw string) (*Token, error) {
 	switch {
 	case raw == "":
-		return nil, refuse(ReasonMalformed, "the token is empty")
+		return nil, Refuse(ReasonMalformed, "the token is empty")
 	case len(raw) > MaxTokenBytes:
-		return nil, refuse(ReasonTooLong, "%d bytes, at most %d", len(raw), MaxTokenBytes)
+		return nil, Refuse(ReasonTooLong, "%d bytes, at most %d", len(raw), MaxTokenBytes)
 	}
 	switch n := strings.Count(raw, "."); n {
 	case 2:
 	case 4:
-		return nil, refuse(ReasonEncrypted, "")
+		return nil, Refuse(ReasonEncrypted, "")
 	default:
-		return nil, refuse(ReasonMalformed, "%d parts instead of 3", n+1)
+		return nil, Refuse(ReasonMalformed, "%d parts instead of 3", n+1)
 	}
 	first := strings.IndexByte(raw, '.')
 	second := strings.LastIndexByte(raw, '.')
@@ -95,25 +95,25 @@ func (t *Token) readHeader() error {
 	}
 	for _, name := range refusedMembers {
 		if _, ok := t.Header[name]; ok {
-			return refuse(ReasonHeader, "it has %s", name)
+			return Refuse(ReasonHeader, "it has %s", name)
 		}
 	}
 	alg, ok := t.Header["alg"].(string)
 	if !ok || alg == "" {
-		return refuse(ReasonAlgorithm, "the header has no alg that is text")
+		return Refuse(ReasonAlgorithm, "the header has no alg that is text")
 	}
 	t.Algorithm = alg
 	if kid, ok := t.Header["kid"]; ok {
 		if t.KeyID, ok = kid.(string); !ok || len(t.KeyID) > maxKeyID {
-			return refuse(ReasonHeader, "kid is not text of at most %d bytes", maxKeyID)
+			return Refuse(ReasonHeader, "kid is not text of at most %d bytes", maxKeyID)
 		}
 	}
 	if typ, ok := t.Header["typ"]; ok && !knownType(typ) {
-		return refuse(ReasonHeader, "typ is not that of a JWT")
+		return Refuse(ReasonHeader, "typ is not that of a JWT")
 	}
 	if cty, ok := t.Header["cty"]; ok {
 		if _, text := cty.(string); !text {
-			return refuse(ReasonHeader, "cty is not text")
+			return Refuse(ReasonHeader, "cty is not text")
 		}
 	}
 	return nil
@@ -150,7 +150,7 @@ func decodeObject(part, where string) (map[string]any, error) {
 	}
 	object, err := parseObject(data)
 	if err != nil {
-		return nil, refuse(ReasonMalformed, "%s: %v", where, err)
+		return nil, Refuse(ReasonMalformed, "%s: %v", where, err)
 	}
 	return object, nil
 }
@@ -158,11 +158,11 @@ func decodeObject(part, where string) (map[string]any, error) {
 func decodePart(part, where string) ([]byte, error) {
 	// encoding/base64 skips line ends, even where it is strict.
 	if strings.ContainsAny(part, "\r\n") {
-		return nil, refuse(ReasonMalformed, "%s: a line end", where)
+		return nil, Refuse(ReasonMalformed, "%s: a line end", where)
 	}
 	data, err := strict.DecodeString(part)
 	if err != nil {
-		return nil, refuse(ReasonMalformed, "%s: not canonical base64url without padding", where)
+		return nil, Refuse(ReasonMalformed, "%s: not canonical base64url without padding", where)
 	}
 	return data, nil
 }
@@ -173,7 +173,7 @@ func refuseLookalikes(object map[string]any, where string, known []string) error
 	for name := range object {
 		for _, k := range known {
 			if name != k && strings.EqualFold(name, k) {
-				return refuse(ReasonMalformed, "%s: a name that differs from %s only in case", where, k)
+				return Refuse(ReasonMalformed, "%s: a name that differs from %s only in case", where, k)
 			}
 		}
 	}

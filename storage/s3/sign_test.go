@@ -280,3 +280,25 @@ func TestExpiry(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkSignPut compares with the SDK's presigner: look at the ratio.
+func BenchmarkSignPut(b *testing.B) {
+	bucket := open(b, Options{})
+	b.Run("ours", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := bucket.SignPut(b.Context(), upload.Put{Key: "users/u1/a.jpg", ContentType: "image/jpeg", Size: 5, Expires: time.Minute}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("sdk", func(b *testing.B) {
+		sdk := oracle(Options{Region: bucket.region}, bucket.credentials)
+		in := &s3.PutObjectInput{Bucket: &bucket.name, Key: aws.String("users/u1/a.jpg"), ContentType: aws.String("image/jpeg"),
+			ContentLength: aws.Int64(5), IfNoneMatch: aws.String("*")}
+		for b.Loop() {
+			if _, err := sdk.PresignPutObject(b.Context(), in); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,296 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A disk is the real one, which fails on demand.
+type disk struct {
+	mu      sync.Mutex
+	gate    sync.Mutex // held: writes block
+	space   int64      // bytes that writes may still take; -1: any
+	noSync  error
+	noTrunc error
+	syncs   atomic.Int64
+	slow    func() // called in every fsync
+}
+
+func newDisk() *disk { return &disk{space: -1} }
+
+func (d *disk) set(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
+// block holds every write back until release is called.
+func (d *disk) block() (release func()) {
+	d.gate.Lock()
+	return d.gate.Unlock
+}
+
+func (d *disk) open(name string, flag int) (file, error) {
+	f, err := os.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &diskFile{File: f, d: d}, nil
+}
+
+type diskFile struct {
+	*os.File
+	d *disk
+}
+
+var errNoSpace = errors.New("no space left on device")
+
+func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
+	f.d.gate.Lock()
+	f.d.gate.Unlock()
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.d.space >= 0 && int64(len(p)) > f.d.space {
+		n, _ := f.File.WriteAt(p[:f.d.space], off)
+		return n, errNoSpace
+	}
+	if f.d.space >= 0 {
+		f.d.space -= int64(len(p))
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f *diskFile) Sync() error {
+	f.d.syncs.Add(1)
+	f.d.mu.Lock()
+	err, slow := f.d.noSync, f.d.slow
+	f.d.mu.Unlock()
+	if slow != nil {
+		slow()
+	}
+	if err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+func (f *diskFile) Truncate(size int64) error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.d.noTrunc != nil {
+		return f.d.noTrunc
+	}
+	return f.File.Truncate(size)
+}
+
+var _ io.ReaderAt = (*diskFile)(nil)
+
+// healed waits until the ledger says that it can append again.
+func healed(t *testing.T, l *Ledger) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); l.Healthy() != nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not heal: %v", l.Healthy())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	for _, trunc := range []error{nil, errors.New("truncate fails too")} {
+		for _, space := range []int64{0, 1, 300, 700, 1200} {
+			d := newDisk()
+			dir := t.TempDir()
+			l := open(t, Options{Dir: dir, open: d.open, pause: time.Millisecond})
+			mustPut(t, l, "before", Crash)
+			d.set(func() { d.space, d.noTrunc = space, trunc })
+			refused := map[string]bool{}
+			for i := range 10 {
+				record := fmt.Sprint(i)
+				if err := put(t, l, record, Crash); err != nil {
+					if !errors.Is(err, errNoSpace) && (trunc == nil || !errors.Is(err, trunc)) {
+						t.Errorf("refused with %v", err)
+					}
+					refused[record] = true
+				}
+			}
+			if len(refused) < 8 || l.Healthy() == nil {
+				t.Errorf("space %d: %d of 10 refused, health %v", space, len(refused), l.Healthy())
+			}
+			d.set(func() { d.space, d.noTrunc = -1, nil })
+			healed(t, l)
+			mustPut(t, l, "after", Crash)
+			closed(t, l)
+			checkAfterFullDisk(t, dir, refused)
+		}
+	}
+}
+
+func checkAfterFullDisk(t *testing.T, dir string, refused map[string]bool) {
+	t.Helper()
+	verified(t, dir)
+	reported, found := false, 0
+	for _, e := range events(t, dir) {
+		if refused[e.Record] {
+			t.Errorf("event %s was refused and is there", e.Record)
+		}
+		if e.System != nil && e.System.Detail["events"] == fmt.Sprint(len(refused)) {
+			reported = true
+		}
+		if e.Record != "" {
+			found++
+		}
+	}
+	if !reported || found != 12-len(refused) {
+		t.Errorf("loss of %d reported: %v; %d events are there", len(refused), reported, found)
+	}
+}
+
+// TestFailedWriteFailsWhatContinuesIt appends while a write fails.
+func TestFailedWriteFailsWhatContinuesIt(t *testing.T) {
+	d := newDisk()
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir, open: d.open, pause: time.Hour})
+	mustPut(t, l, "before", Power)
+	release := d.block()
+	d.set(func() { d.space = 0 })
+	var tickets []Ticket
+	for range 50 {
+		ticket, err := l.Append(request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tickets = append(tickets, ticket)
+	}
+	release()
+	for i, ticket := range tickets {
+		if err := ticket.Wait(t.Context(), Survive(i%2)); !errors.Is(err, errNoSpace) {
+			t.Fatalf("event %d: %v", i, err)
+		}
+	}
+	d.set(func() { d.space = -1 })
+	mustPut(t, l, "after", Power)
+	for _, ticket := range tickets { // their seqs are others' now
+		if ticket.Wait(t.Context(), Power) == nil {
+			t.Fatal("a failed event is on record")
+		}
+	}
+	closed(t, l)
+	if r := verified(t, dir); r.Last != 3 { // before, after, the report
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestFailedFsyncIsNotForgotten: a later fsync of the same file must not count.
+func TestFailedFsyncIsNotForgotten(t *testing.T) {
+	d := newDisk()
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir, open: d.open, pause: time.Hour})
+	mustPut(t, l, "1", Power)
+	before, err := os.Stat(lastSegment(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("input/output error")
+	d.set(func() { d.noSync = broken })
+	if err := put(t, l, "2", Power); !errors.Is(err, broken) {
+		t.Errorf("with a broken fsync: %v", err)
+	}
+	if err := put(t, l, "3", Crash); !errors.Is(err, broken) {
+		t.Errorf("crash, on a disk that cannot fsync: %v", err)
+	}
+	if l.Stats().Synced != 1 || l.Healthy() == nil {
+		t.Errorf("%+v", l.Stats())
+	}
+	d.set(func() { d.noSync = nil })
+	mustPut(t, l, "4", Power)
+	after, err := os.Stat(lastSegment(t, dir))
+	if err != nil || os.SameFile(before, after) {
+		t.Errorf("the segment was fsynced again instead of written anew (%v)", err)
+	}
+	mustPut(t, l, "5", Power)
+	closed(t, l)
+	var got []string
+	for _, e := range events(t, dir) {
+		got = append(got, e.Record)
+	}
+	if fmt.Sprint(got) != "[1 2 4  5]" { // 2 was written: only its fsync failed
+		t.Errorf("%q", got)
+	}
+	verified(t, dir)
+}
+
+func TestHealsWithoutTraffic(t *testing.T) {
+	d := newDisk()
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir, open: d.open, pause: time.Millisecond})
+	broken := errors.New("input/output error")
+	d.set(func() { d.noSync = broken })
+	if err := put(t, l, "1", Power); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	d.set(func() { d.noSync = nil })
+	healed(t, l)
+	mustPut(t, l, "2", Power)
+	closed(t, l)
+	verified(t, dir)
+}
+
+// TestOneFsyncServesManyWaiters counts the calls.
+func TestOneFsyncServesManyWaiters(t *testing.T) {
+	d := newDisk()
+	l := open(t, Options{Dir: t.TempDir(), open: d.open})
+	mustPut(t, l, "first", Power)
+	before := d.syncs.Load()
+	started, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	d.set(func() {
+		d.slow = func() { once.Do(func() { close(started); <-release }) }
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { mustPut(t, l, "holds the disk", Power) })
+	<-started
+	const waiters = 64
+	for i := range waiters {
+		ticket, err := l.Append(request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.wantSynced(ticket.seq)
+		wg.Go(func() {
+			if err := ticket.Wait(t.Context(), Power); err != nil {
+				t.Errorf("waiter %d: %v", i, err)
+			}
+		})
+	}
+	close(release)
+	wg.Wait()
+	if n := d.syncs.Load() - before; n != 2 {
+		t.Errorf("%d fsyncs for 1 and then %d waiters", n, waiters)
+	}
+}
+
+// TestPowerIsFsyncedFirst: no waiter returns before an fsync that began after
+// its line was written.
+func TestPowerIsFsyncedFirst(t *testing.T) {
+	d := newDisk()
+	l := open(t, Options{Dir: t.TempDir(), open: d.open, Segment: 4000})
+	for i := range 50 {
+		before := d.syncs.Load()
+		mustPut(t, l, fmt.Sprint(i), Power)
+		if d.syncs.Load() == before {
+			t.Fatal("returned without an fsync")
+		}
+	}
+	before := d.syncs.Load()
+	mustPut(t, l, "crash", Crash)
+	if d.syncs.Load() > before+1 { // one at most, of a rotation
+		t.Error("crash fsyncs")
+	}
+}
