@@ -14,7 +14,7 @@ import (
 // A disk is the real one, which fails on demand.
 type disk struct {
 	mu      sync.Mutex
-	gate    sync.Mutex // held: writes block
+	gate    sync.RWMutex // held: writes block
 	space   int64      // bytes that writes may still take; -1: any
 	noSync  error
 	noTrunc error
@@ -52,8 +52,8 @@ type diskFile struct {
 var errNoSpace = errors.New("no space left on device")
 
 func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
-	f.d.gate.Lock()
-	f.d.gate.Unlock()
+	f.d.gate.RLock()
+	defer f.d.gate.RUnlock()
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	if f.d.space >= 0 && int64(len(p)) > f.d.space {

@@ -248,9 +248,9 @@ func (l *Ledger) waitSynced(ctx context.Context, seq uint64) error {
 		r := l.next
 		if l.flight != nil && l.flight.covers >= seq {
 			r = l.flight
-		} else if seq > l.want {
-			l.want = seq
-			l.poke()
+		} else {
+			l.want = max(l.want, seq)
+			l.poke() // also where it was wanted before: that fsync may have failed
 		}
 		l.mu.Unlock()
 		select {
@@ -331,7 +331,8 @@ func (l *Ledger) Stats() Stats {
 
 // Close refuses new events, writes and fsyncs what is queued, ships and copies
 // what it can until ctx ends, and frees the folder. What could not be shipped
-// is when the folder is opened again.
+// is when the folder is opened again. Only a disk that hangs keeps the folder
+// locked after Close.
 func (l *Ledger) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if l.closed {
@@ -343,11 +344,25 @@ func (l *Ledger) Close(ctx context.Context) error {
 	l.poke()
 	l.mu.Unlock()
 
+	over := make(chan error, 1)
+	go func() { over <- l.finish(ctx) }()
 	select {
-	case <-l.stopped:
+	case err := <-over:
+		return err
 	case <-ctx.Done():
+	}
+	hung := time.NewTimer(l.opt.pause)
+	defer hung.Stop()
+	select {
+	case err := <-over:
+		return err
+	case <-hung.C:
 		return fmt.Errorf("closing the audit log: %w", context.Cause(ctx))
 	}
+}
+
+func (l *Ledger) finish(ctx context.Context) error {
+	<-l.stopped
 	if l.ship != nil {
 		l.ship.stop(ctx)
 	}

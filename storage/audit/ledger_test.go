@@ -141,7 +141,12 @@ func TestTwoWritersOnOneFolder(t *testing.T) {
 
 func TestTornTailAtEveryByte(t *testing.T) {
 	dir := t.TempDir()
-	fill(t, Options{Dir: dir}, 3)
+	fill(t, Options{Dir: dir}, 2)
+	l := open(t, Options{Dir: dir})
+	if _, err := l.Append(&Event{Type: TypeOutcome}); err != nil { // a short one
+		t.Fatal(err)
+	}
+	closed(t, l)
 	name := lastSegment(t, dir)
 	whole, err := os.ReadFile(name)
 	if err != nil {
@@ -199,7 +204,7 @@ func TestFlippedByteRefusesToOpen(t *testing.T) {
 		}
 		var corrupt *CorruptError
 		if !errors.As(err, &corrupt) || corrupt.File != filepath.Base(name) ||
-			corrupt.Offset != start && corrupt.Offset != start+int64(len(lines[2])) {
+			corrupt.Offset < start {
 			t.Fatalf("byte %d flipped: %v", i, err)
 		}
 	}

@@ -205,6 +205,9 @@ func readSegment(f io.ReaderAt, first uint64) (k link, rest []byte, size int64, 
 		if err == nil {
 			err = k.check(&line)
 		}
+		if corrupt := (*CorruptError)(nil); errors.As(err, &corrupt) && corrupt.Seq == 0 {
+			corrupt.Seq = max(k.seq+1, first)
+		}
 		if err != nil {
 			return link{}, nil, 0, err
 		}

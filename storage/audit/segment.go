@@ -126,6 +126,9 @@ func (c *cursor) next() (Line, error) {
 			c.last = l.Seq
 			return l, nil
 		}
+		if corrupt := (*CorruptError)(nil); errors.As(err, &corrupt) && corrupt.Seq == 0 {
+			corrupt.Seq = c.last + 1
+		}
 		if !errors.Is(err, io.EOF) {
 			return Line{}, err
 		}

@@ -20,9 +20,9 @@ type fakeSink struct {
 	order  []uint64        // seqs, as they were first stored
 	twice  int             // stores of what was there already
 	calls  int
-	down   error                       // of every call
+	down   error                        // of every call
 	fail   func(call int) (error, bool) // of one call, and whether it stored all the same
-	each   func(l *Line) error         // of one line
+	each   func(l *Line) error          // of one line
 }
 
 func (s *fakeSink) Store(ctx context.Context, lines []Line) ([]error, error) {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The emulator is one process for all tests of this package; each test takes
-// a project or collection of its own. TestMain ends it.
+// The emulator is one process for all tests of this package, with the rules of
+// configs; each test takes a project of its own. TestMain ends it.
 var shared struct {
 	once sync.Once
 	cmd  *exec.Cmd
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 // test that asks. Without one the test is skipped, and fails where CI=true.
 func emulator(t *testing.T) (host string) {
 	t.Helper()
-	shared.once.Do(func() { shared.cmd, shared.host, shared.err = startEmulator() })
+	shared.once.Do(func() { shared.cmd, shared.host, shared.err = startEmulator("--rules=../../configs/firestore.rules") })
 	if shared.err == nil {
 		return shared.host
 	}
