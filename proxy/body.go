@@ -6,7 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -26,29 +30,28 @@ type requestBody struct {
 	idle    time.Duration
 	max     int64 // bytes; 0: no bound of ours
 	read    atomic.Int64
-	set     time.Time // when the read deadline was last set
-	// progress is called after each read, failed ones too; nil: nobody asks.
-	progress func()
-	broken   atomic.Bool // reading failed: the caller's doing, not the upstream's
-	tooLarge atomic.Bool
+	watch   *watchdog // of the upstream that the body goes to, if any
+
+	mu   sync.Mutex
+	set  time.Time // when the read deadline was last set
+	free bool      // the deadline is net/http's again
+	err  error     // of reading: the caller's doing, not the upstream's
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	b.extend()
-	n, err := b.ReadCloser.Read(p)
-	total := b.read.Add(int64(n))
-	if b.progress != nil {
-		b.progress()
+	if b.watch != nil {
+		b.watch.receiving(true)
 	}
-	if b.max > 0 && total > b.max {
-		b.tooLarge.Store(true)
+	n, err := b.ReadCloser.Read(p)
+	if b.watch != nil {
+		b.watch.receiving(false)
+	}
+	if total := b.read.Add(int64(n)); b.max > 0 && total > b.max {
 		n, err = 0, errBodyTooLarge
 	}
 	if err != nil {
-		if err != io.EOF {
-			b.broken.Store(true)
-		}
-		b.end()
+		b.end(err)
 	}
 	return n, err
 }
@@ -59,18 +62,53 @@ func (b *requestBody) extend() {
 		return
 	}
 	now := time.Now()
-	if now.Sub(b.set) > b.idle/deadlineEvery {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.free && now.Sub(b.set) > b.idle/deadlineEvery {
 		b.set = now
 		_ = b.control.SetReadDeadline(now.Add(b.idle)) // a listener without deadlines has none
 	}
 }
 
-// end takes the deadline away: net/http goes on reading while the handler
-// works, and must not be ended by it.
-func (b *requestBody) end() {
-	if b.idle > 0 && !b.set.IsZero() {
+// end keeps what reading ended with. After the last byte it takes the deadline
+// away: net/http goes on reading while the handler works, and must not be
+// ended by it.
+func (b *requestBody) end(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case err != io.EOF:
+		b.err = err
+	case !b.free && b.idle > 0:
+		b.free = true
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
+}
+
+// finish gives the deadline back to net/http: the transport can be in a read
+// that ends later. It reports whether net/http may read what is left.
+func (b *requestBody) finish() (left bool) {
+	b.extend()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left, b.free = !b.free, true
+	return left
+}
+
+// failure is why reading failed, if it did: errBodyTooLarge, errClientGone,
+// errClientStalled, or what is malformed.
+func (b *requestBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.err == nil, b.err == errBodyTooLarge:
+		return b.err
+	case errors.Is(b.err, os.ErrDeadlineExceeded):
+		return errClientStalled
+	case errors.Is(b.err, io.ErrUnexpectedEOF), errors.Is(b.err, syscall.ECONNRESET):
+		return errClientGone
+	}
+	return b.err
 }
 
 // A responseWriter counts what is answered, and ends an answer that the caller
@@ -83,6 +121,7 @@ type responseWriter struct {
 	bytes    int64
 	hijacked bool
 	conn     *countedConn
+	fault    error // why the caller could not be written to
 }
 
 func (w *responseWriter) WriteHeader(status int) {
@@ -102,6 +141,12 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	w.extend()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.fault = errClientStalled
+	case err != nil:
+		w.fault = errClientGone
+	}
 	return n, err
 }
 
@@ -112,7 +157,14 @@ func (w *responseWriter) extend() {
 	now := time.Now()
 	if now.Sub(w.set) > w.idle/deadlineEvery {
 		w.set = now
-		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.idle))
+		w.allow(w.idle)
+	}
+}
+
+// allow gives the caller this long to take what is written.
+func (w *responseWriter) allow(d time.Duration) {
+	if d > 0 && !w.hijacked {
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(d))
 	}
 }
 
@@ -131,6 +183,12 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	_ = conn.SetDeadline(time.Time{})
 	w.conn = &countedConn{Conn: conn}
+	// What the caller sent right behind the handshake lies in the server's
+	// buffer, which ReverseProxy does not look into.
+	if n := brw.Reader.Buffered(); n > 0 {
+		early, _ := brw.Reader.Peek(n)
+		w.conn.early = slices.Clone(early)
+	}
 	return w.conn, brw, nil
 }
 
@@ -138,10 +196,17 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // of their own.
 type countedConn struct {
 	net.Conn
+	early   []byte // what was read already
 	in, out atomic.Int64
 }
 
 func (c *countedConn) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		c.in.Add(int64(n))
+		return n, nil
+	}
 	n, err := c.Conn.Read(p)
 	c.in.Add(int64(n))
 	return n, err

@@ -37,9 +37,12 @@ func canonicalise(method, requestURI, host string) (target, error) {
 	if !policy.KnownMethod(method) {
 		return t, errors.New("the method is not one that this gateway knows")
 	}
-	path, err := originForm(requestURI)
+	path, authority, err := originForm(requestURI)
 	if err != nil {
 		return t, err
+	}
+	if authority != "" && authority != host {
+		return t, errors.New("the target's host is malformed") // net/url decoded it
 	}
 	path, query, _ := strings.Cut(path, "?")
 	if t.host, t.hostPort, err = canonicalHost(host); err != nil {
@@ -60,26 +63,26 @@ func canonicalise(method, requestURI, host string) (target, error) {
 }
 
 // originForm cuts scheme and authority from a target in absolute form.
-func originForm(uri string) (string, error) {
+func originForm(uri string) (path, authority string, err error) {
 	if strings.HasPrefix(uri, "/") {
-		return uri, nil
+		return uri, "", nil
 	}
 	scheme, rest, ok := strings.Cut(uri, "://")
 	if !ok || (!strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https")) {
-		return "", errors.New("the target is neither a path nor an http URL")
+		return "", "", errors.New("the target is neither a path nor an http URL")
 	}
 	i := strings.IndexAny(rest, "/?#")
-	authority := rest
-	if i >= 0 {
-		authority = rest[:i]
-	}
-	if strings.Contains(authority, "@") {
-		return "", errors.New("the target holds user information")
-	}
 	if i < 0 || rest[i] != '/' {
-		return "", errors.New("the target has no path")
+		return "", "", errors.New("the target has no path")
 	}
-	return rest[i:], nil
+	authority = rest[:i]
+	switch {
+	case authority == "":
+		return "", "", errors.New("the target has no host")
+	case strings.Contains(authority, "@"):
+		return "", "", errors.New("the target holds user information")
+	}
+	return rest[i:], authority, nil
 }
 
 // canonicalHost gives the host in lower case without its final dot, alone and
@@ -88,6 +91,11 @@ func canonicalHost(raw string) (host, hostPort string, err error) {
 	bad := errors.New("the host is malformed")
 	if len(raw) > 260 {
 		return "", "", bad
+	}
+	for i := range len(raw) {
+		if raw[i] >= 0x80 { // before ToLower: it makes of a Kelvin sign a k
+			return "", "", bad
+		}
 	}
 	raw = strings.ToLower(raw)
 	host, port := raw, ""

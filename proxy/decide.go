@@ -98,11 +98,17 @@ func (x *exchange) identify() (decision, bool) {
 // bearerToken reads an Authorization header (RFC 6750, section 2.1; the scheme
 // without regard to case, RFC 9110, section 11.1).
 func bearerToken(header string) (token string, bearer bool) {
-	scheme, token, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	const scheme = "Bearer"
+	if len(header) < len(scheme) || !strings.EqualFold(header[:len(scheme)], scheme) {
 		return "", false
 	}
-	return strings.TrimLeft(token, " "), true
+	rest := header[len(scheme):]
+	if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+		return "", false // a longer name
+	}
+	// A tab is no separator, but some take it for one: it stays in the token,
+	// which is malformed then, and is not passed on as something else.
+	return strings.TrimLeft(rest, " "), true
 }
 
 // ask puts the request to the policy.
@@ -137,14 +143,14 @@ func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
 	f := p.upstreams[x.match.Route.Upstream]
 	if f == nil {
 		return refuse(codeInternal, &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here",
-			cause: errors.New("the policy names an upstream that this gateway does not have")}), nil
+			cause: errors.New("the policy names an upstream that this gateway does not have")}).by(d), nil
 	}
 	limit := f.up.MaxBody
 	if m := x.match.Route.MaxBody; m > 0 {
 		limit = m
 	}
 	if limit > 0 && x.r.ContentLength > limit {
-		return refuse(codeTooLarge, &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than is allowed here", hangUp: true}), nil
+		return refuse(codeTooLarge, &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than is allowed here", hangUp: true}).by(d), nil
 	}
 	if x.body != nil {
 		x.body.max = limit

@@ -53,8 +53,12 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.traceContext()
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: p.o.IdleTimeout}
-		r.Body = x.body
-		x.w.extend() // net/http writes the 100 Continue itself
+		x.r = r.WithContext(r.Context()) // net/http must find its own body in its own request
+		x.r.Body = x.body
+		// A body that nobody reads is read by net/http, before it answers; it
+		// also writes the 100 Continue.
+		x.body.extend()
+		x.w.extend()
 	}
 	p.metrics.inFlight.Inc()
 	return x
@@ -105,19 +109,25 @@ func (x *exchange) fail(err error) {
 // off (ReverseProxy panics with http.ErrAbortHandler) and when the caller left.
 func (p *Proxy) finish(x *exchange) {
 	broken := recover()
-	if broken != nil && broken != http.ErrAbortHandler {
-		x.failure = fmt.Errorf("panic: %v", broken)
-		p.o.Log.Error().Str("record", x.id).Bytes("stack", debug.Stack()).Msgf("panic: %v", broken)
-		broken = x.answerPanic()
-	}
 	if x.watch != nil {
 		x.watch.stop()
 	}
+	panicked := broken != nil && broken != http.ErrAbortHandler
+	if panicked {
+		x.failure = fmt.Errorf("panic: %v", broken)
+		p.o.Log.Error().Str("record", x.id).Bytes("stack", debug.Stack()).Msgf("panic: %v", broken)
+	}
 	if !x.decided {
-		x.decision, x.decided = refuse(codeInternal, nil), true
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
-		x.unrecorded = p.o.Recorder.Record(ctx, x.decisionEvent(), audit.Crash) != nil
-		cancel()
+		p.recordUndecided(x)
+	}
+	if panicked {
+		broken = x.answerPanic()
+	}
+	if x.body != nil && x.body.finish() {
+		x.w.allow(2 * p.o.IdleTimeout) // net/http reads first, for up to one
+	}
+	if broken != nil && x.failure == nil {
+		x.failure = x.w.fault
 	}
 	truncated := broken != nil
 	if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
@@ -128,6 +138,16 @@ func (p *Proxy) finish(x *exchange) {
 	p.log(x, truncated)
 	if broken != nil {
 		panic(broken)
+	}
+}
+
+// recordUndecided puts on record what broke before there was a decision.
+func (p *Proxy) recordUndecided(x *exchange) {
+	x.decision, x.decided = refuse(codeInternal, nil), true
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
+	defer cancel()
+	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
+		p.metrics.auditFailures.Inc()
 	}
 }
 

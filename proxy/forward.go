@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,8 +38,10 @@ func newForwarder(p *Proxy, name string, u Upstream) *forwarder {
 
 var (
 	errClientGone      = errors.New("the caller went away")
+	errClientStalled   = errors.New("the caller stalled")
 	errUpstreamSilent  = errors.New("the upstream sent no answer in time")
 	errUpstreamStalled = errors.New("the upstream's answer stalled")
+	errBadStatus       = errors.New("the upstream's status makes no sense here")
 )
 
 // forward is the action of an allowed request for an upstream.
@@ -52,7 +55,10 @@ func (f *forwarder) forward(x *exchange) error {
 	}
 	x.watch = newWatchdog(timeout, cancel)
 	if x.body != nil {
-		x.body.progress = x.watch.sending
+		x.body.watch = x.watch
+	}
+	if !x.upgrades() {
+		delete(x.r.Header, "Upgrade") // or ReverseProxy passes it on
 	}
 	f.proxy.ServeHTTP(x.w, x.r.WithContext(ctx))
 	return nil
@@ -71,11 +77,7 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 		out.Host = x.target.hostPort
 	}
 	strip(out.Header)
-	strip(out.Trailer)
-	if !x.upgrades() {
-		out.Header.Del("Connection")
-		out.Header.Del("Upgrade")
-	}
+	out.Trailer = nil // ReverseProxy would announce them, and never send them
 	if !f.up.KeepAuthorization && dropsAuthorization(x) {
 		out.Header.Del("Authorization")
 	}
@@ -97,12 +99,15 @@ func (f *forwarder) answered(res *http.Response) error {
 	x := res.Request.Context().Value(exchangeKey{}).(*exchange)
 	stripAnswer(res.Header)
 	stripAnswer(res.Trailer)
-	if res.StatusCode == http.StatusSwitchingProtocols {
+	if res.StatusCode == http.StatusSwitchingProtocols && x.upgrades() {
 		x.watch.stop()
 		return nil
 	}
+	if res.StatusCode < http.StatusOK {
+		return errBadStatus
+	}
 	x.watch.answering(f.up.IdleTimeout)
-	res.Body = &answerBody{ReadCloser: res.Body, res: res, watch: x.watch}
+	res.Body = &answerBody{ReadCloser: res.Body, res: res, x: x}
 	return nil
 }
 
@@ -110,16 +115,20 @@ func (f *forwarder) answered(res *http.Response) error {
 func (f *forwarder) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	x := r.Context().Value(exchangeKey{}).(*exchange)
 	cause := context.Cause(r.Context())
+	var body error
+	if x.body != nil {
+		body = x.body.failure()
+	}
 	switch {
-	case x.body != nil && x.body.tooLarge.Load():
+	case body == errBodyTooLarge:
 		x.fail(&problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than is allowed here", hangUp: true})
 	case errors.Is(cause, errUpstreamSilent):
 		x.fail(&problem{status: http.StatusGatewayTimeout, code: codeUpstreamTimeout, detail: "the upstream did not answer in time", cause: cause})
-	case x.goneCaller():
+	case body != errClientStalled && x.goneCaller(), body == errClientGone:
 		x.failure = errClientGone
 		panic(http.ErrAbortHandler)
-	case x.body != nil && x.body.broken.Load():
-		x.fail(&problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the request's body is malformed or stalled", hangUp: true, cause: err})
+	case body != nil:
+		x.fail(&problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the request's body is malformed or stalled", hangUp: true, cause: body})
 	default:
 		x.fail(&problem{status: http.StatusBadGateway, code: codeUpstreamFailed, detail: "the upstream could not be reached or broke off", cause: err})
 	}
@@ -130,32 +139,45 @@ func (x *exchange) goneCaller() bool { return x.r.Context().Err() != nil }
 // An answerBody is an upstream's answer on its way out.
 type answerBody struct {
 	io.ReadCloser
-	res   *http.Response
-	watch *watchdog
+	res *http.Response
+	x   *exchange
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
+	b.x.watch.asking()
 	n, err := b.ReadCloser.Read(p)
+	b.x.watch.asked()
 	if err == nil {
-		b.watch.touch()
 		return n, nil
 	}
-	b.watch.stop()
+	b.x.watch.stop()
 	if err == io.EOF {
 		stripAnswer(b.res.Trailer) // those that were not announced
+		return n, err
+	}
+	switch {
+	case b.x.goneCaller():
+		b.x.failure = errClientGone
+	case context.Cause(b.res.Request.Context()) == errUpstreamStalled:
+		b.x.failure = &problem{code: codeUpstreamTimeout, cause: errUpstreamStalled}
+	default:
+		b.x.failure = &problem{code: codeUpstreamFailed, cause: err}
 	}
 	return n, err
 }
 
 // A watchdog ends a forwarded request whose upstream is silent: until the
-// answer's header since the last byte that the caller sent, and then between
-// the answer's bytes. There is no absolute deadline.
+// answer's header, while the caller is not asked for more of the body; and
+// then while the upstream is asked for more of the answer. There is no
+// absolute deadline, and a slow caller's time is not the upstream's.
 type watchdog struct {
 	mu     sync.Mutex
 	timer  *time.Timer
 	wait   time.Duration
 	cause  error
 	cancel context.CancelCauseFunc
+	// idle: the upstream is not what is waited for now.
+	idle atomic.Bool
 }
 
 func newWatchdog(wait time.Duration, cancel context.CancelCauseFunc) *watchdog {
@@ -168,16 +190,21 @@ func (w *watchdog) bark() {
 	w.mu.Lock()
 	cause := w.cause
 	w.mu.Unlock()
-	if cause != nil {
+	if cause != nil && !w.idle.Load() {
 		w.cancel(cause)
 	}
 }
 
-// sending says that the caller's body moves: before the answer, that is life.
-func (w *watchdog) sending() {
+// receiving says whether the caller is being waited for: before the answer,
+// the upstream's time begins anew when it is not.
+func (w *watchdog) receiving(on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cause == errUpstreamSilent {
+	if w.cause != errUpstreamSilent {
+		return
+	}
+	w.idle.Store(on)
+	if !on {
 		w.timer.Reset(w.wait)
 	}
 }
@@ -187,10 +214,16 @@ func (w *watchdog) answering(idle time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cause, w.wait = errUpstreamStalled, idle
-	w.timer.Reset(idle)
+	w.idle.Store(true)
 }
 
-func (w *watchdog) touch() { w.timer.Reset(w.wait) }
+// asking and asked stand around each read of the answer.
+func (w *watchdog) asking() {
+	w.timer.Reset(w.wait)
+	w.idle.Store(false)
+}
+
+func (w *watchdog) asked() { w.idle.Store(true) }
 
 func (w *watchdog) stop() {
 	w.mu.Lock()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -107,9 +108,10 @@ func (p *Proxy) signUpload(x *exchange) error {
 	})
 }
 
-// remaining is how long a URL still holds, in whole seconds.
+// remaining is how long a URL holds, in whole seconds. A signature's time has
+// no fractions: what is left of the second in which it began counts as whole.
 func (x *exchange) remaining(until time.Time) int64 {
-	return max(int64(until.Sub(x.start).Round(time.Second)/time.Second), 0)
+	return max(int64((until.Sub(x.start)+time.Second-1)/time.Second), 0)
 }
 
 // decideConfirm finds the session, which must be the caller's own.
@@ -243,19 +245,20 @@ func (p *Proxy) redirectDownload(x *exchange) error {
 
 // answer sends a success of the gateway's own.
 func (x *exchange) answer(v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // a URL's & stays one: nobody takes this for HTML
+	if err := enc.Encode(v); err != nil {
 		return err
 	}
 	h := x.w.Header()
 	ownAnswer(h)
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(data)))
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	x.w.WriteHeader(http.StatusOK)
 	if x.r.Method != http.MethodHead {
-		_, err = x.w.Write(data)
-		if err != nil {
-			x.failure = errClientGone
+		if _, err := x.w.Write(body.Bytes()); err != nil {
+			x.failure = x.w.fault
 		}
 	}
 	return nil

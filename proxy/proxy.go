@@ -83,6 +83,9 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}}
 	for name, u := range o.Upstreams {
+		if u.URL == nil || u.Transport == nil {
+			return nil, fmt.Errorf("proxy: upstream %s: URL and transport are needed", name)
+		}
 		p.upstreams[name] = newForwarder(p, name, u)
 	}
 	p.SetPolicy(o.Policy)
@@ -142,8 +145,11 @@ func (p *Proxy) record(x *exchange, d decision) error {
 	ctx, cancel := context.WithTimeout(x.r.Context(), recordTimeout)
 	defer cancel()
 	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
-		p.metrics.auditFailures.Inc()
 		x.unrecorded = true
+		if x.goneCaller() { // it is unknown whether it is on record; nobody waits for it
+			return unavailable("the caller went away", errClientGone)
+		}
+		p.metrics.auditFailures.Inc()
 		return unavailable("the audit log cannot take this request now", fmt.Errorf("record the decision: %w", err))
 	}
 	return nil

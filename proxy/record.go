@@ -63,14 +63,14 @@ func (x *exchange) auditPath() string {
 	if i := strings.IndexAny(raw, "?#"); i >= 0 {
 		raw = raw[:i]
 	}
-	if _, rest, ok := strings.Cut(raw, "://"); ok && !strings.HasPrefix(raw, "/") {
-		i := strings.IndexByte(rest, '/')
-		if i < 0 {
-			return ""
-		}
-		raw = rest[i:]
+	if strings.HasPrefix(raw, "/") || raw == "*" {
+		return raw
 	}
-	return raw
+	_, rest, _ := strings.Cut(raw, "://")
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		return rest[i:]
+	}
+	return "" // nothing but an authority
 }
 
 // outcomeEvent is the second: what was answered.
@@ -100,6 +100,8 @@ func failureCode(err error) string {
 	switch {
 	case errors.Is(err, errClientGone):
 		return "client_gone"
+	case errors.Is(err, errClientStalled):
+		return "client_stalled"
 	case errors.As(err, &pr):
 		return pr.code
 	}

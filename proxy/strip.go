@@ -8,7 +8,7 @@ import (
 // stripped are the headers that no caller may send to an upstream: those the
 // gateway sets itself under any preset, those by which other proxies say who
 // somebody is, and those that override what was matched. Names are in lower
-// case with `-`; servers behind CGI or WSGI read `_` and `.` as `-`.
+// case with `-`.
 var stripped = func() map[string]bool {
 	m := map[string]bool{}
 	for _, name := range []string{
@@ -16,7 +16,7 @@ var stripped = func() map[string]bool {
 		"x-goog-iap-jwt-assertion", "x-forwarded-user", "remote-user", "remote-groups",
 		"remote-name", "remote-email", "teleport-jwt-assertion",
 		// set by the gateway
-		"x-request-id", "traceparent", "tracestate", "forwarded",
+		"x-request-id", "traceparent", "tracestate", "forwarded", "x-serverless-authorization",
 		// overrides of what was matched
 		"x-original-url", "x-rewrite-url", "x-original-uri", "x-original-host", "x-original-method",
 		"x-http-method", "x-http-method-override", "x-method-override", "x-host",
@@ -36,39 +36,41 @@ var strippedPrefixes = []string{
 	"x-http-method",
 }
 
-// maxHeaderName is longer than any name in the lists.
-const maxHeaderName = 256
+// maxHeaderName is longer than any name in the lists: what lies beyond does
+// not matter.
+const maxHeaderName = 64
 
 // mustStrip reports whether a header of this name is the gateway's to set.
+// Case does not count, and every byte that is no letter and no digit is a `-`:
+// servers behind CGI or WSGI make `_` of `-`, and some of all the others.
 func mustStrip(name string) bool {
 	var buf [maxHeaderName]byte
-	if len(name) > len(buf) {
-		return hasStrippedPrefix(strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name)))
+	folded := buf[:min(len(name), maxHeaderName)]
+	for i := range folded {
+		folded[i] = foldName(name[i])
 	}
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case c >= 'A' && c <= 'Z':
-			c += 'a' - 'A'
-		case c == '_' || c == '.':
-			c = '-'
-		}
-		buf[i] = c
+	if stripped[string(folded)] {
+		return true
 	}
-	folded := buf[:len(name)]
-	return stripped[string(folded)] || hasStrippedPrefix(string(folded))
-}
-
-func hasStrippedPrefix(folded string) bool {
-	if folded == "" || (folded[0] != 'x' && folded[0] != '-') {
+	if len(folded) == 0 || folded[0] != 'x' {
 		return false
 	}
 	for _, p := range strippedPrefixes {
-		if strings.HasPrefix(folded, p) {
+		if len(folded) >= len(p) && string(folded[:len(p)]) == p {
 			return true
 		}
 	}
 	return false
+}
+
+func foldName(c byte) byte {
+	switch {
+	case c >= 'A' && c <= 'Z':
+		return c + 'a' - 'A'
+	case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
+		return c
+	}
+	return '-'
 }
 
 // strip removes from headers or trailers what only the gateway may set.

@@ -29,11 +29,11 @@ func TestStartRefused(t *testing.T) {
 		},
 		{
 			"broken policy", setup{policy: demoFile(t, "policy.yaml", "roles: [admin], methods: [GET]", "rolls: [admin], methods: [GET]")},
-			3, []string{"policy.yaml:21:", "rolls", `did you mean "roles"`},
+			3, []string{"policy.yaml:20:", "rolls", `did you mean "roles"`},
 		},
 		{
 			"a policy for another gateway", setup{policy: demoFile(t, "policy.yaml", "methods: [GET, PATCH], upstream: app", "methods: [GET, PATCH], upstream: shop")},
-			3, []string{"policy.yaml:14:", "shop"},
+			3, []string{"policy.yaml:13:", "shop"},
 		},
 		{
 			"port in use", setup{config: demoFile(t, "sidegate.yaml", "${env:DEMO_ADDRESS}", taken.Addr().String())},

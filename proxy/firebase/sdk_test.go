@@ -1,5 +1,3 @@
-//go:build adminsdk
-
 package firebase_test
 
 import (

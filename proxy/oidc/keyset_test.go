@@ -176,7 +176,7 @@ func TestKeysFailingWhileRunning(t *testing.T) {
 		"no usable key":    publish(`{"keys":[{"kty":"oct","kid":"k0","k":"AAAA"}]}`),
 		"bad certificates": publish(`{"k0":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}`),
 		"cut JSON":         publish(jwks(0)[:100]),
-		"too long":         publish(strings.Repeat(" ", maxKeysBytes) + jwks(0)),
+		"too long":         publish(jwks(0) + strings.Repeat(" ", maxKeysBytes)),
 		"redirect": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusFound)
 		},

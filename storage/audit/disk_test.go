@@ -15,7 +15,7 @@ import (
 type disk struct {
 	mu      sync.Mutex
 	gate    sync.RWMutex // held: writes block
-	space   int64      // bytes that writes may still take; -1: any
+	space   int64        // bytes that writes may still take; -1: any
 	noSync  error
 	noTrunc error
 	syncs   atomic.Int64

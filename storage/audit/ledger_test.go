@@ -284,6 +284,8 @@ type blockedWriter struct {
 	mu   sync.Mutex
 	got  bytes.Buffer
 	half bool
+	want int           // lines
+	all  chan struct{} // closed when they are here
 }
 
 func (w *blockedWriter) Write(p []byte) (int, error) {
@@ -294,13 +296,17 @@ func (w *blockedWriter) Write(p []byte) (int, error) {
 		n, _ := w.got.Write(p[:len(p)/2])
 		return n, io.ErrClosedPipe
 	}
-	return w.got.Write(p)
+	n, err := w.got.Write(p)
+	if bytes.Count(w.got.Bytes(), []byte("\n")) == w.want {
+		close(w.all)
+	}
+	return n, err
 }
 
 func TestCopyGetsEveryLineOnce(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, Options{Dir: dir, Segment: 5000}, 20)
-	w := &blockedWriter{gate: make(chan struct{})}
+	w := &blockedWriter{gate: make(chan struct{}), want: 250, all: make(chan struct{})}
 	l := open(t, Options{Dir: dir, Segment: 5000, Copy: w, pause: time.Microsecond})
 	for i := range 200 {
 		mustPut(t, l, fmt.Sprint(i), Crash)
@@ -309,15 +315,7 @@ func TestCopyGetsEveryLineOnce(t *testing.T) {
 	for range 50 {
 		mustPut(t, l, "more", Crash)
 	}
-	// Close ends a copy that fails; so let it catch up first.
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		w.mu.Lock()
-		n := bytes.Count(w.got.Bytes(), []byte("\n"))
-		w.mu.Unlock()
-		if n == 250 || time.Now().After(deadline) {
-			break
-		}
-	}
+	<-w.all // Close would end a copy that fails
 	closed(t, l)
 	var want []byte
 	for line, err := range Lines(dir) {

@@ -135,6 +135,12 @@ func (s *shipper) wait(ctx context.Context, seq uint64) error {
 		select {
 		case <-moved:
 		case <-s.done:
+			s.l.mu.Lock()
+			ok := s.shipped >= seq && !s.refused[seq]
+			s.l.mu.Unlock()
+			if ok {
+				return nil
+			}
 			return ErrClosed
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the audit log's sink: %w", context.Cause(ctx))

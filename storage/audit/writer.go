@@ -193,7 +193,6 @@ func (l *Ledger) sync(probe bool) bool {
 	if err != nil || l.lost == 0 {
 		l.failure = err
 	}
-	l.want = min(l.want, l.written.seq)
 	l.mu.Unlock()
 	r.err = err
 	close(r.done)

@@ -116,6 +116,9 @@ func TestEveryCode(t *testing.T) {
 // TestEveryCodeOfOneWrite fails one write of the first batch.
 func TestEveryCodeOfOneWrite(t *testing.T) {
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
+		if code == codes.AlreadyExists { // it says that the line is there
+			continue
+		}
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
 			failed := 0

@@ -59,7 +59,19 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the upload sessions in %s: %w", path, err), db.Close())
 	}
+	if err := syncFolder(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare the upload sessions in %s: %w", path, err), db.Close())
+	}
 	return &Store{db: db}, nil
+}
+
+// syncFolder makes the file's name survive a power loss too.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Close waits for what is being written and lets go of the file.
