@@ -17,14 +17,14 @@ import (
 )
 
 // newAuditCommand reads audit logs; the gateway need not run.
-func newAuditCommand(stdout, stderr io.Writer) *cobra.Command {
+func newAuditCommand(env environment, stdout, stderr io.Writer) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "audit",
 		Short:   "Read and verify the audit log",
 		Long:    "Read and verify the audit log: a ledger's folder or, with --firestore, a collection.",
 		Example: "  sidegate audit tail -f\n  sidegate audit verify",
 	}
-	c.AddCommand(newAuditTail(stdout), newAuditVerify(stdout, stderr))
+	c.AddCommand(newAuditTail(env, stdout), newAuditVerify(env, stdout, stderr))
 	return c
 }
 
@@ -34,6 +34,8 @@ type auditSource struct {
 	firestore bool
 	options   firestore.Options
 	name      string // of the collection
+	emulator  bool   // FIRESTORE_EMULATOR_HOST counts
+	env       environment
 }
 
 func (s *auditSource) flags(c *cobra.Command) {
@@ -43,7 +45,7 @@ func (s *auditSource) flags(c *cobra.Command) {
 	f.StringVar(&s.options.Project, "project", "", "with --firestore: the Google Cloud project")
 	f.StringVar(&s.options.Database, "database", "(default)", "with --firestore: the database")
 	f.StringVar(&s.name, "collection", "auditLog", "with --firestore: the collection")
-	f.StringVar(&s.options.Emulator, "insecure-emulator-host", "", "with --firestore: host:port of a Firestore emulator, asked without TLS and credentials")
+	f.BoolVar(&s.emulator, "insecure-emulator", false, "with --firestore: allow FIRESTORE_EMULATOR_HOST, asked without TLS and credentials")
 	c.MarkFlagsMutuallyExclusive("dir", "firestore")
 	c.Args = cobra.NoArgs
 }
@@ -53,6 +55,11 @@ func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.A
 	if s.options.Project == "" {
 		return nil, nil, usageError{errors.New("--firestore needs --project")}
 	}
+	host := s.env.get("FIRESTORE_EMULATOR_HOST")
+	if host != "" && !s.emulator {
+		return nil, nil, errors.New("FIRESTORE_EMULATOR_HOST is set: unset it, or add --insecure-emulator to read the emulator's collection")
+	}
+	s.options.Emulator = host
 	client, err := firestore.Connect(ctx, s.options)
 	if err != nil {
 		return nil, nil, err
@@ -60,8 +67,8 @@ func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.A
 	return client, client.Audit(s.name, 0), nil
 }
 
-func newAuditTail(stdout io.Writer) *cobra.Command {
-	var s auditSource
+func newAuditTail(env environment, stdout io.Writer) *cobra.Command {
+	s := auditSource{env: env}
 	var follow, asJSON bool
 	var n int
 	c := &cobra.Command{
@@ -249,8 +256,8 @@ func (d *description) add(word string) {
 	d.text += audit.Printable(word)
 }
 
-func newAuditVerify(stdout, stderr io.Writer) *cobra.Command {
-	var s auditSource
+func newAuditVerify(env environment, stdout, stderr io.Writer) *cobra.Command {
+	s := auditSource{env: env}
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Recompute the log's chain and name what does not fit",

@@ -45,7 +45,7 @@ func auditFolder(t *testing.T) string {
 
 func runAudit(ctx context.Context, args ...string) (stdout string, err error) {
 	var out, errs bytes.Buffer
-	c := newAuditCommand(&out, &errs)
+	c := newAuditCommand(newEnvironment(nil), &out, &errs)
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.SetArgs(args)
 	err = c.ExecuteContext(ctx)

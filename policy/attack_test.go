@@ -96,3 +96,17 @@ func TestAttackResourceExhaustion(t *testing.T) {
 	refused(t, p, bob(), "GET", "x.dev", "/admin/"+strings.Repeat("a/", 2000), "/users/alice/"+strings.Repeat("../", 1000))
 	refused(t, p, bob(), "GET", strings.Repeat("a.", 1<<15), "/", "/health")
 }
+
+// TestOwnPathsAreNobodysRoute: a catch-all must not lead strangers to an
+// upstream under the paths that the gateway keeps for itself.
+func TestOwnPathsAreNobodysRoute(t *testing.T) {
+	p := mustLoad(t, "version: sidegate-policy/v1\nroutes:\n  - {id: all, path: \"/{rest...}\", methods: [GET], upstream: app, allow: public}\n")
+	for path, want := range map[string]string{
+		"/.sidegate": ReasonNoRoute, "/.sidegate/": ReasonNoRoute, "/.sidegate/jwks.json": ReasonNoRoute,
+		"/.sidegates": "", "/x/.sidegate": "",
+	} {
+		if m := p.Match("h", path, "GET"); m.Code() != want {
+			t.Errorf("%s: %q, want %q", path, m.Code(), want)
+		}
+	}
+}

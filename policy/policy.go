@@ -98,17 +98,21 @@ func (m *Match) Code() string {
 	return ReasonNoRoute
 }
 
+// ownSegment begins the paths that are the gateway's own.
+const ownSegment = ".sidegate"
+
 // maxHost is the longest name that DNS has, in bytes (RFC 1035, 2.3.4).
 const maxHost = 253
 
 // Match finds the route of a canonical request: host in lower case without
 // port or final dot, path decoded, method one that KnownMethod knows. No route
-// fits a path that is not canonical (`//`, no slash at its start).
+// fits a path that is not canonical (`//`, no slash at its start), nor one of
+// the gateway's own, whatever a catch-all says.
 func (p *Policy) Match(host, path, method string) Match {
 	bit := methodBit(method)
 	var segments [32]string
 	parts, ok := split(segments[:0], path)
-	if !ok || len(host) > maxHost {
+	if !ok || len(host) > maxHost || (len(parts) > 0 && parts[0] == ownSegment) {
 		return Match{}
 	}
 	g := p.hosts.find(host, parts)

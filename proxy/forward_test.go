@@ -483,9 +483,10 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		o.IdleTimeout = 20 * time.Millisecond
 		upstream(func(u *Upstream) { u.Timeout, u.IdleTimeout = 20*time.Millisecond, 20*time.Millisecond })(o)
 	})
+	const hangUp = "Connection: close"
 	requests := []string{
-		request("GET", "/public/wait", ""), request("GET", "/public/half", ""), request("GET", "/public/cut", ""),
-		request("POST", "/public/wait", "", "Content-Length: 10") + "a", request("POST", "/private/a", "", "Content-Length: 10"),
+		request("GET", "/public/wait", "", hangUp), request("GET", "/public/half", "", hangUp), request("GET", "/public/cut", "", hangUp),
+		request("POST", "/public/wait", "", hangUp, "Content-Length: 10") + "a", request("POST", "/private/a", "", hangUp, "Content-Length: 10"),
 	}
 	round := func(n int) {
 		done := make(chan struct{})
