@@ -219,7 +219,11 @@ func describe(e *audit.Event) string {
 		}
 	}
 	if x := e.Decision; x != nil {
-		d.add(x.Route + "/" + x.Rule)
+		if x.Rule != "" { // which begins with the route
+			d.add(x.Rule)
+		} else {
+			d.add(x.Route)
+		}
 		d.add(x.Code)
 	}
 	if o := e.Object; o != nil {

@@ -28,7 +28,7 @@ func auditFolder(t *testing.T) string {
 			Type: audit.TypeDecision, Record: "r1",
 			Request:  &audit.Request{Method: "PUT", Path: "/v1/files/a\nb"},
 			Identity: &audit.Identity{Name: "users", UID: "u1\x1b[2J\u202e"},
-			Decision: &audit.Decision{Effect: "deny", Status: 403, Route: "files", Rule: "owner", Code: "no_entry"},
+			Decision: &audit.Decision{Effect: "deny", Status: 403, Route: "files", Rule: "files/owner", Code: "no_entry"},
 			Object:   &audit.Object{Bucket: "default", Key: "users/u2/cat.jpg", Size: -1},
 		},
 		{Type: audit.TypeOutcome, Record: "r1", Outcome: &audit.Outcome{Status: 403, BytesOut: 12, MS: 0.25}},

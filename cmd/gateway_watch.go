@@ -24,7 +24,8 @@ func newLogger(s settings) (zerolog.Logger, func()) {
 		level = zerolog.InfoLevel
 	}
 	var note zerolog.Logger
-	w := diode.NewWriter(s.stderr, logQueue, 0, func(missed int) { note.Warn().Int("lines", missed).Msg("log lines were dropped") })
+	// The diode closes what it can, and standard error is not ours to close.
+	w := diode.NewWriter(struct{ io.Writer }{s.stderr}, logQueue, 0, func(missed int) { note.Warn().Int("lines", missed).Msg("log lines were dropped") })
 	var out io.Writer = w
 	if s.config.Log.Format == "console" {
 		out = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: true}

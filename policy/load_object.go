@@ -97,6 +97,10 @@ func readContentTypes(v document.Value, obj *Object) {
 // query parameters: X-Amz-Expires at most 604800).
 const maxExpiry = 7 * 24 * time.Hour
 
+// minExpiry is the shortest that is of use: a signature's time has no
+// fractions, so that of its first second next to nothing can be left.
+const minExpiry = 2 * time.Second
+
 // maxPut is the largest object that one PUT can store in S3 (PutObject: 5 GiB).
 const maxPut = 5 << 30
 
@@ -108,7 +112,7 @@ func readExpires(v document.Value, obj *Object) {
 		if !e.Present() {
 			return otherwise
 		}
-		d := e.DurationIn(time.Second, maxExpiry)
+		d := e.DurationIn(minExpiry, maxExpiry)
 		if ok = ok && d > 0; d%time.Second != 0 {
 			e.Errorf("`%s` must be whole seconds", e.Path())
 		}

@@ -99,14 +99,14 @@ func TestExtAndExpiry(t *testing.T) {
 			t.Errorf("%s: %q, want %q", contentType, got, want)
 		}
 	}
-	o := objectOf(t, ", expires: {default: 2m, min: 1s, max: 7d}")
+	o := objectOf(t, ", expires: {default: 2m, min: 2s, max: 7d}")
 	if d, v := o.Expiry(nil); d != 2*time.Minute || v != nil {
 		t.Error(d, v)
 	}
 	if d, v := o.Expiry(ptr(7 * 24 * 3600)); d != 7*24*time.Hour || v != nil {
 		t.Error(d, v)
 	}
-	if d, v := o.Expiry(ptr(0)); d != 0 || v == nil {
+	if d, v := o.Expiry(ptr(1)); d != 0 || v == nil {
 		t.Error(d, v)
 	}
 }

@@ -1,0 +1,54 @@
+package cmd
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestEveryMetricIsDocumented: the names in the sources and in the table of
+// docs/operations.md are the same.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	named := regexp.MustCompile(`"(sidegate_[a-z_]+)"`)
+	var want []string
+	for _, dir := range []string{".", filepath.Join("..", "proxy")} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range named.FindAllSubmatch(source, -1) {
+				want = append(want, string(m[1]))
+			}
+		}
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
+	if len(want) < 10 {
+		t.Fatalf("only %d metrics were found in the sources", len(want))
+	}
+	page, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(page), "\n## Metrics\n")
+	if !ok {
+		t.Fatal("docs/operations.md has no section Metrics")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	var have []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(sidegate_[a-z_]+)`").FindAllStringSubmatch(section, -1) {
+		have = append(have, row[1])
+	}
+	compare(t, "docs/operations.md, Metrics", have, want)
+}

@@ -1,0 +1,114 @@
+package proxy
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sidegate/policy"
+	"sidegate/storage/audit"
+)
+
+// The stages of a request, each alone: what is dear shows here first.
+
+// nowhere is a Recorder that keeps nothing.
+type nowhere struct{}
+
+func (nowhere) Record(context.Context, *audit.Event, audit.Survive) error { return nil }
+func (nowhere) Note(*audit.Event) error                                   { return nil }
+
+// someone knows one user.
+type someone struct{ id *policy.Identity }
+
+func (s someone) Authenticate(context.Context, string) (*policy.Identity, error) { return s.id, nil }
+
+func benchExchange(b *testing.B) (*Proxy, *exchange) {
+	p, err := New(Options{
+		Name: "bench", Policy: loadPolicy(b, testPolicy), Authenticator: someone{user("alice", "writer")}, Recorder: nowhere{},
+		Upstreams: map[string]Upstream{"app": {URL: mustURL(b, "http://127.0.0.1:1"), Transport: newTransport(), Identity: true, KeepHost: true}},
+		Log:       zerolog.Nop(), Metrics: prometheus.NewRegistry(), Now: time.Now,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "/private/a/b/c?x=1&y=2", nil)
+	r.RequestURI = "/private/a/b/c?x=1&y=2"
+	r.Header = http.Header{"Authorization": {"Bearer alice"}, "User-Agent": {"bench"}, "Accept": {"*/*"}, "Accept-Encoding": {"gzip"}, "Cookie": {"a=b"}, "X-Custom-Header": {"1"}}
+	return p, p.begin(httptest.NewRecorder(), r)
+}
+
+func BenchmarkCanonicalise(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := canonicalise("GET", "/v1/users/alice/files/holiday%20pictures/1.jpg?x=1&y=2", "photos.acme.dev"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	p, x := benchExchange(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, _ := p.decide(x); !d.allow {
+			b.Fatal(d)
+		}
+	}
+}
+
+func BenchmarkHeaders(b *testing.B) {
+	p, x := benchExchange(b)
+	p.decide(x)
+	b.ReportAllocs()
+	for b.Loop() {
+		h := x.r.Header.Clone()
+		strip(h)
+		p.upstreams["app"].setForwarded(x, h)
+		setIdentity(h, x)
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	p, x := benchExchange(b)
+	d, _ := p.decide(x)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := p.record(x, d); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRecordInLedger(b *testing.B) {
+	p, x := benchExchange(b)
+	g := newGate(b, "http://127.0.0.1:1")
+	p.o.Recorder = kept{g.tape.ledger}
+	d, _ := p.decide(x)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := p.record(x, d); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// kept is the ledger alone.
+type kept struct{ ledger *audit.Ledger }
+
+func (k kept) Record(ctx context.Context, e *audit.Event, level audit.Survive) error {
+	t, err := k.ledger.Append(e)
+	if err != nil {
+		return err
+	}
+	return t.Wait(ctx, level)
+}
+
+func (k kept) Note(e *audit.Event) error {
+	_, err := k.ledger.Append(e)
+	return err
+}
