@@ -171,28 +171,48 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // then while the upstream is asked for more of the answer. There is no
 // absolute deadline, and a slow caller's time is not the upstream's.
 type watchdog struct {
-	mu     sync.Mutex
-	timer  *time.Timer
-	wait   time.Duration
-	cause  error
+	begun  time.Time
 	cancel context.CancelCauseFunc
-	// idle: the upstream is not what is waited for now.
-	idle atomic.Bool
+	// since is when the upstream began to be waited for, after begun; 0 while
+	// it is not. Reads only store it: the timer finds out when it goes off.
+	since atomic.Int64
+
+	mu    sync.Mutex
+	timer *time.Timer
+	wait  time.Duration
+	cause error // nil: stopped
 }
 
 func newWatchdog(wait time.Duration, cancel context.CancelCauseFunc) *watchdog {
-	w := &watchdog{wait: wait, cause: errUpstreamSilent, cancel: cancel}
+	w := &watchdog{begun: time.Now(), wait: wait, cause: errUpstreamSilent, cancel: cancel}
+	w.asking()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(wait, w.bark)
 	return w
 }
 
 func (w *watchdog) bark() {
-	w.mu.Lock()
-	cause := w.cause
-	w.mu.Unlock()
-	if cause != nil && !w.idle.Load() {
+	if cause := w.overdue(); cause != nil {
 		w.cancel(cause)
 	}
+}
+
+// overdue is why the request must end; else it sets the timer anew.
+func (w *watchdog) overdue() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cause == nil {
+		return nil
+	}
+	left := w.wait
+	if since := w.since.Load(); since != 0 {
+		if left -= time.Since(w.begun) - time.Duration(since); left <= 0 {
+			return w.cause
+		}
+	}
+	w.timer.Reset(left)
+	return nil
 }
 
 // receiving says whether the caller is being waited for: before the answer,
@@ -200,12 +220,12 @@ func (w *watchdog) bark() {
 func (w *watchdog) receiving(on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cause != errUpstreamSilent {
-		return
-	}
-	w.idle.Store(on)
-	if !on {
-		w.timer.Reset(w.wait)
+	switch {
+	case w.cause != errUpstreamSilent:
+	case on:
+		w.asked()
+	default:
+		w.asking()
 	}
 }
 
@@ -214,16 +234,13 @@ func (w *watchdog) answering(idle time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cause, w.wait = errUpstreamStalled, idle
-	w.idle.Store(true)
+	w.asked()
+	w.timer.Reset(idle)
 }
 
 // asking and asked stand around each read of the answer.
-func (w *watchdog) asking() {
-	w.timer.Reset(w.wait)
-	w.idle.Store(false)
-}
-
-func (w *watchdog) asked() { w.idle.Store(true) }
+func (w *watchdog) asking() { w.since.Store(max(int64(time.Since(w.begun)), 1)) }
+func (w *watchdog) asked()  { w.since.Store(0) }
 
 func (w *watchdog) stop() {
 	w.mu.Lock()

@@ -342,7 +342,7 @@ func TestStalledCaller(t *testing.T) {
 // upstream's fault, however short its own time-out is.
 func TestSlowReader(t *testing.T) {
 	app := newApp(t, func(w http.ResponseWriter, r *http.Request) { io.CopyN(w, zeros{}, 1<<30) })
-	g := newGate(t, app, short, upstream(func(u *Upstream) { u.IdleTimeout = 20 * time.Millisecond }))
+	g := newGate(t, app, func(o *Options) { o.IdleTimeout = 500 * time.Millisecond }, upstream(func(u *Upstream) { u.IdleTimeout = 200 * time.Millisecond }))
 	conn := g.dial()
 	io.WriteString(conn, request("GET", "/public/a", ""))
 	if o := g.outcome().Outcome; o.Error != "client_stalled" || !o.Truncated || o.Status != 200 {
@@ -513,6 +513,7 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		}
 	}
 	round(20)
+	g.transport.CloseIdleConnections()
 	before := runtime.NumGoroutine()
 	for range 10 {
 		round(100)
@@ -520,8 +521,10 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	deadline := time.Now().Add(5 * time.Second)
 	for runtime.NumGoroutine() > before+20 {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		}
+		g.transport.CloseIdleConnections() // dialled for who gave up meanwhile
 		runtime.Gosched()
 	}
 	for id, types := range g.ledger() {

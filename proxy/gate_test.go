@@ -174,6 +174,8 @@ type gate struct {
 	server  *httptest.Server
 	metrics *prometheus.Registry
 	log     *syncBuffer
+	// transport is the app's, unless a test changed it.
+	transport *http.Transport
 }
 
 type syncBuffer struct {
@@ -210,6 +212,7 @@ func newGate(t testing.TB, app string, change ...func(*Options)) *gate {
 	g := &gate{t: t, dir: dir, metrics: prometheus.NewRegistry(), log: &syncBuffer{}}
 	g.tape = &tape{ledger: ledger, outcomes: make(chan *audit.Event, 100_000), entered: make(chan struct{}, 1)}
 	transport := newTransport()
+	g.transport = transport
 	t.Cleanup(transport.CloseIdleConnections)
 	o := Options{
 		Name: "photos", Policy: loadPolicy(t, testPolicy), Authenticator: fakeTokens{}, Recorder: g.tape,

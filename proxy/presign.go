@@ -103,15 +103,16 @@ func (p *Proxy) signUpload(x *exchange) error {
 		headers[name] = strings.Join(values, ",")
 	}
 	return x.answer(presigned{
-		Key: session.Key, PutURL: signed.URL, ExpiresSeconds: x.remaining(signed.Expires), Session: session.ID,
+		Key: session.Key, PutURL: signed.URL, ExpiresSeconds: x.remaining(signed.Expires, x.upload.request.Expires), Session: session.ID,
 		Method: signed.Method, Headers: headers, ExpiresAt: signed.Expires.UTC(),
 	})
 }
 
-// remaining is how long a URL holds, in whole seconds. A signature's time has
-// no fractions: what is left of the second in which it began counts as whole.
-func (x *exchange) remaining(until time.Time) int64 {
-	return max(int64((until.Sub(x.start)+time.Second-1)/time.Second), 0)
+// remaining is how long a URL holds, in whole seconds: what was asked for, or
+// less where the credentials end sooner. A signature's time has no fractions:
+// what is left of the second in which it began counts as whole.
+func (x *exchange) remaining(until time.Time, asked time.Duration) int64 {
+	return max(int64((min(until.Sub(x.start), asked)+time.Second-1)/time.Second), 0)
 }
 
 // decideConfirm finds the session, which must be the caller's own.
@@ -227,7 +228,7 @@ func (p *Proxy) signDownload(x *exchange) error {
 		GetURL         string    `json:"getUrl"`
 		ExpiresSeconds int64     `json:"expiresSeconds"`
 		ExpiresAt      time.Time `json:"expiresAt"`
-	}{signed.URL, x.remaining(signed.Expires), signed.Expires.UTC()})
+	}{signed.URL, x.remaining(signed.Expires, x.upload.expires), signed.Expires.UTC()})
 }
 
 func (p *Proxy) redirectDownload(x *exchange) error {

@@ -83,8 +83,8 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}}
 	for name, u := range o.Upstreams {
-		if u.URL == nil || u.Transport == nil {
-			return nil, fmt.Errorf("proxy: upstream %s: URL and transport are needed", name)
+		if u.URL == nil || u.Transport == nil || u.Timeout <= 0 || u.IdleTimeout <= 0 {
+			return nil, fmt.Errorf("proxy: upstream %s: URL, transport and time-outs are needed", name)
 		}
 		p.upstreams[name] = newForwarder(p, name, u)
 	}

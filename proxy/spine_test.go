@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"sidegate/policy"
 	"sidegate/storage/audit"
 )
@@ -355,10 +357,13 @@ func TestNewRefusesWhatIsMissing(t *testing.T) {
 	}
 	g := newGate(t, "http://127.0.0.1:1")
 	o := g.proxy.o
-	o.Upstreams = map[string]Upstream{"app": {}}
 	o.Metrics = nil
 	if _, err := New(o); err == nil {
 		t.Error("no metrics")
+	}
+	o.Metrics, o.Upstreams = prometheus.NewRegistry(), map[string]Upstream{"app": {}}
+	if _, err := New(o); err == nil {
+		t.Error("an upstream of nothing")
 	}
 }
 
