@@ -119,6 +119,8 @@ func (g *gateway) watchMetrics(authenticator proxy.Authenticator) {
 	counter("sidegate_audit_events_total", "Events written to the ledger since it was begun.", func() float64 { return float64(g.ledger.Stats().Seq) })
 	gauge("sidegate_audit_waiting_bytes", "Bytes of events that wait for Firestore.", func() float64 { return float64(g.ledger.Stats().Waiting) })
 	gauge("sidegate_audit_lag_seconds", "How long the oldest event has waited for Firestore.", func() float64 { return g.ledger.Stats().Lag.Seconds() })
+	gauge("sidegate_audit_outage", "1 while Firestore does not take events.", func() float64 { return boolToFloat(g.ledger.Stats().Outage != nil) })
+	gauge("sidegate_audit_unstorable", "Events in the dead-letter file since the start.", func() float64 { return float64(g.ledger.Stats().Unstorable) })
 	gauge("sidegate_audit_healthy", "1 while the ledger can be written.", func() float64 { return boolToFloat(g.ledger.Healthy() == nil) })
 }
 

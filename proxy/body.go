@@ -31,6 +31,7 @@ type requestBody struct {
 	max     int64 // bytes; 0: no bound of ours
 	read    atomic.Int64
 	watch   *watchdog // of the upstream that the body goes to, if any
+	until   time.Time // the body's end at the latest; zero: whenever it comes
 
 	mu   sync.Mutex
 	set  time.Time // when the read deadline was last set
@@ -66,7 +67,11 @@ func (b *requestBody) extend() {
 	defer b.mu.Unlock()
 	if !b.free && now.Sub(b.set) > b.idle/deadlineEvery {
 		b.set = now
-		_ = b.control.SetReadDeadline(now.Add(b.idle)) // a listener without deadlines has none
+		end := now.Add(b.idle)
+		if !b.until.IsZero() && b.until.Before(end) {
+			end = b.until
+		}
+		_ = b.control.SetReadDeadline(end) // a listener without deadlines has none
 	}
 }
 

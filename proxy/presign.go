@@ -43,6 +43,9 @@ func (p *Proxy) decideServed(x *exchange) (decision, action) {
 // depend on the content type; complaints about it count only if the request is
 // allowed.
 func (p *Proxy) decideUpload(x *exchange) (decision, action) {
+	if x.body != nil {
+		x.body.until = time.Now().Add(p.o.IdleTimeout) // it is small: dripping is no way to send it
+	}
 	body, problem := readUploadRequest(x.r.Body)
 	o := x.match.Route.Object
 	asked := x.ask(upload.NewID(), body.Ext())

@@ -1,11 +1,14 @@
 package proxy
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"sidegate/storage/upload"
 )
@@ -222,4 +225,31 @@ func FuzzUploadRequest(f *testing.F) {
 			t.Fatalf("%q is read as %q", body, u.ContentType)
 		}
 	})
+}
+
+// TestDrippedPresignBody: each byte in time, and the whole all the same not
+// for ever: the body is small, and its sender holds a connection.
+func TestDrippedPresignBody(t *testing.T) {
+	_, _, uploads := withUploads()
+	g := newGate(t, "http://127.0.0.1:1", uploads, func(o *Options) { o.IdleTimeout = 200 * time.Millisecond })
+	conn := g.dial()
+	io.WriteString(conn, request("POST", "/v1/uploads/presign", "alice", "Content-Length: 10000"))
+	drip := time.NewTicker(20 * time.Millisecond)
+	defer drip.Stop()
+	answered := make(chan answer, 1)
+	go func() { answered <- g.read(bufio.NewReader(conn), "POST") }()
+	end := time.After(10 * time.Second)
+	for {
+		select {
+		case <-drip.C:
+			io.WriteString(conn, " ") // fails once the gateway has hung up
+		case a := <-answered:
+			if a.StatusCode != 400 || !a.Close {
+				t.Errorf("%+v %s", a.Response, a.body)
+			}
+			return
+		case <-end:
+			t.Fatal("the body was waited for for ever")
+		}
+	}
 }

@@ -142,7 +142,11 @@ func refuse(reason string, p *problem) decision { return decision{reason: reason
 // record puts the decision on record as durably as asked, or gives a 503.
 func (p *Proxy) record(x *exchange, d decision) error {
 	x.decision, x.decided = d, true
-	ctx, cancel := context.WithTimeout(x.r.Context(), recordTimeout)
+	ctx := x.r.Context()
+	if !d.allow { // a refusal is told also where a broken body has ended the context
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
 		x.unrecorded = true
