@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"unicode/utf8"
 
@@ -105,7 +106,8 @@ func canonicalHost(raw string) (host, hostPort string, err error) {
 			return "", "", bad
 		}
 		host, port = raw[:end+1], raw[end+1:]
-		if strings.Trim(host[1:end], "0123456789abcdef:.") != "" || end == 1 {
+		// One address has many spellings; a route's host is the shortest.
+		if a, err := netip.ParseAddr(host[1:end]); err != nil || !a.Is6() || a.Zone() != "" || a.String() != host[1:end] {
 			return "", "", bad
 		}
 	} else {

@@ -144,7 +144,7 @@ func TestHosts(t *testing.T) {
 	}
 	for _, raw := range []string{
 		".", "..", "a..b", ".a", "a b", "a/b", `a\b`, "a@b", "a#b", "a?b", "a,b", "a;b", "a%2e", "a:b", "a:123456", "a:80:80",
-		"[", "[]", "[::1", "[::1]x", "[::1%25eth0]", "[fe80::g]", "\x80", "a\x00", "a\r", "ü.dev", "\u212aelvin.dev", "a\u3002b", strings.Repeat("a", 300),
+		"[", "[]", "[0:0::1]", "[::0001]", "[0::0]", "[1.2.3.4]", "[::1", "[::1]x", "[::1%25eth0]", "[fe80::g]", "\x80", "a\x00", "a\r", "ü.dev", "\u212aelvin.dev", "a\u3002b", strings.Repeat("a", 300),
 	} {
 		if host, _, err := canonicalHost(raw); err == nil {
 			t.Errorf("%q passes as %q", raw, host)

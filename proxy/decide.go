@@ -113,10 +113,11 @@ func bearerToken(header string) (token string, bearer bool) {
 
 // ask puts the request to the policy.
 func (x *exchange) ask(uuid, ext string) policy.Decision {
-	return x.policy.Decide(&policy.Input{
+	x.input = policy.Input{
 		Route: x.match.Route, Params: x.match.Params, Method: x.r.Method,
 		Identity: x.identity, Time: x.start, UUID: uuid, Ext: ext,
-	})
+	}
+	return x.policy.Decide(&x.input)
 }
 
 // judged turns the policy's refusal into ours.

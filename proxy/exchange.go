@@ -33,6 +33,7 @@ type exchange struct {
 	target   target
 	match    policy.Match
 	identity *policy.Identity
+	input    policy.Input // of the policy; here because Decide's closures would move it to the heap
 	object   *audit.Object
 	upload   uploadPlan
 
