@@ -24,6 +24,8 @@ type Decision struct {
 	Reason string // one of the Reason constants
 	Rule   string // the allow entry that decided, as route/entry
 	Key    string // the object's key, where the route has one and it is allowed
+	// AskedKey is the key of a refusal, for the record only.
+	AskedKey string
 	// ClaimWouldHelp: a role, scope or claim is all that was missing
 	// (RFC 6750: insufficient_scope).
 	ClaimWouldHelp bool
@@ -69,7 +71,7 @@ func (p *Policy) Decide(in *Input) Decision {
 			failed = true
 		}
 	}
-	d := Decision{Status: 403, Reason: ReasonNoEntry, ClaimWouldHelp: r.claimWouldHelp(in)}
+	d := Decision{Status: 403, Reason: ReasonNoEntry, AskedKey: in.key, ClaimWouldHelp: r.claimWouldHelp(in)}
 	if failed {
 		d.Reason = ReasonEntryError
 	}

@@ -279,9 +279,9 @@ func TestInputs(t *testing.T) {
 	}
 }
 
-// TestSeeds is the seeds' application at the level of the policy: presign an
+// TestDefaultRoutes is an upload application at the level of the policy: presign an
 // upload, confirm it, and download one's own keys.
-func TestSeeds(t *testing.T) {
+func TestDefaultRoutes(t *testing.T) {
 	data, err := os.ReadFile("testdata/example.yaml")
 	if err != nil {
 		t.Fatal(err)

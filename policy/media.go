@@ -69,8 +69,8 @@ func mediaType(contentType string) string {
 			return ""
 		}
 	}
-	if contentType != strings.TrimSpace(contentType) {
-		return "" // stores trim it, and the signature would not hold
+	if contentType != strings.TrimSpace(contentType) || strings.Contains(contentType, "  ") {
+		return "" // signatures and stores fold spaces, and then it would not match
 	}
 	essence, _, err := mime.ParseMediaType(contentType)
 	if err != nil || strings.Count(essence, "/") != 1 || strings.Contains(essence, "*") {

@@ -71,6 +71,9 @@ func (o *Object) Check(u *UploadRequest) *Violation {
 	if u.Size != nil && *u.Size < 0 {
 		return invalidField("size", "size is a number of bytes")
 	}
+	if u.Size != nil && *u.Size == 0 && u.ChecksumSHA256 != "" && u.ChecksumSHA256 != emptySum {
+		return invalidField("checksumSha256", "checksumSha256 is not that of an empty object, and size is 0")
+	}
 	if _, v := o.Expiry(u.Expires); v != nil {
 		return v
 	}
@@ -98,6 +101,9 @@ func (u *UploadRequest) checkExt(media string) *Violation {
 	}
 	return nil
 }
+
+// emptySum is the SHA-256 of no bytes, in base64.
+const emptySum = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
 func (o *Object) checkChecksum(sum string) *Violation {
 	if sum == "" {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // maxValue bounds each value that a template puts into a key or a prefix.
@@ -282,14 +284,24 @@ func cleanText(s string) bool {
 	return true
 }
 
+// normal reports whether s is in Unicode form NFC, as all ASCII is.
+func normal(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return norm.NFC.IsNormalString(s)
+		}
+	}
+	return true
+}
+
 // maxKey is S3's bound on an object key, in bytes.
 const maxKey = 1024
 
 // ValidKey reports whether a key may be signed at all: 1 to 1024 bytes of
-// clean text whose segments are neither empty nor dots, so that no client,
-// proxy or store reads another key from it.
+// clean text in Unicode form NFC whose segments are neither empty nor dots, so
+// that no client, proxy or store reads another key from it.
 func ValidKey(key string) bool {
-	if key == "" || len(key) > maxKey || !cleanText(key) {
+	if key == "" || len(key) > maxKey || !cleanText(key) || !normal(key) {
 		return false
 	}
 	for rest, more := key, true; more; {

@@ -37,7 +37,10 @@ func newForwarder(p *Proxy, name string, u Upstream) *forwarder {
 }
 
 var (
-	errClientGone      = errors.New("the caller went away")
+	errClientGone = errors.New("the caller went away")
+	// ErrStopping is the cause with which the server's base context ends when
+	// the gateway stops: what still runs then was cut by us.
+	ErrStopping        = errors.New("the gateway stops")
 	errClientStalled   = errors.New("the caller stalled")
 	errUpstreamSilent  = errors.New("the upstream sent no answer in time")
 	errUpstreamStalled = errors.New("the upstream's answer stalled")
@@ -125,7 +128,7 @@ func (f *forwarder) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(cause, errUpstreamSilent):
 		x.fail(&problem{status: http.StatusGatewayTimeout, code: codeUpstreamTimeout, detail: "the upstream did not answer in time", cause: cause})
 	case body != errClientStalled && x.goneCaller(), body == errClientGone:
-		x.failure = errClientGone
+		x.failure = x.whoLeft()
 		panic(http.ErrAbortHandler)
 	case body != nil:
 		x.fail(&problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the request's body is malformed or stalled", hangUp: true, cause: body})
@@ -135,6 +138,14 @@ func (f *forwarder) failed(_ http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (x *exchange) goneCaller() bool { return x.r.Context().Err() != nil }
+
+// whoLeft is who ended the request's context: the caller, or the gateway's stop.
+func (x *exchange) whoLeft() error {
+	if context.Cause(x.r.Context()) == ErrStopping {
+		return ErrStopping
+	}
+	return errClientGone
+}
 
 // An answerBody is an upstream's answer on its way out.
 type answerBody struct {
@@ -157,7 +168,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	switch {
 	case b.x.goneCaller():
-		b.x.failure = errClientGone
+		b.x.failure = b.x.whoLeft()
 	case context.Cause(b.res.Request.Context()) == errUpstreamStalled:
 		b.x.failure = &problem{code: codeUpstreamTimeout, cause: errUpstreamStalled}
 	default:

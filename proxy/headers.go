@@ -52,7 +52,9 @@ func (f *forwarder) setForwarded(x *exchange, h http.Header) {
 	}
 	h["X-Forwarded-For"] = []string{peer}
 	h["X-Forwarded-Proto"] = []string{proto}
-	h["X-Forwarded-Host"] = []string{host}
+	if host != "" { // HTTP/1.0 has none
+		h["X-Forwarded-Host"] = []string{host}
+	}
 	h["X-Request-Id"] = []string{x.id}
 	h["Traceparent"] = []string{x.parent}
 }

@@ -41,7 +41,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 // count has bounded labels: routes are the policy's, statuses are numbers.
 func (m *metrics) count(x *exchange) {
 	effect := "deny"
-	if x.decision.allow {
+	if x.decision.allow && !x.unrecorded {
 		effect = "allow"
 	}
 	m.requests.WithLabelValues(x.routeID(), effect, strconv.Itoa(x.w.status)).Inc()

@@ -50,10 +50,11 @@ func (p *Proxy) decideUpload(x *exchange) (decision, action) {
 	o := x.match.Route.Object
 	asked := x.ask(upload.NewID(), body.Ext())
 	d := judged(asked)
+	x.object = &audit.Object{Bucket: o.Bucket, Operation: "put", ContentType: body.ContentType, Size: -1}
 	if !d.allow {
 		return d, nil
 	}
-	x.object = &audit.Object{Bucket: o.Bucket, Key: asked.Key, Operation: "put", Size: -1}
+	x.object.Key = asked.Key // of a refusal it would be one that never was
 	if problem != nil {
 		return refuse(problem.code, problem).by(d), nil
 	}
@@ -158,14 +159,15 @@ func (p *Proxy) confirm(x *exchange) error {
 func (p *Proxy) decideDownload(x *exchange) (decision, action) {
 	asked := x.ask("", "")
 	d := judged(asked)
-	if !d.allow {
-		return d, nil
-	}
 	o := x.match.Route.Object
 	head := x.r.Method == http.MethodHead
 	x.object = &audit.Object{Bucket: o.Bucket, Key: asked.Key, Operation: "get", Size: -1}
 	if head {
 		x.object.Operation = "head"
+	}
+	if !d.allow {
+		x.object.Key = asked.AskedKey
+		return d, nil
 	}
 	seconds, redirect, problem := readDownloadQuery(x.target.query)
 	if problem != nil {
@@ -176,7 +178,7 @@ func (p *Proxy) decideDownload(x *exchange) (decision, action) {
 		return refuse(v.Code, violated(v)).by(d), nil
 	}
 	if head && !redirect {
-		return d, func(x *exchange) error { return x.answer(struct{}{}) } // nothing is signed
+		return d, signNothing
 	}
 	x.object.Expires = x.start.Add(expires)
 	x.upload.expires = expires
@@ -184,6 +186,16 @@ func (p *Proxy) decideDownload(x *exchange) (decision, action) {
 		return d, p.redirectDownload
 	}
 	return d, p.signDownload
+}
+
+// signNothing answers a HEAD that asks for no redirect: there is something to
+// sign, and that is all it asked. A length would be that of GET's answer.
+func signNothing(x *exchange) error {
+	h := x.w.Header()
+	ownAnswer(h)
+	h.Set("Content-Type", "application/json")
+	x.w.WriteHeader(http.StatusOK)
+	return nil
 }
 
 func readDownloadQuery(query string) (seconds *int64, redirect bool, pr *problem) {
@@ -275,8 +287,8 @@ func storeFailure(err error) *problem {
 	switch {
 	case errors.As(err, &mismatch):
 		return &problem{status: http.StatusUnprocessableEntity, code: codeMismatch, field: mismatch.Field, detail: "the object that was uploaded is not what was signed", cause: err}
-	case errors.As(err, &invalid):
-		return &problem{status: http.StatusUnprocessableEntity, code: codeInvalidField, field: invalid.Field, detail: invalid.Field + " " + invalid.Reason, cause: err}
+	case errors.As(err, &invalid): // the policy's checks come first and are no weaker
+		return &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
 	case errors.Is(err, upload.ErrNotFound):
 		return &problem{status: http.StatusNotFound, code: codeNoSession, detail: "there is no such upload session"}
 	case errors.Is(err, upload.ErrNotUploaded):

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sidegate/policy"
 	"sidegate/storage/upload"
 )
 
@@ -252,4 +253,32 @@ func TestDrippedPresignBody(t *testing.T) {
 			t.Fatal("the body was waited for for ever")
 		}
 	}
+}
+
+// FuzzPolicyIsNoWeaker: what the policy lets through, uploads do not refuse:
+// else a request would be on record as allowed and then be told no.
+func FuzzPolicyIsNoWeaker(f *testing.F) {
+	for _, key := range []string{"users/a/b.jpg", "users/a/e\u0301", "users/a/\u00e9", "a//b", "../a", "a\u202eb", "a\\b", strings.Repeat("k", 1025)} {
+		f.Add(key, "image/png", int64(3), "")
+	}
+	f.Add("a", "text/plain;  charset=utf-8", int64(3), "")
+	f.Add("a", "text/plain; charset=utf-8", int64(0), "n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=")
+	f.Fuzz(func(t *testing.T, key, contentType string, size int64, sum string) {
+		if policy.ValidKey(key) != (upload.CheckKey(key) == nil) {
+			t.Errorf("key %q: policy %t, upload %v", key, policy.ValidKey(key), upload.CheckKey(key))
+		}
+		o := policy.Object{ContentTypes: []string{"*/*"}, MinExpiry: time.Minute, DefaultExpiry: time.Minute, MaxExpiry: time.Minute}
+		if o.Check(&policy.UploadRequest{ContentType: contentType, Size: &size, ChecksumSHA256: sum}) != nil {
+			return
+		}
+		store, _, _ := withUploads()
+		u := upload.Uploads{Store: store, Buckets: map[string]upload.Bucket{}, Now: time.Now}
+		_, _, err := u.Begin(t.Context(), upload.Request{
+			ID: upload.NewID(), Namespace: "n", UID: "u", Bucket: "none", Key: "k", ContentType: contentType, Size: size, Checksum: sum, Expires: time.Minute,
+		})
+		var invalid *upload.InvalidError
+		if errors.As(err, &invalid) {
+			t.Errorf("type %q, size %d, sum %q: %v", contentType, size, sum, err)
+		}
+	})
 }

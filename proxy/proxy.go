@@ -151,7 +151,7 @@ func (p *Proxy) record(x *exchange, d decision) error {
 	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
 		x.unrecorded = true
 		if x.goneCaller() { // it is unknown whether it is on record; nobody waits for it
-			return unavailable("the caller went away", errClientGone)
+			return unavailable("the caller went away", x.whoLeft())
 		}
 		p.metrics.auditFailures.Inc()
 		return unavailable("the audit log cannot take this request now", fmt.Errorf("record the decision: %w", err))

@@ -98,6 +98,8 @@ func (x *exchange) outcomeEvent(truncated bool) *audit.Event {
 func failureCode(err error) string {
 	var pr *problem
 	switch {
+	case errors.Is(err, ErrStopping):
+		return "gateway_stopped"
 	case errors.Is(err, errClientGone):
 		return "client_gone"
 	case errors.Is(err, errClientStalled):
