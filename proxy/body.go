@@ -100,6 +100,13 @@ func (b *requestBody) finish() (left bool) {
 	return left
 }
 
+// ended reports whether the body was read to its end.
+func (b *requestBody) ended() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.free && b.err == nil
+}
+
 // failure is why reading failed, if it did: errBodyTooLarge, errClientGone,
 // errClientStalled, or what is malformed.
 func (b *requestBody) failure() error {
@@ -125,6 +132,7 @@ type responseWriter struct {
 	status   int // of the final answer; 0 before
 	bytes    int64
 	hijacked bool
+	old      bool // HTTP/1.0: the connection ends with this answer
 	conn     *countedConn
 	fault    error // why the caller could not be written to
 }
@@ -134,6 +142,9 @@ func (w *responseWriter) WriteHeader(status int) {
 		stripAnswer(w.Header())
 	} else if w.status == 0 {
 		w.status = status
+		if w.old {
+			w.Header().Set("Connection", "close")
+		}
 	}
 	w.extend()
 	w.ResponseWriter.WriteHeader(status)

@@ -114,6 +114,9 @@ func canonicalHost(raw string) (host, hostPort string, err error) {
 		if i := strings.IndexByte(raw, ':'); i >= 0 {
 			host, port = raw[:i], raw[i:]
 		}
+		if strings.Contains(host, "..") {
+			return "", "", bad
+		}
 		host = strings.TrimSuffix(host, ".")
 		for i := range len(host) {
 			c := host[i]
@@ -121,7 +124,7 @@ func canonicalHost(raw string) (host, hostPort string, err error) {
 				return "", "", bad
 			}
 		}
-		if strings.Contains(host, "..") || strings.HasPrefix(host, ".") || (host == "" && raw != "") {
+		if strings.HasPrefix(host, ".") || host == "" { // HTTP/1.0 may lack one; no route should hang on that
 			return "", "", bad
 		}
 	}
@@ -294,14 +297,17 @@ func queryKeys(query string) []string {
 		return nil
 	}
 	var out []string
-	for rest, more := query, true; more && len(out) < 64; {
+	for rest, more := query, true; more && len(out) < 32; {
 		var part string
 		part, rest, more = strings.Cut(rest, "&")
-		name, _, _ := strings.Cut(part, "=")
+		name, _, ok := strings.Cut(part, "=")
+		if !ok {
+			continue // a value, for all we know
+		}
 		if decoded, _, err := decodePath(name); err == nil {
 			name = decoded
 		}
-		if name == "" || len(name) > 256 {
+		if name == "" || len(name) > 64 {
 			continue
 		}
 		known := false

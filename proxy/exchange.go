@@ -50,7 +50,7 @@ type exchange struct {
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
-	x.w = &responseWriter{ResponseWriter: w, idle: p.o.IdleTimeout}
+	x.w = &responseWriter{ResponseWriter: w, idle: p.o.IdleTimeout, old: !r.ProtoAtLeast(1, 1)}
 	x.traceContext()
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: p.o.IdleTimeout}
@@ -96,14 +96,14 @@ func (x *exchange) fail(err error) {
 	if x.decision.allow || x.unrecorded {
 		x.failure = err
 	}
-	if x.w.status != 0 {
-		panic(http.ErrAbortHandler)
+	if x.w.status != 0 || errors.Is(err, errClientGone) || errors.Is(err, ErrStopping) {
+		panic(http.ErrAbortHandler) // nobody is there, or what was said cannot be taken back
 	}
 	var pr *problem
 	if !errors.As(err, &pr) {
 		pr = &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
 	}
-	pr.write(x.w, x.r, x.p.o.Name, x.id)
+	pr.write(x.w, x.r, x.p.o.Name, x.id, x.body != nil && !x.body.ended())
 }
 
 // finish closes the exchange: it also runs on a panic, when the upstream broke
@@ -159,7 +159,7 @@ func (x *exchange) answerPanic() (broken any) {
 		return http.ErrAbortHandler
 	}
 	pr := &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", hangUp: true}
-	pr.write(x.w, x.r, x.p.o.Name, x.id)
+	pr.write(x.w, x.r, x.p.o.Name, x.id, x.body != nil && !x.body.ended())
 	return nil
 }
 
@@ -173,11 +173,11 @@ func (p *Proxy) log(x *exchange, truncated bool) {
 	if !level.Enabled() {
 		return
 	}
-	level.Str("record", x.id).Str("trace", x.trace).Str("method", x.r.Method).Str("path", x.auditPath()).
+	level.Str("record", x.id).Str("trace", x.trace).Str("method", x.r.Method).Str("path", audit.Printable(x.auditPath())).
 		Int("status", x.w.status).Str("code", x.decision.reason).Str("route", x.routeID()).
 		Int64("bytes_out", x.w.bytes).Dur("ms", x.duration())
 	if x.identity != nil {
-		level.Str("identity", x.identity.Name).Str("uid", x.identity.UID)
+		level.Str("identity", x.identity.Name).Str("uid", audit.Printable(x.identity.UID))
 	}
 	if x.ip.IsValid() {
 		level.Str("ip", x.ip.String())
@@ -186,9 +186,9 @@ func (p *Proxy) log(x *exchange, truncated bool) {
 		level.Bool("truncated", true)
 	}
 	if x.failure != nil {
-		level.AnErr("error", x.failure)
+		level.Str("error", audit.Printable(x.failure.Error()))
 	} else if x.decision.problem != nil && x.decision.problem.cause != nil {
-		level.AnErr("error", x.decision.problem.cause)
+		level.Str("error", audit.Printable(x.decision.problem.cause.Error()))
 	}
 	level.Msg("request")
 }

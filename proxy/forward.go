@@ -277,7 +277,7 @@ func (x *exchange) upgrades() bool {
 
 func (x *exchange) wantsWebSocket() bool {
 	h := x.r.Header
-	return len(h["Upgrade"]) == 1 && strings.EqualFold(h["Upgrade"][0], "websocket") && hasToken(h["Connection"], "upgrade")
+	return x.r.ProtoAtLeast(1, 1) && len(h["Upgrade"]) == 1 && strings.EqualFold(h["Upgrade"][0], "websocket") && hasToken(h["Connection"], "upgrade")
 }
 
 func hasToken(values []string, token string) bool {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -114,9 +115,11 @@ func encodeClaims(id *policy.Identity, declared []string) string {
 	if len(claims) == 0 {
 		return ""
 	}
-	data, err := json.Marshal(claims)
-	if err != nil {
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false) // which would make six bytes of one
+	if err := enc.Encode(claims); err != nil {
 		return ""
 	}
-	return base64.RawURLEncoding.EncodeToString(data)
+	return base64.RawURLEncoding.EncodeToString(bytes.TrimSuffix(data.Bytes(), []byte("\n")))
 }

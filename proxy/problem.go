@@ -73,7 +73,7 @@ type problemBody struct {
 const retryAfter = 5
 
 // write sends the problem as the answer.
-func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string) {
+func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string, unread bool) {
 	h := w.Header()
 	clear(h)
 	ownAnswer(h)
@@ -88,7 +88,8 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 	if p.allow != nil {
 		h.Set("Allow", strings.Join(p.allow, ", "))
 	}
-	if p.hangUp {
+	if p.hangUp || unread {
+		// Else net/http would wait for the rest of the body before it answers.
 		h.Set("Connection", "close")
 	}
 	body, err := json.Marshal(problemBody{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, id})

@@ -23,6 +23,8 @@ var stripped = func() map[string]bool {
 		// the caller's address, in the spellings that apps are known to read
 		"x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip",
 		"fastly-client-ip", "x-originating-ip", "x-remote-ip", "x-url-scheme", "x-scheme",
+		"client-ip", "x-proxyuser-ip", "x-forwarded", "x-method", "x-middleware-subrequest",
+		"proxy", // CGI makes HTTP_PROXY of it
 	} {
 		m[name] = true
 	}
@@ -33,8 +35,24 @@ var stripped = func() map[string]bool {
 var strippedPrefixes = []string{
 	"x-sidegate-", "x-forwarded-", "x-auth-", "x-user-", "x-goog-authenticated-user-",
 	"x-endpoint-api-", "x-apigateway-", "x-remote-", "x-pomerium-", "x-authentik-", "x-amzn-oidc-",
-	"x-http-method",
+	"x-http-method", "x-envoy-", "x-authenticated-", "x-webauth-",
 }
+
+// framing are headers that say where a message ends, what it is and who sends
+// it. Under their own names they are net/http's and the app's business; under
+// a name that only folds to theirs they would mean it to some apps and not to
+// us.
+var framing = func() map[string]bool {
+	m := map[string]bool{}
+	for _, name := range []string{
+		"content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive", "upgrade", "te", "trailer",
+		"host", "expect", "content-type", "content-encoding", "range", "authorization", "proxy-authorization", "cookie",
+		"origin", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol", "sec-websocket-extensions", "sec-fetch-site",
+	} {
+		m[name] = true
+	}
+	return m
+}()
 
 // maxHeaderName is longer than any name in the lists: what lies beyond does
 // not matter.
@@ -46,10 +64,12 @@ const maxHeaderName = 64
 func mustStrip(name string) bool {
 	var buf [maxHeaderName]byte
 	folded := buf[:min(len(name), maxHeaderName)]
+	odd := false // the name has other bytes than letters, digits and dashes
 	for i := range folded {
 		folded[i] = foldName(name[i])
+		odd = odd || (folded[i] == '-' && name[i] != '-')
 	}
-	if stripped[string(folded)] {
+	if stripped[string(folded)] || (odd && framing[string(folded)]) {
 		return true
 	}
 	if len(folded) == 0 || folded[0] != 'x' {

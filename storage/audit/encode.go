@@ -15,7 +15,10 @@ const (
 	// maxFree bounds, in bytes as they came, what an event's maps (inputs,
 	// shadow, detail) and its list of query names hold together. With maxValue
 	// it keeps any line below MaxLine, and that below what Firestore stores.
-	maxFree  = 24 << 10
+	maxFree = 24 << 10
+	// maxAgent bounds user_agent: it is the one value that strangers choose
+	// freely, on every request, and real ones are shorter.
+	maxAgent = 512
 	maxDepth = 16
 
 	// MaxLine bounds a line of the ledger in bytes, without its line feed.
@@ -47,12 +50,12 @@ func newEncoder(g Gateway) *encoder {
 func (e *encoder) line(ev *Event, now time.Time, chain string, seq uint64, prev *[32]byte) {
 	e.cut, e.keys, e.group, e.free = e.cut[:0], e.keys[:0], "", maxFree
 	e.buf = append(e.buf, `{"type":`...)
-	e.value("type", ev.Type)
+	e.value("type", ev.Type, maxValue)
 	e.key("id")
 	if ev.ID == "" {
 		e.randomID()
 	} else {
-		e.value("id", ev.ID)
+		e.value("id", ev.ID, maxValue)
 	}
 	e.text("record", ev.Record)
 	if !ev.Time.IsZero() {
@@ -89,7 +92,7 @@ func (e *encoder) parts(ev *Event) {
 		e.text("path", r.Path)
 		e.names("query_keys", r.QueryKeys)
 		e.text("ip", r.IP)
-		e.text("user_agent", r.UserAgent)
+		e.textUpTo("user_agent", r.UserAgent, maxAgent)
 		e.text("trace", r.Trace)
 		e.close()
 	}
@@ -212,10 +215,12 @@ func (e *encoder) close() {
 	e.group = ""
 }
 
-func (e *encoder) text(name, v string) {
+func (e *encoder) text(name, v string) { e.textUpTo(name, v, maxValue) }
+
+func (e *encoder) textUpTo(name, v string, limit int) {
 	if v != "" {
 		e.key(name)
-		e.value(name, v)
+		e.value(name, v, limit)
 	}
 }
 
@@ -260,8 +265,8 @@ func (e *encoder) digits(n, unit int, behind byte) {
 	e.buf = append(e.buf, behind)
 }
 
-func (e *encoder) value(name, v string) {
-	if n := cutAt(v, maxValue); n < len(v) {
+func (e *encoder) value(name, v string, limit int) {
+	if n := cutAt(v, limit); n < len(v) {
 		v = v[:n]
 		e.wasCut(name)
 	}

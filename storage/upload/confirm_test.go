@@ -50,7 +50,7 @@ func TestConfirmMismatch(t *testing.T) {
 		{"parameter lost", "contentType", func(r *Request) { r.ContentType = "text/plain; charset=utf-8" },
 			func(o *Object) { o.ContentType = "text/plain" }},
 		{"checksum", "checksumSha256", func(r *Request) { r.Checksum = sumA }, func(o *Object) { o.Checksum = sumB }},
-		{"checksum unknown", "", func(r *Request) { r.Checksum = sumA }, nil},
+		{"checksum unknown", "checksumSha256", func(r *Request) { r.Checksum = sumA }, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, r := newFixture(t), jpeg()
