@@ -277,3 +277,69 @@ func TestSlowBodyOfARefusedRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestHostWithManyFinalDots: one final dot is nothing, two are another name
+// to the router and the same site to an app.
+func TestHostWithManyFinalDots(t *testing.T) {
+	g, hits := attackGate(t)
+	for _, host := range []string{"gateway.test..", "gateway.test..:80", "gateway.test...", "", ".."} {
+		a := g.raw("GET /public/a HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+		if a.StatusCode != 400 || hits.Load() != 0 {
+			t.Errorf("%q: %d", host, a.StatusCode)
+		}
+	}
+	if a := g.raw("GET http://gateway.test../public/a HTTP/1.1\r\nHost: gateway.test..\r\n\r\n"); a.StatusCode != 400 {
+		t.Errorf("absolute form: %d", a.StatusCode)
+	}
+}
+
+// TestFramingHeadersInOddSpelling: an app that reads `_` and `.` as `-` would
+// take these for the length or the end of a message on a shared connection.
+func TestFramingHeadersInOddSpelling(t *testing.T) {
+	g := newGate(t, lenientApp(t))
+	for _, name := range []string{"Transfer_Encoding", "Content_Length", "Content.Length", "Proxy_Authorization", "Keep_Alive", "Sec_WebSocket_Key", "Proxy", "X_Envoy_Original_Path"} {
+		if a := g.send("GET", "/public/a", "", name+": smuggled"); a.StatusCode != 200 || strings.Contains(a.body, "smuggled") {
+			t.Errorf("%s: %d %q", name, a.StatusCode, a.body)
+		}
+	}
+	for _, name := range []string{"X_My_Header", "Sec-WebSocket-Key", "Cookie"} {
+		if a := g.send("GET", "/public/a", "", name+": kept"); !strings.Contains(a.body, "kept") {
+			t.Errorf("%s does not pass: %q", name, a.body)
+		}
+	}
+}
+
+// TestRefusalDoesNotWaitForTheBody: who sends less than was announced gets the
+// refusal at once, and holds no connection.
+func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
+	g, hits := attackGate(t)
+	for _, body := range []string{"Content-Length: 200000\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n"} {
+		a := g.raw("POST /private/a HTTP/1.1\r\nHost: gateway.test\r\n" + body)
+		if a.err != nil || a.StatusCode < 400 || !a.Close || hits.Load() != 0 {
+			t.Errorf("%q: %+v", body, a)
+		}
+	}
+}
+
+// TestOldHTTP: HTTP/1.0 has neither chunks nor upgrades, so its connection
+// ends with its answer.
+func TestOldHTTP(t *testing.T) {
+	g, _ := attackGate(t)
+	a := g.raw("GET /public/a HTTP/1.0\r\nHost: gateway.test\r\nConnection: keep-alive\r\n\r\n")
+	if a.StatusCode != 200 || a.Header.Get("Connection") == "keep-alive" {
+		t.Errorf("%+v", a.Response)
+	}
+}
+
+// TestTerminalEscapesInTheLog: what steers a terminal or turns text around is
+// escaped in the gateway's own log too.
+func TestTerminalEscapesInTheLog(t *testing.T) {
+	g, _ := attackGate(t)
+	g.send("GET", "/public/x\xc2\x9b31m\xe2\x80\xaeRED", "")
+	g.send("GET", "/public/x%e2%80%aeRED", "")
+	g.outcome()
+	g.outcome()
+	if log := g.log.String(); strings.ContainsAny(log, "\u202e\u009b") {
+		t.Errorf("%q", log)
+	}
+}
