@@ -42,7 +42,7 @@ func (s *auditSource) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&s.dir, "dir", "data/audit", "the ledger's folder (audit.dir)")
 	f.BoolVar(&s.firestore, "firestore", false, "read the collection in Firestore instead")
-	f.StringVar(&s.options.Project, "project", "", "with --firestore: the Google Cloud project")
+	f.StringVar(&s.options.Project, "project", "", "with --firestore: the Google Cloud project (default $GOOGLE_CLOUD_PROJECT)")
 	f.StringVar(&s.options.Database, "database", "(default)", "with --firestore: the database")
 	f.StringVar(&s.name, "collection", "auditLog", "with --firestore: the collection")
 	f.BoolVar(&s.emulator, "insecure-emulator", false, "with --firestore: allow FIRESTORE_EMULATOR_HOST, asked without TLS and credentials")
@@ -53,7 +53,10 @@ func (s *auditSource) flags(c *cobra.Command) {
 // open connects to the collection.
 func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.Audit, error) {
 	if s.options.Project == "" {
-		return nil, nil, usageError{errors.New("--firestore needs --project")}
+		s.options.Project = s.env.get("GOOGLE_CLOUD_PROJECT")
+	}
+	if s.options.Project == "" {
+		return nil, nil, usageError{errors.New("--firestore needs --project, or GOOGLE_CLOUD_PROJECT")}
 	}
 	host := s.env.get("FIRESTORE_EMULATOR_HOST")
 	if host != "" && !s.emulator {

@@ -29,6 +29,9 @@ func (l *configLoader) readBuckets(v document.Value, c *Config) {
 		m := e.Value.Map(l.keys["buckets.*"])
 		b := BucketConfig{Name: e.Key}
 		b.Bucket = l.matching(m.Need("bucket"), bucketName, "a bucket's name: 3 to 255 letters, digits and `.-_`")
+		if strings.HasSuffix(b.Bucket, "--x-s3") {
+			m.Get("bucket").Errorf("`buckets.%s.bucket`: S3 Express buckets sign in another way, which this version of sidegate does not have", e.Key)
+		}
 		b.Region = l.readRegion(m.Get("region"))
 		b.Endpoint = l.readEndpoint(m.Get("endpoint"))
 		b.PublicEndpoint = l.readEndpoint(m.Get("public_endpoint"))

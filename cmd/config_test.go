@@ -213,6 +213,8 @@ func TestRefused(t *testing.T) {
 		{"upstreams: {app: {url: http://a, max_body: 0B}}", "must be from 1B"},
 		{"buckets: {d: {}}", "`buckets.d.bucket` is missing"},
 		{"buckets: {d: {bucket: a/b}}", "want a bucket's name"},
+		{"buckets: {d: {bucket: photos--x-s3}}", "S3 Express buckets"},
+		{"upstreams: {app: {url: \"http://user:sesame@a\"}}", "without user and password"},
 		{"buckets: {d: {bucket: acme, endpoint: minio}}", "`buckets.d.endpoint`: want http://host:port"},
 		{"buckets: {d: {bucket: acme, credentials: {access_key: a}}}", "needs both access_key and secret_key"},
 		{"buckets: {d: {bucket: acme, credentials: {role: a}}}", "`buckets.d.credentials.role` is not supported"},

@@ -115,11 +115,15 @@ func (l *configLoader) baseURL(v document.Value) *url.URL {
 		return nil
 	}
 	u, problem := parseBaseURL(s)
-	if problem != "" {
+	switch {
+	case problem == "":
+		return u
+	case strings.Contains(s, "@"): // it may hold a password
+		v.Errorf("`%s`: %s", v.Path(), problem)
+	default:
 		v.Errorf("`%s`: %s, not %q", v.Path(), problem, v.Show())
-		return nil
 	}
-	return u
+	return nil
 }
 
 // parseBaseURL says in problem what is wrong, without any part of s.

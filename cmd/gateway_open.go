@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"sidegate/policy"
 	"sidegate/proxy"
 	"sidegate/proxy/firebase"
 	"sidegate/proxy/oidc"
@@ -156,6 +157,9 @@ func (g *gateway) openIdentities() (proxy.Authenticator, error) {
 		g.keys = append(g.keys, v.Keys())
 		providers = append(providers, v)
 	}
+	if len(providers) == 0 {
+		return nobody{}, nil
+	}
 	set, err := oidc.New(providers...)
 	if err != nil {
 		return nil, err
@@ -164,6 +168,14 @@ func (g *gateway) openIdentities() (proxy.Authenticator, error) {
 		return set, nil
 	}
 	return oidc.NewCache(set, oidc.CacheOptions{Entries: c.TokenCache})
+}
+
+// nobody authenticates for a gateway without identities: its policy can have
+// public routes only, and no token is anybody's.
+type nobody struct{}
+
+func (nobody) Authenticate(context.Context, string) (*policy.Identity, error) {
+	return nil, &proxy.TokenError{Reason: "no issuer of tokens is known here"}
 }
 
 func (g *gateway) upstreams() map[string]proxy.Upstream {

@@ -12,13 +12,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
+
+	"sidegate/storage/audit"
 )
 
 // servePublic answers callers. Nothing but the proxy does: not even `OPTIONS *`
 // is left to net/http.
-func (g *gateway) servePublic(background context.Context, failed chan<- error) {
+func (g *gateway) servePublic(background context.Context) {
 	c := g.s.config.Listen
-	base, cutOff := context.WithCancel(background)
+	base, cutOff := context.WithCancelCause(background)
 	g.cutOff = cutOff
 	g.public = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -33,12 +35,12 @@ func (g *gateway) servePublic(background context.Context, failed chan<- error) {
 		MaxHeaderBytes:               c.MaxHeaderBytes,
 		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
 	}
-	go g.serveOn(g.public, g.publicAt, failed)
+	go g.serveOn(g.public, g.publicAt)
 }
 
-func (g *gateway) serveOn(s *http.Server, at net.Listener, failed chan<- error) {
+func (g *gateway) serveOn(s *http.Server, at net.Listener) {
 	if err := s.Serve(at); !errors.Is(err, http.ErrServerClosed) {
-		failed <- err
+		g.failed <- err
 	}
 }
 
@@ -52,7 +54,7 @@ func (l serverLog) Write(p []byte) (int, error) {
 }
 
 // serveAdmin answers probes and the operator.
-func (g *gateway) serveAdmin(failed chan<- error) {
+func (g *gateway) serveAdmin() {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/health/live", "/healthz", "/ping"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
@@ -74,7 +76,8 @@ func (g *gateway) serveAdmin(failed chan<- error) {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          log.New(serverLog{g.log}, "", 0),
 	}
-	go g.serveOn(g.admin, g.adminAt, failed)
+	g.onClose(g.admin.Close)
+	go g.serveOn(g.admin, g.adminAt)
 }
 
 // notReady lists why the gateway should get no traffic; nil: it should.
@@ -91,6 +94,9 @@ func (g *gateway) notReady() []string {
 	}
 	if g.ledger.Healthy() != nil {
 		why = append(why, "the audit log cannot be written")
+	}
+	if g.s.config.Audit.Survive == audit.Machine && g.ledger.Stats().Outage != nil {
+		why = append(why, "Firestore does not take the audit log")
 	}
 	return why
 }

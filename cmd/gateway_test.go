@@ -22,6 +22,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,7 +139,7 @@ func (l *lines) awaitCount(t *testing.T, text string, n int) {
 // A running is a gateway in this process, through Run as main calls it.
 type running struct {
 	dir, url, admin string
-	log             *lines
+	log, stdout     *lines
 	stop            func() error
 }
 
@@ -152,7 +153,11 @@ routes:
 
 func startGateway(t *testing.T, upstream string, i *issuer, extra string, args ...string) *running {
 	t.Helper()
-	g := &running{dir: t.TempDir(), log: newLines()}
+	g := &running{dir: t.TempDir(), log: newLines(), stdout: newLines()}
+	env := []string{"KEY=sesame-open-secret"}
+	for len(args) > 0 && strings.HasPrefix(args[0], "env:") {
+		env, args = append(env, args[0][len("env:"):]), args[1:]
+	}
 	g.write(t, "policy.yaml", fmt.Sprintf(testPolicy, "first"))
 	g.write(t, "sidegate.yaml", fmt.Sprintf(`version: sidegate-config/v1
 policy: policy.yaml
@@ -165,7 +170,7 @@ buckets: {default: {bucket: unused, credentials: {access_key: a, secret_key: "${
 	args = append([]string{"run", "--config", filepath.Join(g.dir, "sidegate.yaml"), "--insecure-ephemeral", "--insecure-keys", i.keys.URL}, args...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Run(ctx, args, []string{"KEY=sesame-open-secret"}, io.Discard, g.log) }()
+	go func() { done <- Run(ctx, args, env, g.stdout, g.log) }()
 	var once sync.Once
 	var result error
 	g.stop = func() error {
@@ -610,4 +615,157 @@ func TestShutdownCutsTunnels(t *testing.T) {
 		}
 	}
 	t.Error("the tunnel has no outcome on record")
+}
+
+// TestAdminListener: what probes and people ask.
+func TestAdminListener(t *testing.T) {
+	i := newIssuer(t)
+	g := startGateway(t, "http://127.0.0.1:9", i, "")
+	for path, want := range map[string]string{
+		"/health/live": `"ok"`, "/healthz": `"ok"`, "/ping": `"ok"`, "/health/ready": `"ok"`, "/readyz": `"ok"`,
+		"/version": `"platform"`, "/metrics": `sidegate_insecure{switch="keys"} 1`,
+	} {
+		res, err := http.Get(g.admin + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 200 || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %d, no %q", path, res.StatusCode, want)
+		}
+		// None of it is for the public.
+		if status, _ := g.get(t, path, ""); status != 404 {
+			t.Errorf("%s on the public listener: %d", path, status)
+		}
+	}
+	log := newLines()
+	if err := Run(t.Context(), []string{"health", "--address", strings.TrimPrefix(g.admin, "http://")}, nil, log, log); err != nil {
+		t.Error(err, log)
+	}
+}
+
+// TestDrainDelay: not ready, and still answering.
+func TestDrainDelay(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer up.Close()
+	i := newIssuer(t)
+	g := startGateway(t, up.URL, i, "name: drained\n")
+	g.stop()
+	text, err := os.ReadFile(filepath.Join(g.dir, "sidegate.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.write(t, "sidegate.yaml", strings.Replace(string(text), "shutdown_grace: 3s", "shutdown_grace: 3s, drain_delay: 1s", 1))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	log := newLines()
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, []string{"run", "--config", filepath.Join(g.dir, "sidegate.yaml"), "--insecure-ephemeral", "--insecure-keys", i.keys.URL}, []string{"KEY=x"}, io.Discard, log)
+	}()
+	m := log.await(t, `"address":"([^"]+)","admin":"([^"]+)"`)
+	g.url, g.admin = "http://"+m[1], "http://"+m[2]
+	cancel()
+	log.await(t, `"message":"stopping"`)
+	for { // the flag is set right after the message
+		res, err := http.Get(g.admin + "/health/ready")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode == 503 {
+			break
+		}
+	}
+	if status, _ := g.get(t, "/open", ""); status != 200 {
+		t.Errorf("while draining: %d", status)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAuditOnStdout: each event once, as a line of JSON.
+func TestAuditOnStdout(t *testing.T) {
+	i := newIssuer(t)
+	g := startGateway(t, "http://127.0.0.1:9", i, "audit: {stdout: true}\n")
+	if status, _ := g.get(t, "/app/x", ""); status != 401 {
+		t.Fatal(status)
+	}
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for line := range strings.Lines(g.stdout.String()) {
+		var e struct{ ID string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		seen[e.ID]++
+	}
+	for _, e := range g.events(t) {
+		if seen[e.ID] != 1 {
+			t.Errorf("%s %s: %d times on standard output", e.Type, e.ID, seen[e.ID])
+		}
+	}
+}
+
+// TestMachineWithoutFirestore: F1 at its strictest. Nothing goes on, nobody is
+// let in, and the gateway says that it is not ready and why.
+func TestMachineWithoutFirestore(t *testing.T) {
+	var hits atomic.Int64
+	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
+	defer up.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	emulator := closed.Addr().String()
+	closed.Close()
+	i := newIssuer(t)
+	g := startGateway(t, up.URL, i, "audit: {survive: machine, firestore: {project: demo-x}}\n", "env:FIRESTORE_EMULATOR_HOST="+emulator, "--insecure-emulator")
+	if status, body := g.get(t, "/open", ""); status != 503 || !strings.Contains(body, `"code":"unavailable"`) {
+		t.Errorf("%d %s", status, body)
+	}
+	g.log.await(t, "Firestore does not take the audit log's events")
+	res, err := http.Get(g.admin + "/health/ready")
+	if err != nil {
+		t.Fatal(err)
+	}
+	why, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	if res.StatusCode != 503 || !strings.Contains(string(why), "Firestore") {
+		t.Errorf("%d %s", res.StatusCode, why)
+	}
+	if n := hits.Load(); n != 0 {
+		t.Errorf("the upstream was reached %d times", n)
+	}
+}
+
+// TestPublicOnly: a gateway needs no identities for a policy of public routes;
+// a token is nobody's there.
+func TestPublicOnly(t *testing.T) {
+	dir := t.TempDir()
+	g := &running{dir: dir}
+	g.write(t, "sidegate.yaml", "version: sidegate-config/v1\nlisten: {address: \"127.0.0.1:0\"}\nadmin: {address: \"127.0.0.1:0\"}\npolicy: policy.yaml\nupstreams: {app: {url: \"http://127.0.0.1:9\"}}\n")
+	g.write(t, "policy.yaml", "version: sidegate-policy/v1\nroutes:\n  - {id: open, path: /open, methods: [GET], upstream: app, allow: public}\n  - {id: maybe, path: /maybe, methods: [GET], upstream: app, allow: optional}\n")
+	log := newLines()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, []string{"run", "--config", filepath.Join(dir, "sidegate.yaml"), "--insecure-ephemeral"}, nil, io.Discard, log)
+	}()
+	m := log.await(t, `"address":"([^"]+)"`)
+	g.url = "http://" + m[1]
+	if status, _ := g.get(t, "/open", ""); status != 502 {
+		t.Error(status)
+	}
+	if status, _ := g.get(t, "/maybe", "any.token.here"); status != 401 {
+		t.Error(status)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

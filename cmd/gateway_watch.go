@@ -80,7 +80,7 @@ type reloadMetrics struct {
 	last  prometheus.Gauge
 }
 
-func (m *reloadMetrics) failed(error) {
+func (m *reloadMetrics) failed() {
 	m.total.WithLabelValues("refused").Inc()
 	m.last.Set(0)
 }

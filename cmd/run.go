@@ -36,7 +36,7 @@ func runGateway(ctx context.Context, s settings) (err error) {
 	for _, w := range s.warnings {
 		log.Warn().Msg(w)
 	}
-	g := &gateway{s: s, log: log, metrics: newRegistry(s)}
+	g := &gateway{s: s, log: log, metrics: newRegistry(s), failed: make(chan error, 2)}
 	defer func() { err = errors.Join(err, g.close()) }()
 	if err := g.open(ctx); err != nil {
 		return err
@@ -62,7 +62,8 @@ type gateway struct {
 
 	draining atomic.Bool
 	handlers sync.WaitGroup // requests that are not answered yet, tunnels included
-	cutOff   context.CancelFunc
+	cutOff   context.CancelCauseFunc
+	failed   chan error // a listener's
 	graceEnd time.Time
 	reloads  reloadMetrics
 }
@@ -87,7 +88,7 @@ func (g *gateway) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := g.listen(); err != nil {
+	if g.adminAt, err = g.listen("admin.address", c.AdminAddress); err != nil {
 		return err
 	}
 	stores, err := g.openStores(ctx)
@@ -96,6 +97,11 @@ func (g *gateway) open(ctx context.Context) error {
 	}
 	authenticator, err := g.openIdentities()
 	if err != nil {
+		return err
+	}
+	g.serveAdmin()
+	g.prefetch(ctx)
+	if err := g.listenPublic(); err != nil {
 		return err
 	}
 	g.proxy, err = proxy.New(proxy.Options{
@@ -120,22 +126,26 @@ func (g *gateway) open(ctx context.Context) error {
 	return g.recordStart(ctx)
 }
 
-// listen takes the addresses, so that one that is taken is told at once.
-func (g *gateway) listen() error {
-	c := g.s.config
-	var err error
-	if g.adminAt, err = net.Listen("tcp", c.AdminAddress); err != nil {
-		return fmt.Errorf("admin.address: %w", listenHint(err))
+// listenPublic takes the address that callers connect to: the last thing to be
+// opened, so that nobody connects to a gateway that is not able to answer.
+func (g *gateway) listenPublic() (err error) {
+	c := g.s.config.Listen
+	if g.publicAt, err = g.listen("listen.address", c.Address); err != nil {
+		return err
 	}
-	g.onClose(func() error { return ignoreClosed(g.adminAt.Close()) })
-	if g.publicAt, err = net.Listen("tcp", c.Listen.Address); err != nil {
-		return fmt.Errorf("listen.address: %w", listenHint(err))
-	}
-	g.onClose(func() error { return ignoreClosed(g.publicAt.Close()) })
-	if n := c.Listen.MaxConnections; n > 0 {
-		g.publicAt = netutil.LimitListener(g.publicAt, n)
+	if c.MaxConnections > 0 {
+		g.publicAt = netutil.LimitListener(g.publicAt, c.MaxConnections)
 	}
 	return nil
+}
+
+func (g *gateway) listen(key, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, listenHint(err))
+	}
+	g.onClose(func() error { return ignoreClosed(l.Close()) })
+	return l, nil
 }
 
 func ignoreClosed(err error) error {
@@ -194,10 +204,8 @@ func (g *gateway) run(ctx context.Context) error {
 	running.Go(func() { onHangup(background, poke) })
 	running.Go(func() { g.reloadOn(background, changed) })
 
-	failed := make(chan error, 2)
-	g.serveAdmin(failed)
-	g.prefetch(ctx)
-	g.servePublic(background, failed)
+	running.Go(func() { g.watchLedger(background) })
+	g.servePublic(background)
 	g.log.Info().Str("address", g.publicAt.Addr().String()).Str("admin", g.adminAt.Addr().String()).
 		Str("policy", g.proxy.Policy().SHA256).Str("version", g.s.version).Msg("sidegate is serving")
 
@@ -205,7 +213,7 @@ func (g *gateway) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		g.log.Info().Msg("stopping")
-	case err = <-failed:
+	case err = <-g.failed:
 		g.log.Error().Err(err).Msg("a listener failed; stopping")
 	}
 	return errors.Join(err, g.shutdown())
@@ -246,7 +254,7 @@ func (g *gateway) shutdown() error {
 	if err := g.public.Shutdown(ctx); err != nil {
 		g.log.Warn().Msg("requests were still running at the end of shutdown_grace; they are cut")
 	}
-	g.cutOff() // tunnels are not the server's any more
+	g.cutOff(proxy.ErrStopping) // tunnels are not the server's any more
 	_ = g.public.Close()
 	ended := make(chan struct{})
 	go func() { g.handlers.Wait(); close(ended) }()
@@ -255,7 +263,9 @@ func (g *gateway) shutdown() error {
 	case <-time.After(max(time.Until(g.graceEnd)/2, 100*time.Millisecond)):
 		g.log.Warn().Msg("some requests did not end when they were cut; their outcome is unknown")
 	}
-	err := g.recordSystem(context.Background(), "stop", nil)
+	stopCtx, cancelStop := context.WithDeadline(context.Background(), g.graceEnd)
+	defer cancelStop()
+	err := g.recordSystem(stopCtx, "stop", nil)
 	adminCtx, done := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer done()
 	_ = g.admin.Shutdown(adminCtx)
@@ -296,7 +306,7 @@ func (g *gateway) reload(ctx context.Context) {
 	old := g.proxy.Policy()
 	pol, err := loadPolicy(g.s.policy, g.s.config)
 	if err != nil {
-		g.reloads.failed(err)
+		g.reloads.failed()
 		g.log.Error().Err(err).Str("policy", old.SHA256).Msg("the new policy is refused; the old one stays in force")
 		if err := g.recordSystem(ctx, "policy_refused", map[string]string{"error": firstError(err), "policy_sha256": old.SHA256}); err != nil {
 			g.log.Error().Err(err).Msg("a refused policy is not on record")
@@ -308,7 +318,7 @@ func (g *gateway) reload(ctx context.Context) {
 		return
 	}
 	if err := g.recordSystem(ctx, "policy_loaded", map[string]string{"policy": pol.Name, "policy_sha256": pol.SHA256, "before": old.SHA256}); err != nil {
-		g.reloads.failed(err)
+		g.reloads.failed()
 		g.log.Error().Err(err).Msg("the new policy cannot be put on record; the old one stays in force")
 		return
 	}

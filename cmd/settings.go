@@ -105,6 +105,12 @@ func (p *program) loadSettings(f *settingsFlags) (settings, error) {
 	if in.keys != nil {
 		s.warnings = append(s.warnings, "--insecure-keys: whoever answers there decides which tokens are good; never do this in production")
 	}
+	if in.emulator && in.authEmulator == "" && in.firestoreEmulator == "" {
+		s.warnings = append(s.warnings, "--insecure-emulator: neither FIREBASE_AUTH_EMULATOR_HOST nor FIRESTORE_EMULATOR_HOST is set; leave the switch out")
+	}
+	if in.ephemeral {
+		s.warnings = append(s.warnings, "--insecure-ephemeral: sessions and audit log may lie on a disk that is memory; never do this in production")
+	}
 	c, warnings, err := loadConfig(f.config, p.env, in)
 	s.warnings = append(s.warnings, warnings...)
 	if err != nil {
