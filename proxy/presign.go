@@ -192,7 +192,7 @@ func (p *Proxy) decideDownload(x *exchange) (decision, action) {
 // sign, and that is all it asked. A length would be that of GET's answer.
 func signNothing(x *exchange) error {
 	h := x.w.Header()
-	ownAnswer(h)
+	ownAnswer(h, x.id)
 	h.Set("Content-Type", "application/json")
 	x.w.WriteHeader(http.StatusOK)
 	return nil
@@ -252,7 +252,7 @@ func (p *Proxy) redirectDownload(x *exchange) error {
 		return err
 	}
 	h := x.w.Header()
-	ownAnswer(h)
+	ownAnswer(h, x.id)
 	h.Set("Location", signed.URL)
 	h.Set("Content-Length", "0")
 	x.w.WriteHeader(http.StatusFound)
@@ -268,7 +268,7 @@ func (x *exchange) answer(v any) error {
 		return err
 	}
 	h := x.w.Header()
-	ownAnswer(h)
+	ownAnswer(h, x.id)
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	x.w.WriteHeader(http.StatusOK)

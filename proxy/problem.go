@@ -76,9 +76,8 @@ const retryAfter = 5
 func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string, unread bool) {
 	h := w.Header()
 	clear(h)
-	ownAnswer(h)
+	ownAnswer(h, id)
 	h.Set("Content-Type", "application/problem+json")
-	h.Set("X-Request-Id", id)
 	switch {
 	case p.status == http.StatusUnauthorized || p.challenge != "":
 		h.Set("WWW-Authenticate", challenge(realm, p.challenge, p.detail))
@@ -104,7 +103,8 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 }
 
 // ownAnswer marks an answer as the gateway's own, and as nobody's to keep.
-func ownAnswer(h http.Header) {
+func ownAnswer(h http.Header, id string) {
+	h.Set("X-Request-Id", id)
 	h.Set("X-Sidegate-Response", "true")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
