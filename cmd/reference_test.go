@@ -100,6 +100,21 @@ func TestReferenceNamesEveryFlag(t *testing.T) {
 	compare(t, "docs/configuration.md", documented(t, "Flags"), slices.Collect(maps.Keys(flags)))
 }
 
+func TestAuditPageNamesEveryFlag(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "docs", "audit.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	audit := newAuditCommand(newEnvironment(nil), io.Discard, io.Discard)
+	for _, sub := range audit.Commands() {
+		sub.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Name != "help" && !strings.Contains(string(page), "`--"+f.Name+"`") {
+				t.Errorf("docs/audit.md forgets --%s of audit %s", f.Name, sub.Name())
+			}
+		})
+	}
+}
+
 func TestReferenceNamesEveryExitStatus(t *testing.T) {
 	var want []string
 	for _, status := range []int{exitFine, exitFailed, exitUsage, exitInvalid} {

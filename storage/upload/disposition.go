@@ -10,8 +10,8 @@ import (
 type Disposition uint8
 
 const (
-	Attachment Disposition = iota
-	Inline
+	Attachment Disposition = iota // it is saved
+	Inline                        // it is shown
 )
 
 // maxFilename is the longest name of a file that the usual file systems take,

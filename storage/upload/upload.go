@@ -44,8 +44,10 @@ type Session struct {
 }
 
 var (
+	// ErrNotFound says that there is no session of that id, or none of that user.
 	ErrNotFound = errors.New("no such upload session")
-	ErrExists   = errors.New("the upload session exists already")
+	// ErrExists says that the id is taken; with random ids that is a fault.
+	ErrExists = errors.New("the upload session exists already")
 	// ErrConflict says that the stored session is no longer in the state the
 	// transition starts from: somebody else was first.
 	ErrConflict = errors.New("the upload session changed meanwhile")
