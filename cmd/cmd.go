@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -89,14 +90,22 @@ func (p *program) prepare(c *cobra.Command) {
 func (p *program) report(err error) {
 	var usage usageError
 	var done reported
+	var text string
 	switch {
 	case err == nil || errors.As(err, &done):
+		return
 	case errors.As(err, &usage):
-		fmt.Fprintf(p.stderr, "sidegate: %v\nSee `sidegate help`.\n", err)
+		text = fmt.Sprintf("sidegate: %v\nSee `sidegate help`.\n", err)
 	case errors.Is(err, errInvalid):
 		// Lines of file:line:column, as editors and people find them.
-		fmt.Fprintln(p.stderr, err)
+		text = fmt.Sprintln(err)
 	default:
-		fmt.Fprintf(p.stderr, "sidegate: %v\n", err)
+		text = fmt.Sprintf("sidegate: %v\n", err)
+	}
+	written := make(chan struct{})
+	go func() { _, _ = io.WriteString(p.stderr, text); close(written) }()
+	select {
+	case <-written:
+	case <-time.After(time.Second): // nobody reads it; the exit status has to do
 	}
 }

@@ -95,7 +95,7 @@ func (g *gateway) notReady() []string {
 	if g.ledger.Healthy() != nil {
 		why = append(why, "the audit log cannot be written")
 	}
-	if g.s.config.Audit.Survive == audit.Machine && g.ledger.Stats().Outage != nil {
+	if g.s.config.Audit.Survive == audit.Machine && g.ledger.Shippable() != nil {
 		why = append(why, "Firestore does not take the audit log")
 	}
 	return why

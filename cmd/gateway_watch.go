@@ -17,6 +17,9 @@ import (
 // are dropped and counted: the log never holds up a request.
 const logQueue = 4096
 
+// logFlush bounds how long the end waits for a standard error that blocks.
+const logFlush = 200 * time.Millisecond
+
 // newLogger writes to standard error from a goroutine of its own.
 func newLogger(s settings) (zerolog.Logger, func()) {
 	level, err := zerolog.ParseLevel(s.config.Log.Level)
@@ -32,7 +35,14 @@ func newLogger(s settings) (zerolog.Logger, func()) {
 	}
 	log := zerolog.New(out).Level(level).Hook(severity{}).With().Timestamp().Logger()
 	note = log
-	return log, func() { _ = w.Close() }
+	return log, func() {
+		closed := make(chan struct{})
+		go func() { _ = w.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(logFlush): // nobody reads standard error any more
+		}
+	}
 }
 
 // severity adds Cloud Logging's name of the level.

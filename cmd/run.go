@@ -277,11 +277,19 @@ func (g *gateway) shutdown() error {
 type recorder struct{ ledger *audit.Ledger }
 
 func (r recorder) Record(ctx context.Context, e *audit.Event, level audit.Survive) error {
+	if level == audit.Machine {
+		if err := r.ledger.Shippable(); err != nil {
+			return fmt.Errorf("%w: %w", proxy.ErrNotRecorded, err)
+		}
+	}
 	t, err := r.ledger.Append(e)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", proxy.ErrNotRecorded, err)
 	}
-	return t.Wait(ctx, level)
+	if err = t.Wait(ctx, level); errors.Is(err, audit.ErrNotWritten) {
+		return fmt.Errorf("%w: %w", proxy.ErrNotRecorded, err)
+	}
+	return err
 }
 
 func (r recorder) Note(e *audit.Event) error {

@@ -39,7 +39,8 @@ type exchange struct {
 
 	decision   decision
 	decided    bool // a decision was made (and recorded, or the recording failed)
-	unrecorded bool
+	unrecorded bool // recording it failed
+	absent     bool // so that it is in no log
 
 	upstream string
 	body     *requestBody
@@ -131,8 +132,10 @@ func (p *Proxy) finish(x *exchange) {
 		x.failure = x.w.fault
 	}
 	truncated := broken != nil
-	if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
-		p.metrics.auditFailures.Inc()
+	if !x.absent { // else callers who go on asking would fill what is full already
+		if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
+			p.metrics.auditFailures.Inc()
+		}
 	}
 	p.metrics.inFlight.Dec()
 	p.metrics.count(x)

@@ -21,10 +21,14 @@ import (
 	"sidegate/storage/upload"
 )
 
+// ErrNotRecorded marks a Recorder's error that leaves the event in no log.
+var ErrNotRecorded = errors.New("not on record")
+
 // A Recorder keeps the audit log. It is safe for concurrent use.
 type Recorder interface {
 	// Record returns once the event outlives what the level says. An error
-	// means that it may be lost: the request must not go on.
+	// means that it may be lost: the request must not go on. One that wraps
+	// ErrNotRecorded says that it is lost, so that its outcome belongs to nothing.
 	Record(ctx context.Context, e *audit.Event, level audit.Survive) error
 	// Note hands over an event that nobody waits for.
 	Note(e *audit.Event) error
@@ -149,7 +153,7 @@ func (p *Proxy) record(x *exchange, d decision) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
-		x.unrecorded = true
+		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
 		if x.goneCaller() { // it is unknown whether it is on record; nobody waits for it
 			return unavailable("the caller went away", x.whoLeft())
 		}

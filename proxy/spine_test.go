@@ -388,3 +388,24 @@ func TestPolicyIsOnePerRequest(t *testing.T) {
 		t.Errorf("%+v", g.decision().Decision.Policy)
 	}
 }
+
+// TestNoOutcomeWithoutDecision: where the decision is in no log its outcome is
+// not written either: callers who go on asking must not fill what is full.
+func TestNoOutcomeWithoutDecision(t *testing.T) {
+	app := newApp(t, func(http.ResponseWriter, *http.Request) { t.Error("the upstream was reached") })
+	g := newGate(t, app)
+	g.tape.mu.Lock()
+	g.tape.before = fmt.Errorf("%w: the disk is full", ErrNotRecorded)
+	g.tape.mu.Unlock()
+	for range 3 {
+		if a := g.send("GET", "/public/a", ""); a.StatusCode != 503 {
+			t.Errorf("%d", a.StatusCode)
+		}
+	}
+	g.tape.mu.Lock()
+	g.tape.before = nil
+	g.tape.mu.Unlock()
+	if n := len(g.tape.outcomes); n != 0 {
+		t.Errorf("%d outcomes of nothing", n)
+	}
+}

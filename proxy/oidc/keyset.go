@@ -18,6 +18,9 @@ import (
 const (
 	// fetchTimeout bounds one fetch, whoever waits for it.
 	fetchTimeout = 10 * time.Second
+	// firstTimeout does so while there are no keys and every token gets 503: a
+	// fetch that hangs must not keep the next one from succeeding.
+	firstTimeout = 3 * time.Second
 	// unknownKeyPause is how long tokens that name an unknown key cause no
 	// further fetch: strangers choose kids, and must not choose our traffic.
 	unknownKeyPause = time.Minute
@@ -199,7 +202,11 @@ func (k *KeySet) start() {
 	f := &flight{done: make(chan struct{})}
 	k.flight = f
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+		timeout := fetchTimeout
+		if k.current.Load() == nil {
+			timeout = firstTimeout
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		set, err := k.fetch(ctx)
 		k.land(f, set, err)

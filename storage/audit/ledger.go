@@ -50,6 +50,8 @@ var (
 	// ErrOutage means that the Sink does not take events now, or is so far
 	// behind that waiting for it is no use.
 	ErrOutage = errors.New("the audit log's sink is not reachable, or is behind")
+	// ErrNotWritten means that the event could not be written: it is in no log.
+	ErrNotWritten = errors.New("the event could not be written to the audit log")
 	// ErrUnstorable means that the Sink will never take this event. A Sink
 	// wraps it in its errors.
 	ErrUnstorable = errors.New("the audit log's sink cannot store this event")
@@ -216,13 +218,32 @@ func (t Ticket) Wait(ctx context.Context, s Survive) error {
 		}
 	}
 	if t.b.err != nil {
-		return t.b.err
+		return fmt.Errorf("%w: %w", ErrNotWritten, t.b.err)
 	}
 	switch s {
 	case Power:
 		return l.waitSynced(ctx, t.seq)
 	case Machine:
 		return l.ship.wait(ctx, t.seq)
+	}
+	return nil
+}
+
+// Shippable says before an event is appended whether waiting for Machine can
+// succeed now: nil, ErrNoSink, or ErrOutage while the Sink fails or is behind.
+// Whoever would append all the same only makes the backlog longer that is the
+// reason to refuse.
+func (l *Ledger) Shippable() error {
+	if l.ship == nil {
+		return ErrNoSink
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ship.outage != nil {
+		return fmt.Errorf("%w: %w", ErrOutage, l.ship.outage)
+	}
+	if n := l.head.seq - l.ship.shipped; n > shipBehind {
+		return fmt.Errorf("%w: %d events wait to be shipped", ErrOutage, n)
 	}
 	return nil
 }

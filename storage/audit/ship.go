@@ -32,7 +32,7 @@ const (
 	shipTimeout = 10 * time.Second
 	shipBehind  = 5000 // events; more than that is not waited for
 	backoffMin  = 50 * time.Millisecond
-	backoffMax  = 15 * time.Second
+	backoffMax  = 5 * time.Second
 	outageAfter = 3 // failures in a row
 )
 
@@ -55,7 +55,7 @@ type shipper struct {
 	// The rest is guarded by the ledger's mu.
 	shipped    uint64
 	bytes      int64     // shipped, of the ledger's total
-	since      time.Time // since when the oldest unshipped line has waited
+	since      time.Time // of the oldest unshipped line
 	moved      chan struct{}
 	outage     error
 	unstorable int
@@ -110,9 +110,6 @@ func (s *shipper) poke() {
 
 // notice is called with the ledger's mu when lines were written.
 func (s *shipper) notice() {
-	if s.bytes == s.l.total || s.since.IsZero() {
-		s.since = s.l.opt.Now()
-	}
 	s.poke()
 }
 
@@ -219,6 +216,9 @@ func (s *shipper) read() ([]Line, resume, error) {
 		lines = append(lines, l)
 		size += len(l.Raw)
 	}
+	s.l.mu.Lock()
+	s.since = lines[0].Time
+	s.l.mu.Unlock()
 	at := resume{Chain: written.chain, Seq: s.cursor.last, Segment: s.cursor.first, Offset: s.cursor.lines.offset}
 	if err := s.l.waitSynced(s.ctx, at.Seq); err != nil {
 		s.rewind(&place)
@@ -330,7 +330,6 @@ func (s *shipper) save(lines []Line, at resume) error {
 			s.bytes += int64(len(l.Raw)) + 1
 			delete(s.dead, l.Seq)
 		}
-		s.since = s.l.opt.Now()
 	})
 	return nil
 }

@@ -123,6 +123,9 @@ func TestOutageIsNotWaitedFor(t *testing.T) {
 		t.Errorf("machine in an outage: %v", err)
 	}
 	mustPut(t, l, "2", Power)
+	if err := l.Shippable(); !errors.Is(err, ErrOutage) {
+		t.Errorf("shippable in an outage: %v", err)
+	}
 	if s := l.Stats(); s.Outage == nil || s.Waiting == 0 || s.Shipped != 0 || l.Healthy() != nil {
 		t.Errorf("%+v, health %v", s, l.Healthy())
 	}
@@ -155,6 +158,9 @@ func TestBacklogIsNotWaitedFor(t *testing.T) {
 	gate := make(chan struct{})
 	sink := &fakeSink{fail: func(int) (error, bool) { <-gate; return nil, true }}
 	l = open(t, Options{Dir: dir, Sink: sink})
+	if err := l.Shippable(); !errors.Is(err, ErrOutage) {
+		t.Errorf("shippable behind a backlog: %v", err)
+	}
 	if err := put(t, l, "far behind", Machine); !errors.Is(err, ErrOutage) {
 		t.Errorf("behind a backlog: %v", err)
 	}
@@ -328,5 +334,33 @@ func TestRampOfANewCollection(t *testing.T) {
 	old := ramp{}
 	if old.rate(start) != rampEnd {
 		t.Error("an old collection is held back")
+	}
+}
+
+// TestLagIsTheOldestEventsAge, also where events are older than the process.
+func TestLagIsTheOldestEventsAge(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	l := open(t, Options{Dir: dir, Now: func() time.Time { return now }})
+	e := request()
+	e.Time = now.Add(-time.Hour)
+	if ticket, err := l.Append(e); err != nil || ticket.Wait(t.Context(), Crash) != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, l, "younger", Crash)
+	closed(t, l)
+	sink := &fakeSink{down: errors.New("unavailable")}
+	l = open(t, Options{Dir: dir, Sink: sink, Now: func() time.Time { return now }})
+	if err := put(t, l, "now", Machine); !errors.Is(err, ErrOutage) {
+		t.Fatal(err)
+	}
+	if lag := l.Stats().Lag; lag != time.Hour {
+		t.Errorf("lag %s", lag)
+	}
+	sink.set(func() { sink.down = nil })
+	mustPut(t, l, "after", Crash)
+	closed(t, l)
+	if lag := l.Stats().Lag; lag != 0 {
+		t.Errorf("lag %s when all is shipped", lag)
 	}
 }

@@ -15,12 +15,14 @@ func hash(line []byte) [sha256.Size]byte { return sha256.Sum256(line) }
 
 // A writer is what only the writing goroutine (and Open) touches.
 type writer struct {
-	file    file
-	first   uint64 // the segment's name
-	size    int64  // of what was written whole
-	torn    bool   // a failed write may have left bytes behind size
-	damaged bool   // a failed fsync: see Ledger
-	spare   []byte // the buffer that is not pending
+	file  file
+	first uint64 // the segment's name
+	size  int64  // of what was written whole
+	// rotateAt is the size at which a rotation that failed is tried again.
+	rotateAt int64
+	torn     bool   // a failed write may have left bytes behind size
+	damaged  bool   // a failed fsync: see Ledger
+	spare    []byte // the buffer that is not pending
 }
 
 // run is the writing goroutine.
@@ -88,8 +90,11 @@ func (l *Ledger) write(buf []byte, head link) error {
 	if err := l.heal(); err != nil {
 		return err
 	}
-	if l.w.size > 0 && l.w.size+int64(len(buf)) > l.opt.Segment {
-		if err := l.rotate(); err != nil {
+	if l.w.size > 0 && l.w.size+int64(len(buf)) > max(l.opt.Segment, l.w.rotateAt) {
+		if err := l.rotate(); errors.Is(err, errNoSegment) {
+			// The old one holds more than it should; that is no reason to stop.
+			l.w.rotateAt = l.w.size + l.opt.Segment/16
+		} else if err != nil {
 			return err
 		}
 	}
@@ -212,12 +217,16 @@ func (l *Ledger) rotate() error {
 	l.mu.Unlock()
 	f, err := l.create(segmentName(first))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoSegment, err)
 	}
 	l.w.file.Close() // it is fsynced: closing cannot lose anything
-	l.w.file, l.w.first, l.w.size = f, first, 0
+	l.w.file, l.w.first, l.w.size, l.w.rotateAt = f, first, 0, 0
 	return nil
 }
+
+// errNoSegment says that no new segment could be made, for lack of file
+// descriptors for example; the old one is whole and fsynced.
+var errNoSegment = errors.New("no new segment")
 
 // create makes an empty segment whose name survives a power loss.
 func (l *Ledger) create(name string) (file, error) {

@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apiv1 "cloud.google.com/go/firestore/apiv1"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -33,6 +35,13 @@ type Client struct {
 	database string // projects/P/databases/D
 }
 
+// reconnect lets a connection be tried again within seconds of an outage's
+// end: gRPC's own back-off grows to two minutes, for which requests would wait.
+var reconnect = grpc.WithConnectParams(grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+})
+
 // Connect makes a client. It finds credentials but sends nothing yet: a
 // database that is unreachable or missing shows with the first call.
 func Connect(ctx context.Context, o Options) (*Client, error) {
@@ -48,12 +57,13 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		opts = append(opts, option.WithGRPCConn(o.conn))
 	case o.Emulator != "":
 		conn, err := grpc.NewClient(o.Emulator,
-			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}))
+			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}), reconnect)
 		if err != nil {
 			return nil, fmt.Errorf("firestore emulator %s: %w", o.Emulator, err)
 		}
 		opts = append(opts, option.WithGRPCConn(conn))
 	}
+	opts = append(opts, option.WithGRPCDialOption(reconnect))
 	api, err := apiv1.NewClient(ctx, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("firestore project %s: %w", o.Project, err)
