@@ -36,6 +36,7 @@ func (g *gateway) tellLedger(before, now audit.Stats) audit.Stats {
 		}
 	}
 	tell(before.Failure, now.Failure, "the audit log cannot be written: requests get 503 until it can", "the audit log is written again")
+	tell(before.Oversize, now.Oversize, "the audit log cannot begin a new segment and goes on in the old one", "the audit log begins new segments again")
 	tell(before.Outage, now.Outage, "Firestore does not take the audit log's events; they wait on disk", "Firestore takes the audit log's events again")
 	tell(before.CopyError, now.CopyError, "the copy of the audit log on standard output stands still", "the copy of the audit log goes on")
 	if n := now.Unstorable - before.Unstorable; n > 0 {

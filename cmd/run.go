@@ -24,6 +24,8 @@ const (
 	// prefetchWait is how long the start waits for the issuers' keys before
 	// the gateway answers, with 503 where it needs them.
 	prefetchWait = 5 * time.Second
+	// prefetchPause is between its tries.
+	prefetchPause = 250 * time.Millisecond
 	// flushReserve is the part of shutdown_grace that is kept for the audit
 	// log once requests have ended, a quarter but for a very short grace.
 	flushReserve = 4
@@ -227,14 +229,34 @@ func (g *gateway) prefetch(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, k := range g.keys {
 		all.Go(func() {
-			if err := k.Prefetch(ctx); err != nil && ctx.Err() == nil {
+			if err := prefetchOne(ctx, k); err != nil {
 				g.log.Warn().Err(err).Msg("the issuer's keys cannot be fetched; tokens get 503 until they can")
-			} else if ctx.Err() != nil {
-				g.log.Warn().Msg("the issuer's keys did not come in time; tokens get 503 until they do")
 			}
 		})
 	}
 	all.Wait()
+}
+
+// prefetchOne tries until the keys are there or ctx ends; the error is then
+// the last try's that says more than that.
+func prefetchOne(ctx context.Context, k *oidc.KeySet) error {
+	pause := time.NewTicker(prefetchPause)
+	defer pause.Stop()
+	var last error
+	for {
+		err := k.Prefetch(ctx)
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return last
+		}
+	}
 }
 
 // shutdown ends within shutdown_grace: not ready, no new requests, the running

@@ -13,7 +13,8 @@ type Input struct {
 	UUID     string // of presign_upload: 32 hex digits, new for each request
 	Ext      string // of presign_upload: UploadRequest.Ext
 
-	key   string // of the object, "" where it could not be made
+	asked string // the object's key as the templates give it
+	key   string // the same where it is one that may be signed
 	keyed verdict
 }
 
@@ -64,14 +65,14 @@ func (p *Policy) Decide(in *Input) Decision {
 		switch e.holds(in) {
 		case yes:
 			if r.Object != nil && in.keyed != yes {
-				return Decision{Status: 403, Reason: ReasonNoKey, Rule: e.rule}
+				return Decision{Status: 403, Reason: ReasonNoKey, Rule: e.rule, AskedKey: in.asked}
 			}
 			return Decision{Allow: true, Reason: ReasonEntry, Rule: e.rule, Key: in.key}
 		case unknown:
 			failed = true
 		}
 	}
-	d := Decision{Status: 403, Reason: ReasonNoEntry, AskedKey: in.key, ClaimWouldHelp: r.claimWouldHelp(in)}
+	d := Decision{Status: 403, Reason: ReasonNoEntry, AskedKey: in.asked, ClaimWouldHelp: r.claimWouldHelp(in)}
 	if failed {
 		d.Reason = ReasonEntryError
 	}
@@ -80,11 +81,12 @@ func (p *Policy) Decide(in *Input) Decision {
 
 // makeKey makes the object's key, or forgets that of a decision before.
 func (in *Input) makeKey(o *Object) {
-	in.key, in.keyed = "", no
+	in.asked, in.key, in.keyed = "", "", no
 	if o == nil {
 		return
 	}
 	key, known := o.key.render(in)
+	in.asked = key
 	if known == yes && !ValidKey(key) {
 		known = no
 	}

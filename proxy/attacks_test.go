@@ -3,12 +3,15 @@ package proxy
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // What was done to gateways of this kind, by its name. Each test says what an
@@ -341,5 +344,53 @@ func TestTerminalEscapesInTheLog(t *testing.T) {
 	g.outcome()
 	if log := g.log.String(); strings.ContainsAny(log, "\u202e\u009b") {
 		t.Errorf("%q", log)
+	}
+}
+
+// TestRefusalIsReadAfterTheWholeBody: a caller who sends all before reading
+// sees the refusal, however slowly the body comes.
+func TestRefusalIsReadAfterTheWholeBody(t *testing.T) {
+	g, hits := attackGate(t)
+	conn := g.dial()
+	const size = 1 << 20
+	io.WriteString(conn, request("POST", "/private/a", "", fmt.Sprint("Content-Length: ", size)))
+	step := make([]byte, size/16)
+	pace := time.NewTicker(20 * time.Millisecond)
+	defer pace.Stop()
+	for range 16 {
+		<-pace.C
+		if _, err := conn.Write(step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := g.read(bufio.NewReader(conn), "POST")
+	if a.err != nil || a.StatusCode != 401 || !a.Close || hits.Load() != 0 {
+		t.Errorf("%+v", a)
+	}
+}
+
+// TestRefusedConnectionIsNotHeld: whoever stops sending a refused body loses
+// the connection soon, not after the idle time-out.
+func TestRefusedConnectionIsNotHeld(t *testing.T) {
+	g, _ := attackGate(t)
+	conn := g.dial()
+	io.WriteString(conn, request("POST", "/private/a", "", "Content-Length: 200000")+"abc")
+	r := bufio.NewReader(conn)
+	if a := g.read(r, "POST"); a.StatusCode != 401 {
+		t.Errorf("%+v", a)
+	}
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second)) // the idle time-out is 10s
+	if _, err := r.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection is still open: %v", err)
+	}
+}
+
+// TestRefusedUpgradeEndsTheConnection: what follows a refused handshake is not
+// HTTP.
+func TestRefusedUpgradeEndsTheConnection(t *testing.T) {
+	g, hits := attackGate(t)
+	a := g.raw("GET /public/a HTTP/1.1\r\nHost: gateway.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n")
+	if a.StatusCode != 400 || !a.Close || hits.Load() != 0 {
+		t.Errorf("%+v", a.Response)
 	}
 }

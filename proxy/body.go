@@ -107,6 +107,50 @@ func (b *requestBody) ended() bool {
 	return b.free && b.err == nil
 }
 
+// What is taken of a refused body: so much, for so long, and not from a caller
+// who pauses.
+const (
+	discardBytes = 64 << 20
+	discardTime  = 3 * time.Second
+	discardPause = 500 * time.Millisecond
+)
+
+// discard takes what is left of a body that nobody wants, within bounds, so
+// that its sender comes to read the answer. Where take is false there is
+// nothing to come: the sender waits to be told to go on. Either way the
+// connection is not waited for any longer.
+func (b *requestBody) discard(take bool) {
+	buf := buffers.Get()
+	defer buffers.Put(buf)
+	until := time.Now().Add(discardTime)
+	for left := discardBytes; b.waitUntil(until) && take && left > 0; {
+		n, err := b.ReadCloser.Read(buf)
+		if err != nil {
+			return
+		}
+		left -= n
+	}
+}
+
+// waitUntil sets the deadline of the next read of a body that is discarded,
+// for good: it is not moved on any more. False: the time is over.
+func (b *requestBody) waitUntil(end time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.free {
+		return false
+	}
+	now := time.Now()
+	if pause := now.Add(min(discardPause, b.idle)); pause.Before(end) {
+		b.until = pause
+	} else {
+		b.until = end
+	}
+	b.set = b.until.Add(b.idle)
+	_ = b.control.SetReadDeadline(b.until)
+	return now.Before(end)
+}
+
 // failure is why reading failed, if it did: errBodyTooLarge, errClientGone,
 // errClientStalled, or what is malformed.
 func (b *requestBody) failure() error {

@@ -104,7 +104,24 @@ func (x *exchange) fail(err error) {
 	if !errors.As(err, &pr) {
 		pr = &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
 	}
-	pr.write(x.w, x.r, x.p.o.Name, x.id, x.body != nil && !x.body.ended())
+	if pr.status == http.StatusServiceUnavailable && x.goneCaller() {
+		// What could not be told was cut off with the caller, or by our stop.
+		x.failure = x.whoLeft()
+		panic(http.ErrAbortHandler)
+	}
+	x.tell(pr)
+}
+
+// tell sends a refusal. Where the rest of the body is still on its way it is
+// taken for a moment, after the answer: a caller who reads only when all is
+// sent would otherwise see a broken connection instead.
+func (x *exchange) tell(pr *problem) {
+	unread := x.body != nil && !x.body.ended()
+	pr.write(x.w, x.r, x.p.o.Name, x.id, unread || x.wantsWebSocket())
+	if unread {
+		_ = http.NewResponseController(x.w).Flush()
+		x.body.discard(!hasToken(x.r.Header["Expect"], "100-continue"))
+	}
 }
 
 // finish closes the exchange: it also runs on a panic, when the upstream broke
@@ -131,7 +148,10 @@ func (p *Proxy) finish(x *exchange) {
 	if broken != nil && x.failure == nil {
 		x.failure = x.w.fault
 	}
-	truncated := broken != nil
+	if x.w.hijacked && x.failure == nil && context.Cause(x.r.Context()) == ErrStopping {
+		x.failure = ErrStopping // a tunnel knows no other end than its bytes'
+	}
+	truncated := broken != nil || (x.w.hijacked && x.failure == ErrStopping)
 	if !x.absent { // else callers who go on asking would fill what is full already
 		if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
 			p.metrics.auditFailures.Inc()
@@ -162,7 +182,7 @@ func (x *exchange) answerPanic() (broken any) {
 		return http.ErrAbortHandler
 	}
 	pr := &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", hangUp: true}
-	pr.write(x.w, x.r, x.p.o.Name, x.id, x.body != nil && !x.body.ended())
+	x.tell(pr)
 	return nil
 }
 

@@ -96,6 +96,7 @@ type Ledger struct {
 	flight  *round // the one that runs
 	failure error  // of the last write or fsync; nil: it went well
 	lost    int    // events that failures took since the last success
+	noRoom  error  // why no new segment could be begun; nil: none is due
 	total   int64  // bytes written, of those that are or were unshipped at Open
 	seals   int    // fsyncs done, for tests and metrics
 
@@ -320,6 +321,8 @@ type Stats struct {
 	Queued  int // bytes not yet written
 	Lost    int // events that a failing disk took and that are not yet reported in the log
 	Failure error
+	// Oversize is why the segment grows beyond its size: no new one can be made.
+	Oversize error
 
 	Shipped    uint64        // seq up to which the Sink has all
 	Waiting    int64         // bytes not yet shipped
@@ -336,7 +339,7 @@ func (l *Ledger) Stats() Stats {
 	defer l.mu.Unlock()
 	s := Stats{
 		Chain: l.head.chain, Seq: l.written.seq, Synced: l.synced, Fsyncs: l.seals,
-		Queued: len(l.pending), Lost: l.lost, Failure: l.failure,
+		Queued: len(l.pending), Lost: l.lost, Failure: l.failure, Oversize: l.noRoom,
 	}
 	if h := l.ship; h != nil {
 		s.Shipped, s.Waiting, s.Outage, s.Unstorable = h.shipped, l.waiting(), h.outage, h.unstorable

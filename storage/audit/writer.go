@@ -91,12 +91,16 @@ func (l *Ledger) write(buf []byte, head link) error {
 		return err
 	}
 	if l.w.size > 0 && l.w.size+int64(len(buf)) > max(l.opt.Segment, l.w.rotateAt) {
-		if err := l.rotate(); errors.Is(err, errNoSegment) {
-			// The old one holds more than it should; that is no reason to stop.
-			l.w.rotateAt = l.w.size + l.opt.Segment/16
-		} else if err != nil {
+		err := l.rotate()
+		if err != nil && !errors.Is(err, errNoSegment) {
 			return err
 		}
+		if err != nil { // the old one holds more than it should; that is no reason to stop
+			l.w.rotateAt = l.w.size + l.opt.Segment/16
+		}
+		l.mu.Lock()
+		l.noRoom = err
+		l.mu.Unlock()
 	}
 	if _, err := l.w.file.WriteAt(buf, l.w.size); err != nil {
 		l.w.torn = true
