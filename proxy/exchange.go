@@ -171,6 +171,7 @@ func (p *Proxy) recordUndecided(x *exchange) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
 	defer cancel()
 	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
+		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
 		p.metrics.auditFailures.Inc()
 	}
 }

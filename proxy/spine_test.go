@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -408,4 +409,50 @@ func TestNoOutcomeWithoutDecision(t *testing.T) {
 	if n := len(g.tape.outcomes); n != 0 {
 		t.Errorf("%d outcomes of nothing", n)
 	}
+}
+
+// hanging is an Authenticator whose issuer does not answer.
+type hanging struct{ asked chan struct{} }
+
+func (h hanging) Authenticate(ctx context.Context, _ string) (*policy.Identity, error) {
+	h.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+}
+
+// TestLeavingCallerIsNoOutage: who hangs up while something is waited for is on
+// record as gone, and does not count as our 503.
+func TestLeavingCallerIsNoOutage(t *testing.T) {
+	h := hanging{asked: make(chan struct{}, 1)}
+	g := newGate(t, "http://127.0.0.1:1", func(o *Options) { o.Authenticator = h })
+	conn := g.dial()
+	io.WriteString(conn, request("GET", "/private/a", "alice"))
+	<-h.asked
+	conn.Close()
+	if o := g.outcome().Outcome; o.Status != 0 || o.Error != "client_gone" {
+		t.Errorf("%+v", o)
+	}
+	if d := g.decision().Decision; d.Effect != "deny" || d.Status != 503 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestPanicOnAFullDisk: what broke before its decision, and cannot be put on
+// record, leaves no outcome either, and the caller in no doubt.
+func TestPanicOnAFullDisk(t *testing.T) {
+	g := newGate(t, "http://127.0.0.1:1", func(o *Options) { o.Authenticator = panicking{} })
+	g.tape.set(func(r *tape) { r.before = ErrNotRecorded })
+	if a := g.send("GET", "/private/a", "alice"); a.StatusCode != 500 || !a.Close {
+		t.Errorf("%+v", a.Response)
+	}
+	g.tape.set(func(r *tape) { r.before = nil })
+	if n := len(g.tape.outcomes); n != 0 {
+		t.Errorf("%d outcomes of nothing", n)
+	}
+}
+
+type panicking struct{}
+
+func (panicking) Authenticate(context.Context, string) (*policy.Identity, error) {
+	panic("the authenticator broke")
 }
