@@ -6,10 +6,18 @@ import (
 	"testing"
 )
 
-// bigPolicy has n routes as an API of many resources has them.
+// bigPolicy has n routes as an API of many resources has them, and guards: some
+// for every request, some for a part of them.
 func bigPolicy(n int) string {
 	var b strings.Builder
-	b.WriteString(header)
+	b.WriteString(strings.TrimSuffix(header, "routes:\n") + `guards:
+  - {id: agents-never-write, deny: {who: [agents], methods: [POST, PUT, PATCH, DELETE]}}
+  - {id: suspended, deny: {claims: {plan: [suspended]}}}
+  - {id: office, path: "/v1/admin/{rest...}", require: {ip: [198.51.100.0/24], mfa: 15m}}
+  - {id: night, path: "/v1/{rest...}/night", deny: {time: {hours: "22:00-06:00"}}}
+  - {id: host, host: ["*.internal.acme.dev"], require: {ip: [10.0.0.0/8]}}
+routes:
+`)
 	for i := range n / 5 {
 		fmt.Fprintf(&b, "  - {id: list-%d, path: /v1/r%d, methods: [GET, POST], upstream: app, allow: [{who: [users]}]}\n", i, i)
 		fmt.Fprintf(&b, "  - {id: item-%d, path: \"/v1/r%d/{id}\", methods: [GET, PUT], upstream: app, allow: [{who: [users], roles: [admin]}, {who: [users], uid: \"${params.id}\"}]}\n", i, i)
@@ -34,7 +42,7 @@ func hotPaths(n int) [][3]string {
 
 // BenchmarkDecide is routing and deciding, the mean of several kinds of route.
 func BenchmarkDecide(b *testing.B) {
-	for _, n := range []int{100, 1000, 10000} {
+	for _, n := range []int{10, 100, 1000, 10000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			p, paths, id := mustLoad(b, bigPolicy(n)), hotPaths(n), bob(claim("roles", []any{"viewer"}))
 			var in Input // as the proxy has it: part of the request's own state
@@ -43,6 +51,7 @@ func BenchmarkDecide(b *testing.B) {
 				r := &paths[i%len(paths)]
 				m := p.Match(r[1], r[2], r[0])
 				in.Route, in.Params, in.Method, in.Identity, in.Time = m.Route, m.Params, r[0], id, noon
+				in.Host, in.Path = r[1], r[2]
 				if d := p.Decide(&in); !d.Allow {
 					b.Fatal(r, d)
 				}
@@ -103,7 +112,7 @@ func BenchmarkSettle(b *testing.B) {
 }
 
 // TestDecisionsDoNotAllocate holds the claim of the package: but for a key that
-// is made, deciding needs no memory.
+// is made, conditions in CEL and results of dry_run, deciding needs no memory.
 func TestDecisionsDoNotAllocate(t *testing.T) {
 	p, paths, id := mustLoad(t, bigPolicy(100)), hotPaths(100), bob(claim("roles", []any{"viewer"}))
 	var in Input
@@ -111,10 +120,32 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 		got := testing.AllocsPerRun(100, func() {
 			m := p.Match(r[1], r[2], r[0])
 			in.Route, in.Params, in.Method, in.Identity, in.Time = m.Route, m.Params, r[0], id, noon
+			in.Host, in.Path = r[1], r[2]
 			p.Decide(&in)
 		})
 		if got != 0 {
 			t.Errorf("%v: %v allocations", r, got)
 		}
+	}
+}
+
+// BenchmarkDecideCEL is a decision by a condition of `if`, beside the same by
+// fields (BenchmarkDecide).
+func BenchmarkDecideCEL(b *testing.B) {
+	for name, condition := range map[string]string{
+		"uid":  `auth.uid == params.x`,
+		"role": `"admin" in auth.token.roles`,
+		"time": `request.time - auth.auth_time < duration("10m")`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := celPolicy(b, condition)
+			in := celInputOf(p, bob(withUID("x"), claim("roles", []any{"viewer", "admin"})), nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := p.Decide(in); !d.Allow {
+					b.Fatal(d)
+				}
+			}
+		})
 	}
 }

@@ -29,6 +29,9 @@ func (t claimType) String() string {
 
 var claimForm = regexp.MustCompile(`^(?:(list|map)\((string|int|double|bool|timestamp)\)|(string|int|double|bool|timestamp))$`)
 
+// typeRule says what a type may be, for errors.
+const typeRule = "string, int, double, bool, timestamp, list(T) or map(T) of these"
+
 func parseClaimType(s string) (claimType, bool) {
 	m := claimForm.FindStringSubmatch(s)
 	if m == nil {
@@ -43,7 +46,10 @@ type verdict uint8
 const (
 	no verdict = iota
 	yes
-	unknown // it could not be told: an error, never a yes
+	// The others are errors, never a yes. Of several the last counts.
+	unknown    // a wrong type, or a condition that failed
+	unread     // a document could not be read
+	unrecorded // in a replay: what it reads is not on record
 )
 
 func verdictOf(b bool) verdict {
@@ -107,6 +113,21 @@ func anyOf(claim any, values []string) verdict {
 		}
 	}
 	return found
+}
+
+// allOf reports whether a claim of type list(string) holds every one of the
+// values.
+func allOf(claim any, values []string) verdict {
+	all := yes
+	for i := range values {
+		switch v := anyOf(claim, values[i:i+1]); v {
+		case no:
+			all = no
+		case unknown:
+			return unknown
+		}
+	}
+	return all
 }
 
 // mapHolds reports whether a claim of type map(string) has one of the values

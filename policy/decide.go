@@ -1,88 +1,208 @@
 package policy
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Input is what a decision reads. Everything in it is the request's own, but
 // for Identity, which is shared and not changed.
 type Input struct {
 	Route    *Route
 	Params   Params
+	Host     string // canonical
+	Path     string // canonical, decoded
 	Method   string
 	Identity *Identity // nil: nobody
+	IP       netip.Addr
 	Time     time.Time
-	UUID     string // of presign_upload: 32 hex digits, new for each request
-	Ext      string // of presign_upload: UploadRequest.Ext
+	AppCheck bool    // Firebase App Check vouches for the app that calls
+	Lookups  Lookups // nil: no document can be read
 
-	asked string // the object's key as the templates give it
-	key   string // the same where it is one that may be signed
-	keyed verdict
+	// Of presign_upload.
+	UUID        string // 32 hex digits, new for each request
+	Ext         string // UploadRequest.Ext
+	Size        *int64 // bytes, nil: not said
+	ContentType string
+	Checksum    bool // it came with one; for the record only
+
+	// Recorded is for replays of a decision: it reports whether the value of an
+	// input is known. Nil: every one is.
+	Recorded func(name string) bool
+
+	asked   string // the object's key as the templates give it
+	key     string // the same where it is one that may be signed
+	keyed   verdict
+	looked  []lookedUp
+	missing bool // a condition read what is not on record
 }
 
 // A Decision is what a policy says of a request. The zero Decision denies.
 type Decision struct {
 	Allow  bool
-	Status int    // of the refusal: 401 or 403
+	Status int    // of the refusal: 401, 403 or 503
 	Reason string // one of the Reason constants
-	Rule   string // the allow entry that decided, as route/entry
+	Rule   string // the guard or allow entry that decided: its id, or route/entry
 	Key    string // the object's key, where the route has one and it is allowed
 	// AskedKey is the key of a refusal, for the record only.
 	AskedKey string
 	// ClaimWouldHelp: a role, scope or claim is all that was missing
 	// (RFC 6750: insufficient_scope).
 	ClaimWouldHelp bool
+	// Shadow is what the guards and entries in dry_run say, by rule: pass, deny,
+	// error (guards), allow, deny, error (entries). It changes nothing.
+	Shadow map[string]string
+	// Undecidable: what the decision depends on is not on record (replays).
+	Undecidable bool
 }
 
-// An entry is one of a route's allow list.
-type entry struct {
-	rule   string // route/id
-	fields []field
-	// namesWho: the entry has a `who`. Only such an entry lets a caller with an
-	// actor in.
-	namesWho bool
-}
-
-// A field is one condition of an entry.
-type field struct {
-	claim bool // reads a role, scope or claim
-	holds func(in *Input) verdict
-}
-
-// Decide judges a request whose route was found. The zero Input is denied.
+// Decide judges a request whose route was found: guards first, then the
+// route's own list. The zero Input is denied.
 func (p *Policy) Decide(in *Input) Decision {
 	r := in.Route
 	if r == nil {
 		return Decision{Status: 404, Reason: ReasonNoRoute}
 	}
-	if r.Access != AccessList {
-		return Decision{Allow: true, Reason: ReasonPublic}
-	}
-	if in.Identity == nil {
+	if r.Access == AccessList && in.Identity == nil {
 		return Decision{Status: 401, Reason: ReasonNoToken}
 	}
+	in.looked, in.missing = in.looked[:0], false
 	in.makeKey(r.Object)
-	failed := false
-	for _, e := range r.entries {
-		switch e.holds(in) {
-		case yes:
-			if r.Object != nil && in.keyed != yes {
-				return Decision{Status: 403, Reason: ReasonNoKey, Rule: e.rule, AskedKey: in.asked}
-			}
-			return Decision{Allow: true, Reason: ReasonEntry, Rule: e.rule, Key: in.key}
-		case unknown:
-			failed = true
+	d := Decision{AskedKey: in.asked}
+	if len(r.guards) > 0 && !r.pass(in, &d) {
+		return d
+	}
+	if r.Access != AccessList {
+		d.Allow, d.Status, d.Reason = true, 0, ReasonPublic
+		return d
+	}
+	r.admit(in, &d)
+	return d
+}
+
+// Results of rules in dry_run.
+const (
+	ShadowAllow = "allow"
+	ShadowPass  = "pass"
+	ShadowDeny  = "deny"
+	ShadowError = "error"
+)
+
+func (d *Decision) shadow(rule string, v verdict, good string) {
+	if d.Shadow == nil {
+		d.Shadow = map[string]string{}
+	}
+	switch v {
+	case yes:
+		d.Shadow[rule] = good
+	case no:
+		d.Shadow[rule] = ShadowDeny
+	default:
+		d.Shadow[rule] = ShadowError
+	}
+}
+
+// pass reports whether every guard that matches lets the request pass; else d
+// is the refusal. One that certainly refuses decides; only where none does, one
+// that could not be told refuses too: the first whose document could not be
+// read, else the first.
+func (r *Route) pass(in *Input, d *Decision) bool {
+	params := in.Params
+	refused, failed := false, yes
+	for i := range r.guards {
+		g := &r.guards[i]
+		if refused && (!g.cond.dryRun || g.cond.reads()) {
+			continue // nothing is read any more for what is refused
+		}
+		if !g.matches(in) {
+			continue
+		}
+		v := g.judge(in)
+		in.Params = params
+		switch {
+		case g.cond.dryRun:
+			d.shadow(g.id, v, ShadowPass)
+		case v == no:
+			refused = true
+			d.refuse(403, g.reason(v), g.id)
+			d.Undecidable = false
+		case v > failed: // not yes; a document that could not be read counts most
+			failed = v
+			d.cannotTell(v, g.reason(v), g.id)
 		}
 	}
-	d := Decision{Status: 403, Reason: ReasonNoEntry, AskedKey: in.asked, ClaimWouldHelp: r.claimWouldHelp(in)}
-	if failed {
-		d.Reason = ReasonEntryError
+	in.Params = params
+	return !refused && failed == yes
+}
+
+// reads reports whether the condition reads documents.
+func (c *condition) reads() bool {
+	n := len(c.fields)
+	return n > 0 && c.fields[n-1].lookups != nil
+}
+
+func (d *Decision) refuse(status int, reason, rule string) {
+	d.Status, d.Reason, d.Rule = status, reason, rule
+}
+
+// cannotTell refuses because of a rule that is in error: 503 where a document
+// could not be read.
+func (d *Decision) cannotTell(v verdict, reason, rule string) {
+	d.refuse(403, reason, rule)
+	switch v {
+	case unread:
+		d.refuse(503, ReasonUnavailable, rule)
+	case unrecorded:
+		d.Undecidable = true
 	}
-	return d
+}
+
+// admit looks for the first entry that is true.
+func (r *Route) admit(in *Input, d *Decision) {
+	var found *condition
+	failed, by := no, ""
+	for _, e := range r.entries {
+		if found != nil && (!e.dryRun || e.reads()) {
+			continue
+		}
+		v := no
+		if in.Identity.Actor == "" || e.namesWho {
+			v = e.holds(in)
+		}
+		switch {
+		case e.dryRun:
+			d.shadow(e.rule, v, ShadowAllow)
+		case v == yes:
+			found = e
+		case v > failed:
+			failed, by = v, e.rule
+		}
+	}
+	switch {
+	case found != nil && r.Object != nil && in.keyed != yes:
+		d.refuse(403, ReasonNoKey, found.rule)
+		d.Undecidable = in.keyed == unrecorded
+	case found != nil:
+		*d = Decision{Allow: true, Reason: ReasonEntry, Rule: found.rule, Key: in.key, Shadow: d.Shadow}
+		// Another entry before it might have been true, and named: the request
+		// is allowed all the same.
+	case failed == no:
+		d.refuse(403, ReasonNoEntry, "")
+		d.ClaimWouldHelp = r.claimWouldHelp(in)
+	default:
+		d.cannotTell(failed, ReasonEntryError, "")
+		if failed == unread {
+			d.Rule = by
+		} else {
+			d.ClaimWouldHelp = r.claimWouldHelp(in)
+		}
+	}
 }
 
 // makeKey makes the object's key, or forgets that of a decision before.
 func (in *Input) makeKey(o *Object) {
 	in.asked, in.key, in.keyed = "", "", no
-	if o == nil {
+	if o == nil || in.Identity == nil {
 		return
 	}
 	key, known := o.key.render(in)
@@ -95,28 +215,11 @@ func (in *Input) makeKey(o *Object) {
 	}
 }
 
-// holds is the AND of the fields: one that is false makes it false, whatever
-// the others are; else one that could not be told makes it unknown.
-func (e *entry) holds(in *Input) verdict {
-	if in.Identity.Actor != "" && !e.namesWho {
-		return no
-	}
-	all := yes
-	for i := range e.fields {
-		switch e.fields[i].holds(in) {
-		case no:
-			return no
-		case unknown:
-			all = unknown
-		}
-	}
-	return all
-}
-
 // claimWouldHelp reports whether some entry lacks only roles, scopes or claims.
+// It reads no documents.
 func (r *Route) claimWouldHelp(in *Input) bool {
 	for _, e := range r.entries {
-		if in.Identity.Actor != "" && !e.namesWho {
+		if e.dryRun || e.reads() || (in.Identity.Actor != "" && !e.namesWho) {
 			continue
 		}
 		only, some := true, false
@@ -134,37 +237,4 @@ func (r *Route) claimWouldHelp(in *Input) bool {
 		}
 	}
 	return false
-}
-
-// An inputSet names what a route's entries read of an identity beside what
-// every audit record holds, so that a decision can be replayed.
-type inputSet struct {
-	claims        []string
-	email         bool
-	emailVerified bool
-}
-
-// Inputs is what the decision on this route read of the identity, by name;
-// nil where it read nothing that the audit record does not hold anyway.
-func (r *Route) Inputs(id *Identity) map[string]any {
-	if id == nil || (len(r.inputs.claims) == 0 && !r.inputs.email && !r.inputs.emailVerified) {
-		return nil
-	}
-	out := map[string]any{}
-	claims := map[string]any{}
-	for _, name := range r.inputs.claims {
-		if v, ok := id.Claims[name]; ok {
-			claims[name] = v
-		}
-	}
-	if len(claims) > 0 {
-		out["claims"] = claims
-	}
-	if r.inputs.email {
-		out["email"] = id.Email
-	}
-	if r.inputs.emailVerified {
-		out["email_verified"] = id.EmailVerified
-	}
-	return out
 }

@@ -15,8 +15,11 @@ type Identity struct {
 	Email     string
 	// EmailVerified is the issuer's word that Email is the caller's.
 	EmailVerified bool
-	AuthTime      time.Time // when the user signed in; zero where the token does not say
-	Expires       time.Time // when the token ends
+	// SecondFactor is how the sign-in's second factor was given, as the issuer
+	// names it; empty: there was none.
+	SecondFactor string
+	AuthTime     time.Time // when the user signed in; zero where the token does not say
+	Expires      time.Time // when the token ends
 	// Claims is the token's payload; numbers are json.Number.
 	Claims map[string]any
 	// TokenHash is the lower-case hex SHA-256 of the token.

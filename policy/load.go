@@ -19,6 +19,12 @@ type Environment struct {
 	Identities map[string]string // name -> uid namespace
 	Upstreams  map[string]Upstream
 	Buckets    map[string]bool
+	AppCheck   bool // some identity verifies Firebase App Check
+	Lookups    bool // documents can be read
+	Shipping   bool // the audit log goes to Firestore
+	// NoAddress: whoever calls has the address of a proxy that is not trusted,
+	// so that an address says nothing (Cloud Run without trusted_proxies).
+	NoAddress bool
 }
 
 // An Upstream is what a policy must know of one.
@@ -31,23 +37,35 @@ type Upstream struct {
 // Load reads a policy. The error is document.Errors with every mistake found.
 // name is the file's name as it is to stand in errors.
 func Load(name string, data []byte, env *Environment) (*Policy, error) {
-	l := loader{doc: document.New(name, nil), env: env, ids: map[string]document.Value{}, places: map[*Route]document.Value{}}
-	root := l.doc.Parse(data, Version)
-	p := l.policy(root)
+	p, _, err := load(name, data, env)
+	return p, err
+}
+
+// load is Load, and gives the loader to lint.
+func load(name string, data []byte, env *Environment) (*Policy, *loader, error) {
+	l := &loader{doc: document.New(name, nil), env: env, ids: map[string]document.Value{}, places: map[*Route]document.Value{}, used: map[string]bool{}}
+	l.root = l.doc.Parse(data, Version)
+	p := l.policy(l.root)
 	if err := l.doc.Err(); err != nil {
-		return nil, err
+		return nil, l, err
 	}
 	sum := sha256.Sum256(data)
 	p.SHA256 = hex.EncodeToString(sum[:])
-	return p, nil
+	return p, l, nil
 }
 
 // A loader holds what the parts of a file need to know of each other.
 type loader struct {
 	doc        *document.Document
+	root       document.Value
 	env        *Environment
 	identities []string
+	used       map[string]bool // identities that some condition names or means
 	claims     map[string]claimType
+	vars       map[string]*variable
+	lookups    map[string]*lookupFacts
+	guards     []*guard
+	cel        *compiler // nil until there is an `if`
 	ids        map[string]document.Value
 	places     map[*Route]document.Value
 	// needIdentities: some route has entries.
@@ -55,20 +73,14 @@ type loader struct {
 }
 
 var (
-	policyKeys = document.Keys{
-		Known: []string{"version", "name", "identities", "claims", "routes"},
-		Later: []string{"vars", "lookups", "guards"},
-	}
-	routeKeys = document.Keys{
-		Known: []string{"id", "host", "path", "methods", "allow", "upstream", "serve", "object", "encoded_slash", "websocket", "timeout", "max_body"},
-		Later: []string{"limit", "quota", "audit"},
-	}
-	entryKeys = document.Keys{
-		Known: []string{"id", "who", "methods", "uid", "roles", "org", "claims", "signed_in", "verified_email", "key_prefix"},
-		Later: []string{"scopes", "ip", "time", "mfa", "providers", "app_check", "if", "mode", "since"},
+	policyKeys = document.Keys{Known: []string{"version", "name", "identities", "claims", "vars", "lookups", "guards", "routes"}}
+	routeKeys  = document.Keys{
+		Known: []string{"id", "host", "path", "methods", "allow", "upstream", "serve", "object", "limit", "audit", "encoded_slash", "websocket", "timeout", "max_body"},
+		Later: []string{"quota"},
 	}
 	orgKeys     = document.Keys{Known: []string{"id", "role"}}
 	expiresKeys = document.Keys{Known: []string{"default", "min", "max"}}
+	limitKeys   = document.Keys{Known: []string{"rate", "burst", "per"}}
 	objectKeys  = document.Keys{
 		Known: []string{"bucket", "key", "content_types", "max_bytes", "checksum", "expires", "confirm_within", "overwrite", "disposition"},
 		Later: []string{"late"},
@@ -90,6 +102,12 @@ func (l *loader) policy(root document.Value) *Policy {
 	l.readIdentities(m.Get("identities"))
 	l.readClaims(m.Get("claims"))
 	p.claims = keysOf(l.claims)
+	l.readVars(m.Get("vars"))
+	for _, key := range []string{"lookups", "guards", "routes"} {
+		l.substitute(m.Get(key))
+	}
+	l.readLookups(m.Get("lookups"))
+	l.readGuards(m.Get("guards"))
 	for _, v := range m.Need("routes").List() {
 		if r := l.route(v); r != nil {
 			p.Routes = append(p.Routes, r)
@@ -97,6 +115,11 @@ func (l *loader) policy(root document.Value) *Policy {
 		}
 	}
 	l.settle(p)
+	l.note(p)
+	p.guards, p.identities, p.lookups = l.guards, l.identities, map[string]*Lookup{}
+	for name, f := range l.lookups {
+		p.lookups[name] = &f.Lookup
+	}
 	if l.needIdentities && !m.Get("identities").Present() && m.IsMap() {
 		m.Errorf("`identities` is missing: name those of sidegate.yaml that the entries of `allow` may let in")
 	}
@@ -135,7 +158,7 @@ func (l *loader) readClaims(v document.Value) {
 		}
 		if !ok {
 			if isText {
-				e.Value.Errorf("%q is no type: string, int, double, bool, timestamp, list(T) or map(T) of these", text)
+				e.Value.Errorf("%q is no type: %s", text, typeRule)
 			}
 			continue
 		}
@@ -160,15 +183,22 @@ func (l *loader) route(v document.Value) *Route {
 		l.ids[r.ID] = idValue
 	}
 	pathOK := l.readPath(m.Need("path"), r)
-	l.readHosts(m.Get("host"), r)
 	r.methods = readMethods(m.Need("methods"))
+	r.hosts = readHosts(m.Get("host"))
+	if len(r.hosts) == 0 {
+		r.hosts = []string{""}
+	}
 	r.EncodedSlash = m.Get("encoded_slash").OneOf("decode") == "decode"
 	r.WebSocket = m.Get("websocket").Bool()
 	r.Timeout = m.Get("timeout").DurationIn(time.Millisecond, maxTimeout)
 	r.MaxBody = m.Get("max_body").SizeIn(1, maxBody)
 	l.readAction(m, r)
 	l.readObject(m, r)
-	l.checkRoute(m, r, l.readAllow(m.Need("allow"), r))
+	l.readAllow(m.Need("allow"), r)
+	l.readLimits(m.Get("limit"), r)
+	l.readRecord(m.Get("audit"), r)
+	l.checkRoute(m, r)
+	l.attach(r)
 	if !pathOK || r.methods == 0 {
 		return nil
 	}
@@ -176,35 +206,38 @@ func (l *loader) route(v document.Value) *Route {
 }
 
 func (l *loader) readPath(v document.Value, r *Route) bool {
-	text, ok := v.Text()
-	if !ok {
-		return false
-	}
-	p, err := parsePattern(text)
-	if err != nil {
-		v.Errorf("%s: %v", v.Path(), err)
-		return false
-	}
-	if text == "/.sidegate" || strings.HasPrefix(text, "/.sidegate/") {
+	p, ok := readPattern(v)
+	if ok && (v.Show() == "/.sidegate" || strings.HasPrefix(v.Show(), "/.sidegate/")) {
 		v.Errorf("paths under /.sidegate/ are the gateway's own")
 		return false
 	}
 	r.path = p
-	return true
+	return ok
 }
 
-func (l *loader) readHosts(v document.Value, r *Route) {
+func readPattern(v document.Value) (pattern, bool) {
+	text, ok := v.Text()
+	if !ok {
+		return pattern{}, false
+	}
+	p, err := parsePattern(text)
+	if err != nil {
+		v.Errorf("%s: %v", v.Path(), err)
+		return p, false
+	}
+	return p, true
+}
+
+func readHosts(v document.Value) (hosts []string) {
 	for _, e := range texts(v) {
 		host := e.Show()
 		name, wild := strings.CutPrefix(host, "*.")
 		if !validName(name) && (wild || !isIPv6(host)) {
 			e.Errorf("%q is no host: lower case, without port and final dot, as api.acme.dev, *.acme.dev or [2001:db8::1]", host)
 		}
-		r.hosts = append(r.hosts, host)
+		hosts = append(hosts, host)
 	}
-	if !v.Present() {
-		r.hosts = []string{""}
-	}
+	return hosts
 }
 
 // texts are the places of a list of non-empty, different strings; whatever

@@ -18,6 +18,7 @@ func testEnv() *Environment {
 		Identities: map[string]string{"users": "users", "mobile": "users", "agents": "agents", "worker": "worker"},
 		Upstreams:  map[string]Upstream{"app": {}, "legacy": {Anonymous: true}},
 		Buckets:    map[string]bool{"default": true, "archive": true},
+		AppCheck:   true, Lookups: true, Shipping: true,
 	}
 }
 
@@ -32,6 +33,9 @@ func mustLoad(t testing.TB, text string) *Policy {
 	p, err := Load("policy.yaml", []byte(text), testEnv())
 	if err != nil {
 		t.Fatalf("%v\nin\n%s", err, text)
+	}
+	if err := fitsSchema([]byte(text)); len(text) < 1<<16 && err != nil {
+		t.Errorf("loads, and does not fit the schema: %v\nin\n%s", err, text)
 	}
 	return p
 }

@@ -205,6 +205,25 @@ func (p pattern) within(q pattern) bool {
 	return true
 }
 
+// matches reports whether the segments of a path are one that p matches.
+func (p *pattern) matches(parts []string) bool {
+	fixed := len(p.prefix) + len(p.suffix)
+	if len(parts) < fixed || (!p.rest && len(parts) != fixed) {
+		return false
+	}
+	for i, s := range p.prefix {
+		if !s.captures() && s.literal != parts[i] {
+			return false
+		}
+	}
+	for i, s := range p.suffix {
+		if s != parts[len(parts)-len(p.suffix)+i] {
+			return false
+		}
+	}
+	return true
+}
+
 // tail is the last n segments of every path p matches, or nil where they are
 // not fixed in place.
 func (p pattern) tail(n int) []segment {

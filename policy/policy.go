@@ -25,6 +25,12 @@ const (
 	ReasonMethod     = "method"
 	ReasonNoToken    = "no_token"
 	ReasonNoKey      = "no_key" // the object key could not be made
+
+	ReasonDenyTrue     = "deny_true"     // a guard's deny is true
+	ReasonDenyError    = "deny_error"    // it could not be told
+	ReasonRequireFalse = "require_false" // a guard's require is false
+	ReasonRequireError = "require_error" // it could not be told
+	ReasonUnavailable  = "unavailable"   // a document could not be read: 503
 )
 
 // A Policy is one loaded file. It is safe for concurrent use.
@@ -35,7 +41,17 @@ type Policy struct {
 
 	hosts  hostTable
 	claims []string
+	inputs inputSet
+	shadow []string
+	guards []*guard
+
+	identities []string
+	lookups    map[string]*Lookup
 }
+
+// DryRuns are the guards and entries in dry_run: the only names that a
+// Decision's Shadow can have. It must not be changed.
+func (p *Policy) DryRuns() []string { return p.shadow }
 
 // Claims are the names of the claims that the policy declares, sorted: what an
 // upstream is told of an identity beside its uid. It must not be changed.
@@ -70,13 +86,27 @@ type Route struct {
 	WebSocket    bool          // upgrades to websocket pass
 	Timeout      time.Duration // to the upstream's response header; 0: the upstream's own
 	MaxBody      int64         // bytes; 0: the upstream's own
+	Record       Record        // how the audit log treats its requests
+
+	IPLimits []*Limit // per ip: they come before identity
+	Limits   []*Limit // all others: they come after allow
 
 	hosts   []string
 	path    pattern
 	methods methodSet
-	entries []*entry
-	inputs  inputSet
+	guards  []guardAt
+	entries []*condition
 }
+
+// Record is a route's own word on the audit log.
+type Record uint8
+
+const (
+	RecordDefault Record = iota // as sidegate.yaml says
+	RecordPower                 // at least fsynced
+	RecordMachine               // at least acknowledged by Firestore
+	RecordOff                   // not recorded where allowed (public routes only)
+)
 
 // Match is the outcome of routing.
 type Match struct {

@@ -22,6 +22,9 @@ type template struct {
 	// entry holds it against a key_prefix: the rules of keys judge it, not those
 	// of values in keys.
 	named bool
+	// strict: a value that must not stand in a key is an error and no mismatch
+	// (in guards, where a mismatch could let pass).
+	strict bool
 }
 
 // A part is a literal, or a source of text.
@@ -101,10 +104,30 @@ func parseSource(expr string) (part, error) {
 	case "ext":
 		return part{source: sourceExt}, nil
 	}
-	if strings.HasPrefix(expr, "vars.") {
-		return part{}, fmt.Errorf("`${%s}`: vars are not supported by this version of sidegate; write the value", expr)
+	return part{}, fmt.Errorf("`${%s}` is none of ${auth.uid}, ${auth.actor}, ${auth.identity}, ${auth.tenant}, ${auth.email}, ${auth.provider}, ${auth.token.NAME}, ${params.NAME}, ${sha256(params.NAME)}, ${vars.NAME}, ${uuid}, ${ext}", expr)
+}
+
+// input is the name of what a part reads; "" for text and what is made anew.
+func (p part) input() string {
+	switch p.source {
+	case sourceClaim:
+		return "auth.token." + p.literal
+	case sourceParam, sourceParamHash:
+		return "params." + p.literal
+	case sourceUID:
+		return "auth.uid"
+	case sourceActor:
+		return "auth.actor"
+	case sourceIdentity:
+		return "auth.identity"
+	case sourceTenant:
+		return "auth.tenant"
+	case sourceEmail:
+		return "auth.email"
+	case sourceProvider:
+		return "auth.provider"
 	}
-	return part{}, fmt.Errorf("`${%s}` is none of ${auth.uid}, ${auth.actor}, ${auth.identity}, ${auth.tenant}, ${auth.email}, ${auth.provider}, ${auth.token.NAME}, ${params.NAME}, ${sha256(params.NAME)}, ${uuid}, ${ext}", expr)
+	return ""
 }
 
 func (t template) uses(s source) bool {
@@ -139,11 +162,13 @@ func (p part) value(in *Input) (string, verdict) {
 		return v, verdictOf(ok)
 	case sourceParamHash:
 		v, ok := in.Params.Get(p.literal)
-		sum := sha256.Sum256([]byte(v))
-		return hex.EncodeToString(sum[:]), verdictOf(ok)
+		return hashed(v), verdictOf(ok)
 	}
 	if in.Identity == nil {
 		return "", no
+	}
+	if name := p.input(); recordable(name) && !in.knows(name) {
+		return "", unrecorded
 	}
 	if p.source != sourceClaim {
 		return in.Identity.field(p.source)
@@ -157,6 +182,11 @@ func (p part) value(in *Input) (string, verdict) {
 		return "", unknown
 	}
 	return s, verdictOf(s != "")
+}
+
+func hashed(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
 }
 
 func (id *Identity) field(s source) (string, verdict) {
@@ -186,7 +216,10 @@ func (t template) cut(in *Input, s string, inKey bool) (rest string, known verdi
 		if known != yes {
 			return s, known
 		}
-		if (inKey && !p.safe(v)) || !strings.HasPrefix(s, v) {
+		switch {
+		case inKey && !p.safe(v) && t.strict:
+			return s, unknown
+		case (inKey && !p.safe(v)) || !strings.HasPrefix(s, v):
 			return s, no
 		}
 		s = s[len(v):]
@@ -217,7 +250,10 @@ func (t template) render(in *Input) (string, verdict) {
 		if known != yes {
 			return "", known
 		}
-		if !p.safe(v) {
+		switch {
+		case !p.safe(v) && t.strict:
+			return "", unknown
+		case !p.safe(v):
 			return "", no
 		}
 		key = append(key, v...)

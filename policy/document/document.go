@@ -57,6 +57,8 @@ type Document struct {
 	name     string
 	expand   Expander
 	errs     Errors
+	source   []byte
+	lines    []string // of source, once somebody asked
 	expanded map[*yaml.Node]string
 	failed   map[*yaml.Node]bool // could not be expanded: a mistake is on record
 }
@@ -74,6 +76,7 @@ func (d *Document) Parse(data []byte, version string) Value {
 		d.add(0, 0, fmt.Sprintf("is larger than %d MiB", MaxBytes>>20))
 		return Value{}
 	}
+	d.source = data
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {

@@ -1,6 +1,7 @@
 package document
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"regexp"
@@ -27,7 +28,7 @@ func (v Value) Present() bool { return v.n != nil }
 // Path is where the value stands, for example "routes[2].object.key".
 func (v Value) Path() string { return v.path }
 
-// Line and Column are the value's place, counted from 1; 0 where absent.
+// Position is the value's place, counted from 1; 0 where absent.
 func (v Value) Position() (line, column int) {
 	if v.n == nil {
 		return 0, 0
@@ -174,7 +175,7 @@ func (v Value) Entries() []Entry {
 
 // List reads a sequence.
 func (v Value) List() []Value {
-	if v.n == nil {
+	if v.n == nil || v.d.failed[v.n] {
 		return nil
 	}
 	if !v.IsList() {
@@ -256,6 +257,53 @@ func (v Value) Int(min, max int64) int64 {
 		return 0
 	}
 	return n
+}
+
+// Float reads a finite number.
+func (v Value) Float() float64 {
+	s, ok := v.scalar("a number", "!!int", "!!float")
+	if !ok {
+		return 0
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+		v.Errorf("`%s` must be a number, not %q", v.path, v.Show())
+		return 0
+	}
+	return f
+}
+
+// Date reads a day as 2026-02-20, as midnight UTC.
+func (v Value) Date() time.Time { return v.time(time.DateOnly, "a day such as 2026-02-20") }
+
+// Time reads a moment as RFC 3339 writes it: 2026-03-02T10:00:00+01:00.
+func (v Value) Time() time.Time {
+	return v.time(time.RFC3339, "a time such as 2026-03-02T10:00:00+01:00")
+}
+
+func (v Value) time(layout, want string) time.Time {
+	s, ok := v.scalar(want, "!!str", "!!timestamp")
+	if !ok {
+		return time.Time{}
+	}
+	t, err := time.Parse(layout, s)
+	if err != nil {
+		v.Errorf("`%s` must be %s, not %q", v.path, want, v.Show())
+		return time.Time{}
+	}
+	return t
+}
+
+// IsTime tells whether a moment or a day was written without quotes.
+func (v Value) IsTime() bool {
+	return v.n != nil && v.n.Kind == yaml.ScalarNode && v.n.Tag == "!!timestamp"
+}
+
+// IsBool, IsInt and IsFloat tell which scalar was written.
+func (v Value) IsBool() bool { return v.n != nil && v.n.Kind == yaml.ScalarNode && v.n.Tag == "!!bool" }
+func (v Value) IsInt() bool  { return v.n != nil && v.n.Kind == yaml.ScalarNode && v.n.Tag == "!!int" }
+func (v Value) IsFloat() bool {
+	return v.n != nil && v.n.Kind == yaml.ScalarNode && v.n.Tag == "!!float"
 }
 
 // OneOf reads one of the given words; the empty string where it is another.
@@ -493,4 +541,66 @@ func editDistance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// At is the value at a dotted path below v, absent where there is none.
+func (v Value) At(path string) Value {
+	for _, key := range strings.Split(path, ".") {
+		v = v.lookup(key)
+	}
+	return v
+}
+
+// Brief is the value as YAML's flow style writes it, for people.
+func (v Value) Brief() string {
+	if v.n == nil {
+		return ""
+	}
+	switch v.n.Kind {
+	case yaml.MappingNode:
+		var parts []string
+		for _, e := range v.Entries() {
+			parts = append(parts, e.Key+": "+e.Value.Brief())
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case yaml.SequenceNode:
+		var parts []string
+		for _, e := range v.List() {
+			parts = append(parts, e.Brief())
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	}
+	return v.n.Value
+}
+
+// Plain is the value as JSON would give it: nested []any and map[string]any of
+// strings, booleans and json.Number. A time is its text.
+func (v Value) Plain() any {
+	if v.n == nil {
+		return nil
+	}
+	switch v.n.Kind {
+	case yaml.MappingNode:
+		out := map[string]any{}
+		for _, e := range v.Entries() {
+			out[e.Key] = e.Value.Plain()
+		}
+		return out
+	case yaml.SequenceNode:
+		out := []any{}
+		for _, e := range v.List() {
+			out = append(out, e.Plain())
+		}
+		return out
+	}
+	switch v.n.Tag {
+	case "!!bool":
+		return v.Bool()
+	case "!!int", "!!float":
+		if json.Valid([]byte(v.n.Value)) {
+			return json.Number(v.n.Value)
+		}
+		v.Errorf("`%s` must be a number as JSON writes it, not %q", v.path, v.Show())
+	}
+	return v.n.Value
 }

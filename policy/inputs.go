@@ -1,0 +1,129 @@
+package policy
+
+import (
+	"errors"
+	"slices"
+	"strings"
+)
+
+// Names of inputs that conditions read by fields of their own and not by name.
+const (
+	inputSecondFactor = "auth.second_factor"
+	inputAppCheck     = "request.app_check"
+)
+
+// ErrUnrecorded marks the error of a Lookups that replays a decision whose
+// record does not hold the document.
+var ErrUnrecorded = errors.New("not on record")
+
+var errUnrecorded = ErrUnrecorded
+
+// knows reports whether an input's value is known: in a replay only what the
+// record holds is.
+func (in *Input) knows(name string) bool {
+	return in.Recorded == nil || in.Recorded(name)
+}
+
+// recordable are the inputs that the audit log holds only for the policies
+// that read them; all others it always does.
+func recordable(name string) bool {
+	switch name {
+	case "auth.email", "auth.email_verified", inputSecondFactor, inputAppCheck:
+		return true
+	}
+	return strings.HasPrefix(name, "auth.token.")
+}
+
+// noteReads remembers what the conditions of a policy read, for the record.
+func (p *Policy) noteReads(names []string) {
+	for _, name := range names {
+		claim, isClaim := strings.CutPrefix(name, "auth.token.")
+		switch {
+		case isClaim && !slices.Contains(p.inputs.claims, claim):
+			p.inputs.claims = append(p.inputs.claims, claim)
+		case name == "auth.email" || name == "auth.email_verified":
+			p.inputs.email = true
+		case name == inputSecondFactor:
+			p.inputs.secondFactor = true
+		case name == inputAppCheck:
+			p.inputs.appCheck = true
+		}
+	}
+}
+
+// An inputSet names what a policy reads beside what every audit record holds.
+type inputSet struct {
+	claims       []string
+	email        bool
+	secondFactor bool
+	appCheck     bool
+}
+
+// Inputs is what the policy reads of a request beside what the audit record
+// holds anyway, by name; nil where that is nothing. `absent` lists the claims
+// that it reads and the token does not have, `lookups` the documents that were
+// read for this decision, and `checksum` is there where an upload's body had one.
+func (p *Policy) Inputs(in *Input) map[string]any {
+	if in.Route == nil {
+		return nil
+	}
+	out := map[string]any{}
+	if id := in.Identity; id != nil {
+		p.identityInputs(id, out)
+	}
+	if p.inputs.appCheck {
+		out["app_check"] = in.AppCheck
+	}
+	if in.Checksum {
+		out["checksum"] = true
+	}
+	if len(in.looked) > 0 {
+		out["lookups"] = in.recordLookups()
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// recordLookups are the documents that were read, by lookup: a list where a
+// guard and an entry named different documents of one.
+func (in *Input) recordLookups() map[string]any {
+	out := map[string]any{}
+	for i := range in.looked {
+		name, record := in.looked[i].of.Name, in.looked[i].record()
+		switch before := out[name].(type) {
+		case nil:
+			out[name] = record
+		case []any:
+			out[name] = append(before, record)
+		default:
+			out[name] = []any{before, record}
+		}
+	}
+	return out
+}
+
+func (p *Policy) identityInputs(id *Identity, out map[string]any) {
+	claims := map[string]any{}
+	var absent []string
+	for _, name := range p.inputs.claims {
+		if v, ok := id.Claims[name]; ok {
+			claims[name] = v
+		} else {
+			absent = append(absent, name)
+		}
+	}
+	if len(claims) > 0 {
+		out["claims"] = claims
+	}
+	if len(absent) > 0 {
+		out["absent"] = absent
+	}
+	if p.inputs.email {
+		out["email"], out["email_verified"] = id.Email, id.EmailVerified
+	}
+	if p.inputs.secondFactor {
+		out["second_factor"] = id.SecondFactor
+	}
+}

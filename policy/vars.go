@@ -1,0 +1,86 @@
+package policy
+
+import (
+	"strings"
+
+	"sidegate/policy/document"
+)
+
+// A variable is one of `vars`: a value that the policy writes once.
+type variable struct {
+	at    document.Value
+	key   document.Value
+	value any // string, int64, float64, bool, or []any of one of these
+	kind  claimType
+	used  bool
+}
+
+func (l *loader) readVars(v document.Value) {
+	l.vars = map[string]*variable{}
+	for _, e := range v.Entries() {
+		if !e.At.CheckIdent(e.Key) {
+			continue
+		}
+		x := &variable{at: e.Value, key: e.At}
+		if e.Value.IsList() {
+			x.value, x.kind = l.listVariable(e.Value)
+		} else {
+			x.value, x.kind = scalarVariable(e.Value)
+		}
+		if x.kind.scalar != "" {
+			l.vars[e.Key] = x
+		}
+	}
+}
+
+func (l *loader) listVariable(v document.Value) (any, claimType) {
+	list := []any{}
+	kind := claimType{container: "list"}
+	for _, e := range v.List() {
+		value, t := scalarVariable(e)
+		switch {
+		case t.scalar == "":
+		case kind.scalar == "" || kind.scalar == t.scalar:
+			kind.scalar = t.scalar
+			list = append(list, value)
+		default:
+			e.Errorf("`%s`: a list is of one type, and this is no %s", e.Path(), kind.scalar)
+		}
+	}
+	return list, kind
+}
+
+// scalarVariable reads a value of the type that it was written in.
+func scalarVariable(v document.Value) (any, claimType) {
+	switch {
+	case v.IsBool():
+		return v.Bool(), claimType{scalar: "bool"}
+	case v.IsInt():
+		return v.Int(-1<<53, 1<<53), claimType{scalar: "int"}
+	case v.IsFloat():
+		return v.Float(), claimType{scalar: "double"}
+	}
+	s, ok := v.Text()
+	switch {
+	case !ok:
+		return nil, claimType{}
+	case strings.Contains(s, "${"):
+		v.Errorf("`%s`: a variable's value is written out, without ${...}", v.Path())
+		return nil, claimType{}
+	}
+	return s, claimType{scalar: "string"}
+}
+
+// substitute puts the variables where ${vars.NAME} is written. Conditions in
+// `if` name them without `${}`.
+func (l *loader) substitute(v document.Value) {
+	v.Substitute("vars.", func(name string, at document.Value) (document.Value, bool) {
+		x := l.vars[name]
+		if x == nil {
+			at.Errorf("SG003 variable `%s` is not defined; add it under `vars`%s", name, document.DidYouMean(name, keysOf(l.vars)))
+			return document.Value{}, false
+		}
+		x.used = true
+		return x.at, true
+	}, "if")
+}
