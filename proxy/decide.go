@@ -26,6 +26,9 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	if d, ok := x.route(); !ok {
 		return d, nil
 	}
+	if d, ok := x.limit(x.match.Route.IPLimits, decision{}); !ok {
+		return d, nil
+	}
 	if d, ok := x.identify(); !ok {
 		return d, nil
 	}
@@ -60,6 +63,13 @@ func (x *exchange) route() (decision, bool) {
 	if x.target.encodedSlash && !x.match.Route.EncodedSlash {
 		return refuse(codeBadTarget, &problem{status: http.StatusBadRequest, code: codeBadTarget, detail: "the path holds an encoded slash"}), false
 	}
+	x.input = policy.Input{
+		Route: x.match.Route, Params: x.match.Params, Host: x.target.host, Path: x.target.path, Method: x.r.Method,
+		IP: x.ip, Time: x.start, Lookups: x.lookups,
+	}
+	if x.given != nil {
+		x.input.AppCheck, x.input.Recorded = x.given.AppCheck, x.given.Recorded
+	}
 	if x.wantsWebSocket() && (!x.match.Route.WebSocket || x.r.Method != http.MethodGet || x.r.ContentLength != 0) {
 		return refuse(codeBadRequest, &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "no WebSocket can be opened here"}), false
 	}
@@ -91,7 +101,7 @@ func (x *exchange) identify() (decision, bool) {
 		}
 		return refuse(codeUnavailable, unavailable("the token cannot be verified now", err)), false
 	}
-	x.identity = id
+	x.identity, x.input.Identity = id, id
 	return decision{}, true
 }
 
@@ -111,22 +121,40 @@ func bearerToken(header string) (token string, bearer bool) {
 	return strings.TrimLeft(rest, " "), true
 }
 
-// ask puts the request to the policy.
-func (x *exchange) ask(uuid, ext string) policy.Decision {
-	x.input = policy.Input{
-		Route: x.match.Route, Params: x.match.Params, Method: x.r.Method,
-		Identity: x.identity, Time: x.start, UUID: uuid, Ext: ext,
+// Lookup reads a document for the policy.
+func (x *exchange) Lookup(l *policy.Lookup, document string) (policy.Document, error) {
+	return x.p.lookups.get(x.r.Context(), l, document)
+}
+
+// limit takes the request from the budgets of its caller: 429 where one is used
+// up.
+func (x *exchange) limit(limits []*policy.Limit, d decision) (decision, bool) {
+	if len(limits) == 0 || x.limits == nil {
+		return d, true
 	}
-	return x.policy.Decide(&x.input)
+	retry, ok := x.limits.Take(limits, &x.input, x.p.o.Now())
+	if ok {
+		return d, true
+	}
+	return refuse(codeRate, &problem{status: http.StatusTooManyRequests, code: codeRate, detail: "too many requests; try again later", retry: retry}).by(d), false
+}
+
+// ask puts the request to the policy.
+func (x *exchange) ask() policy.Decision {
+	d := x.policy.Decide(&x.input)
+	x.undecidable = d.Undecidable
+	return d
 }
 
 // judged turns the policy's refusal into ours.
-func judged(d policy.Decision) decision {
-	out := decision{allow: d.Allow, reason: d.Reason, rule: d.Rule}
+func (x *exchange) judged(d policy.Decision) decision {
+	out := decision{allow: d.Allow, reason: d.Reason, rule: d.Rule, shadow: d.Shadow}
 	switch {
 	case d.Allow:
 	case d.Status == http.StatusUnauthorized:
 		out.problem = &problem{status: d.Status, code: codeNoToken, detail: "a bearer token is needed here"}
+	case d.Status == http.StatusServiceUnavailable:
+		out.problem = unavailable("this cannot be decided now", x.input.Failure())
 	default:
 		out.problem = &problem{status: http.StatusForbidden, code: codeNotAllowed, detail: "this is not allowed"}
 		if d.ClaimWouldHelp {
@@ -137,7 +165,7 @@ func judged(d policy.Decision) decision {
 }
 
 func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
-	d := judged(x.ask("", ""))
+	d := x.judged(x.ask())
 	if !d.allow {
 		return d, nil
 	}
@@ -155,6 +183,9 @@ func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
 	}
 	if x.body != nil {
 		x.body.max = limit
+	}
+	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
+		return d, nil
 	}
 	return d, f.forward
 }

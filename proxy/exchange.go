@@ -36,6 +36,11 @@ type exchange struct {
 	input    policy.Input // of the policy; here because Decide's closures would move it to the heap
 	object   *audit.Object
 	upload   uploadPlan
+	limits   *policy.Limiter
+	lookups  policy.Lookups
+	given    *Given // of a request that is only judged
+
+	undecidable bool // what the decision depends on is not on record
 
 	decision   decision
 	decided    bool // a decision was made (and recorded, or the recording failed)
@@ -50,6 +55,7 @@ type exchange struct {
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
+	x.limits, x.lookups = p.limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
 	x.w = &responseWriter{ResponseWriter: w, idle: p.o.IdleTimeout, old: !r.ProtoAtLeast(1, 1)}
 	x.traceContext()
@@ -170,7 +176,7 @@ func (p *Proxy) recordUndecided(x *exchange) {
 	x.decision, x.decided = refuse(codeInternal, nil), true
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
 	defer cancel()
-	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
+	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {
 		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
 		p.metrics.auditFailures.Inc()
 	}

@@ -23,6 +23,10 @@ type forwarder struct {
 // exchangeKey finds the exchange of a forwarded request in its context.
 type exchangeKey struct{}
 
+func contextWith(x *exchange) context.Context {
+	return context.WithValue(x.r.Context(), exchangeKey{}, x)
+}
+
 func newForwarder(p *Proxy, name string, u Upstream) *forwarder {
 	f := &forwarder{p: p, name: name, up: u}
 	f.proxy = &httputil.ReverseProxy{
@@ -50,7 +54,7 @@ var (
 // forward is the action of an allowed request for an upstream.
 func (f *forwarder) forward(x *exchange) error {
 	x.upstream = f.name
-	ctx, cancel := context.WithCancelCause(context.WithValue(x.r.Context(), exchangeKey{}, x))
+	ctx, cancel := context.WithCancelCause(contextWith(x))
 	defer cancel(nil)
 	timeout := f.up.Timeout
 	if t := x.match.Route.Timeout; t > 0 {

@@ -12,6 +12,8 @@ type metrics struct {
 	duration      *prometheus.HistogramVec
 	inFlight      prometheus.Gauge
 	auditFailures prometheus.Counter
+	unrecorded    *prometheus.CounterVec
+	shadow        *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -29,8 +31,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		auditFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sidegate_audit_failures_total", Help: "Events that the audit log did not take; their requests got 503.",
 		}),
+		unrecorded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidegate_audit_off_total", Help: "Requests that were allowed on a route with `audit: off`, by route: no log has them.",
+		}, []string{"route"}),
+		shadow: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidegate_policy_shadow_total", Help: "What guards and entries in dry_run said, by rule and result (allow, pass, deny, error).",
+		}, []string{"rule", "result"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.inFlight, m.auditFailures} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.inFlight, m.auditFailures, m.unrecorded, m.shadow} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -45,5 +53,8 @@ func (m *metrics) count(x *exchange) {
 		effect = "allow"
 	}
 	m.requests.WithLabelValues(x.routeID(), effect, strconv.Itoa(x.w.status)).Inc()
+	for rule, result := range x.decision.shadow {
+		m.shadow.WithLabelValues(rule, result).Inc()
+	}
 	m.duration.WithLabelValues(x.routeID()).Observe(x.duration().Seconds())
 }

@@ -48,9 +48,15 @@ func (p *Proxy) decideUpload(x *exchange) (decision, action) {
 	}
 	body, problem := readUploadRequest(x.r.Body)
 	o := x.match.Route.Object
-	asked := x.ask(upload.NewID(), body.Ext())
-	d := judged(asked)
-	x.object = &audit.Object{Bucket: o.Bucket, Operation: "put", ContentType: body.ContentType, Size: -1}
+	x.input.UUID, x.input.Ext, x.input.Size, x.input.ContentType = upload.NewID(), body.Ext(), body.Size, body.ContentType
+	x.input.Checksum = body.ChecksumSHA256 != ""
+	asked := x.ask()
+	d := x.judged(asked)
+	size := int64(-1)
+	if body.Size != nil {
+		size = *body.Size
+	}
+	x.object = &audit.Object{Bucket: o.Bucket, Operation: "put", ContentType: body.ContentType, Size: size}
 	if !d.allow {
 		return d, nil
 	}
@@ -61,24 +67,22 @@ func (p *Proxy) decideUpload(x *exchange) (decision, action) {
 	if v := o.Check(&body); v != nil {
 		return refuse(v.Code, violated(v)).by(d), nil
 	}
-	expires, _ := o.Expiry(body.Expires)
-	size := int64(-1)
-	if body.Size != nil {
-		size = *body.Size
+	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
+		return d, nil
 	}
+	expires, _ := o.Expiry(body.Expires)
 	x.upload.request = upload.Request{
 		ID: upload.NewID(), Namespace: x.identity.Namespace, UID: x.identity.UID, Identity: x.identity.Name,
 		Record: x.id, Bucket: o.Bucket, Key: asked.Key, ContentType: body.ContentType, Size: size,
 		Checksum: body.ChecksumSHA256, Overwrite: o.Overwrite, Expires: expires, ConfirmWithin: o.ConfirmWithin,
 	}
-	x.object.ContentType, x.object.Size = body.ContentType, size
 	x.object.Session, x.object.Expires = x.upload.request.ID, x.start.Add(expires)
 	return d, p.signUpload
 }
 
 // by keeps which rule allowed what was refused for another reason.
 func (d decision) by(allowed decision) decision {
-	d.rule = allowed.rule
+	d.rule, d.shadow = allowed.rule, allowed.shadow
 	return d
 }
 
@@ -121,9 +125,15 @@ func (x *exchange) remaining(until time.Time, asked time.Duration) int64 {
 
 // decideConfirm finds the session, which must be the caller's own.
 func (p *Proxy) decideConfirm(x *exchange) (decision, action) {
-	d := judged(x.ask("", ""))
+	d := x.judged(x.ask())
 	if !d.allow {
 		return d, nil
+	}
+	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
+		return d, nil
+	}
+	if x.given != nil { // whose session it is, is no matter of the policy
+		return d, p.confirm
 	}
 	id, _ := x.match.Params.Get("session")
 	s, err := p.o.Uploads.Lookup(x.r.Context(), x.identity.Namespace, x.identity.UID, id)
@@ -157,8 +167,8 @@ func (p *Proxy) confirm(x *exchange) error {
 
 // decideDownload holds the query's wishes against the object's limits.
 func (p *Proxy) decideDownload(x *exchange) (decision, action) {
-	asked := x.ask("", "")
-	d := judged(asked)
+	asked := x.ask()
+	d := x.judged(asked)
 	o := x.match.Route.Object
 	head := x.r.Method == http.MethodHead
 	x.object = &audit.Object{Bucket: o.Bucket, Key: asked.Key, Operation: "get", Size: -1}
@@ -176,6 +186,9 @@ func (p *Proxy) decideDownload(x *exchange) (decision, action) {
 	expires, v := o.Expiry(seconds)
 	if v != nil {
 		return refuse(v.Code, violated(v)).by(d), nil
+	}
+	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
+		return d, nil
 	}
 	if head && !redirect {
 		return d, signNothing

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Error codes of the gateway's own answers: docs/http.md explains each.
@@ -27,6 +28,7 @@ const (
 	codeUpstreamFailed  = "upstream_failed"
 	codeUpstreamTimeout = "upstream_timeout"
 	codeInternal        = "internal"
+	codeRate            = "rate"
 )
 
 // A problem is an answer of the gateway's own that is not a success
@@ -40,8 +42,9 @@ type problem struct {
 	allow  []string
 	// challenge is the error of WWW-Authenticate (RFC 6750): "" for none.
 	challenge string
-	hangUp    bool  // close the connection: its framing is in doubt
-	cause     error // for the log
+	hangUp    bool          // close the connection: its framing is in doubt
+	retry     time.Duration // until it makes sense to ask again, of rate
+	cause     error         // for the log
 }
 
 func (p *problem) Error() string {
@@ -83,6 +86,8 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 		h.Set("WWW-Authenticate", challenge(realm, p.challenge, p.detail))
 	case p.status == http.StatusServiceUnavailable:
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
+	case p.status == http.StatusTooManyRequests:
+		h.Set("Retry-After", strconv.FormatInt(int64((p.retry+time.Second-1)/time.Second), 10))
 	}
 	if p.allow != nil {
 		h.Set("Allow", strings.Join(p.allow, ", "))

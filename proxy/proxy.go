@@ -44,6 +44,7 @@ type Options struct {
 	Survive       audit.Survive
 	Upstreams     map[string]Upstream
 	Uploads       *upload.Uploads
+	Documents     DocumentReader // where policy lookups read; nil: nowhere
 	Trusted       TrustedProxies
 	// IdleTimeout ends a body, either way, in which the caller stalls.
 	IdleTimeout time.Duration
@@ -71,6 +72,8 @@ type Proxy struct {
 	policy    atomic.Pointer[policy.Policy]
 	upstreams map[string]*forwarder
 	metrics   *metrics
+	lookups   *lookupCache
+	limits    *policy.Limiter // outlives policies: a reload gives nobody a new budget
 }
 
 // New makes a Proxy. It opens nothing and dials nobody.
@@ -85,7 +88,11 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}}
+	lm, err := newLookupMetrics(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}, lookups: newLookupCache(o.Documents, o.Now, lookupCacheBytes, lm), limits: policy.NewLimiter(0)}
 	for name, u := range o.Upstreams {
 		if u.URL == nil || u.Transport == nil || u.Timeout <= 0 || u.IdleTimeout <= 0 {
 			return nil, fmt.Errorf("proxy: upstream %s: URL, transport and time-outs are needed", name)
@@ -131,7 +138,8 @@ type decision struct {
 	allow   bool
 	reason  string // the audit log's code
 	rule    string
-	problem *problem // of a refusal
+	shadow  map[string]string // what rules in dry_run say
+	problem *problem          // of a refusal
 }
 
 func (d *decision) refused() error {
@@ -152,7 +160,12 @@ func (p *Proxy) record(x *exchange, d decision) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), p.o.Survive); err != nil {
+	if d.allow && x.match.Route.Record == policy.RecordOff {
+		x.absent = true
+		p.metrics.unrecorded.WithLabelValues(x.routeID()).Inc()
+		return nil
+	}
+	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {
 		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
 		if x.goneCaller() { // it is unknown whether it is on record; nobody waits for it
 			return unavailable("the caller went away", x.whoLeft())
@@ -161,6 +174,20 @@ func (p *Proxy) record(x *exchange, d decision) error {
 		return unavailable("the audit log cannot take this request now", fmt.Errorf("record the decision: %w", err))
 	}
 	return nil
+}
+
+// survive is the stronger of what sidegate.yaml and the route ask for.
+func (x *exchange) survive() audit.Survive {
+	level := audit.Crash
+	if r := x.match.Route; r != nil {
+		switch r.Record {
+		case policy.RecordPower:
+			level = audit.Power
+		case policy.RecordMachine:
+			level = audit.Machine
+		}
+	}
+	return max(level, x.p.o.Survive)
 }
 
 // recordTimeout bounds the wait for the audit log: a disk or a Firestore that

@@ -35,8 +35,9 @@ func (x *exchange) decisionEvent() *audit.Event {
 	}
 	d.Policy = audit.Policy{Name: x.policy.Name, SHA256: x.policy.SHA256}
 	if x.match.Route != nil {
-		d.Inputs = x.match.Route.Inputs(x.identity)
+		d.Inputs = x.policy.Inputs(&x.input)
 	}
+	d.Shadow = x.decision.shadow
 	e.Decision = d
 	e.Object = x.object
 	return e

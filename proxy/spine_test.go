@@ -344,7 +344,7 @@ func TestZeroDecisionDenies(t *testing.T) {
 	if d.allow || !errors.As(d.refused(), &pr) || pr.status != 500 {
 		t.Errorf("%+v", d.refused())
 	}
-	if judged := judged(loadPolicy(t, testPolicy).Decide(&policy.Input{})); judged.allow || judged.problem == nil {
+	if judged := new(exchange).judged(loadPolicy(t, testPolicy).Decide(&policy.Input{})); judged.allow || judged.problem == nil {
 		t.Errorf("%+v", judged)
 	}
 }

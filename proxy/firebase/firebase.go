@@ -155,7 +155,7 @@ func (c *claims) check(t *oidc.Token) (*policy.Identity, time.Time, error) {
 	return &policy.Identity{
 		Name: c.name, Namespace: c.namespace, UID: p.subject, Tenant: p.tenant,
 		Issuer: c.rules.Issuer, Provider: p.provider,
-		Email: p.email, EmailVerified: p.emailVerified,
+		Email: p.email, EmailVerified: p.emailVerified, SecondFactor: p.secondFactor,
 		AuthTime: times.AuthTime, Expires: times.Expires,
 		Claims: t.Claims,
 	}, c.rules.Until(times), nil

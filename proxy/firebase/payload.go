@@ -18,6 +18,7 @@ const maxSubject = 128
 // https://firebase.google.com/docs/rules/rules-and-auth#identify_users.
 type payload struct {
 	subject, tenant, provider string
+	secondFactor              string
 	email                     string
 	emailVerified             bool
 }
@@ -55,7 +56,7 @@ func (p *payload) readFirebase(claims map[string]any) (err error) {
 	if !ok {
 		return oidc.Refuse(oidc.ReasonClaim, "firebase is missing or not an object")
 	}
-	if err := oidc.RefuseLookalikes(object, "tenant", "sign_in_provider", "identities"); err != nil {
+	if err := oidc.RefuseLookalikes(object, "tenant", "sign_in_provider", "identities", "sign_in_second_factor"); err != nil {
 		return err
 	}
 	if identities, ok := object["identities"]; ok {
@@ -68,6 +69,9 @@ func (p *payload) readFirebase(claims map[string]any) (err error) {
 	}
 	if p.provider == "" {
 		return oidc.Refuse(oidc.ReasonClaim, "firebase.sign_in_provider is missing")
+	}
+	if p.secondFactor, err = text(object, "sign_in_second_factor"); err != nil {
+		return err
 	}
 	if value, ok := object["tenant"]; ok {
 		if p.tenant, ok = value.(string); !ok || p.tenant == "" {

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -391,7 +392,7 @@ func (e *encoder) any(v any, depth int) {
 		if isNumber(string(v)) {
 			e.buf = append(e.buf, v...)
 		} else {
-			e.freeValue("inputs", string(v))
+			e.notAsItCame(string(v))
 		}
 	case int:
 		e.buf = strconv.AppendInt(e.buf, int64(v), 10)
@@ -401,9 +402,9 @@ func (e *encoder) any(v any, depth int) {
 		e.buf = strconv.AppendUint(e.buf, v, 10)
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			e.buf = appendString(e.buf, strconv.FormatFloat(v, 'g', -1, 64))
+			e.notAsItCame(strconv.FormatFloat(v, 'g', -1, 64))
 		} else {
-			e.buf = strconv.AppendFloat(e.buf, v, 'g', -1, 64)
+			e.float(v)
 		}
 	case time.Time:
 		e.instant(v)
@@ -423,7 +424,23 @@ func (e *encoder) any(v any, depth int) {
 	case map[string]any:
 		e.mapping(v, depth)
 	default:
-		e.buf = appendString(e.buf, fmt.Sprintf("(a value of type %T)", v))
+		e.notAsItCame(fmt.Sprintf("(a value of type %T)", v))
+	}
+}
+
+// notAsItCame writes text for what JSON cannot hold, and says so: who reads the
+// line must not take it for what was there.
+func (e *encoder) notAsItCame(text string) {
+	e.wasCut("inputs")
+	e.freeValue("inputs", text)
+}
+
+// float keeps a float that is a whole number apart from an integer.
+func (e *encoder) float(v float64) {
+	from := len(e.buf)
+	e.buf = strconv.AppendFloat(e.buf, v, 'g', -1, 64)
+	if !bytes.ContainsAny(e.buf[from:], ".e") {
+		e.buf = append(e.buf, '.', '0')
 	}
 }
 

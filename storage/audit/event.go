@@ -54,8 +54,8 @@ type Event struct {
 	Outcome  *Outcome  `json:"outcome,omitempty"`
 	System   *System   `json:"system,omitempty"`
 
-	// Cut names the fields whose value was too long to be kept whole. It is
-	// the ledger's too.
+	// Cut names the fields whose value was too long to be kept whole, or of a
+	// kind that a line cannot hold. It is the ledger's too.
 	Cut []string `json:"cut,omitempty"`
 }
 
@@ -103,7 +103,8 @@ type (
 		// Inputs is what the compiled policy reads, for replay. Values are nil,
 		// string, bool, json.Number, int, int64, uint64, float64, time.Time,
 		// []string, []any and map[string]any; any other type is written as a
-		// string that names it.
+		// string that names it, and Cut says so. A float64 stays one: 2 is
+		// written as 2.0.
 		Inputs map[string]any    `json:"inputs,omitempty"`
 		Shadow map[string]string `json:"shadow,omitempty"`
 	}

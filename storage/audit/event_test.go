@@ -2,7 +2,9 @@ package audit
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +169,60 @@ func TestNewIDsDiffer(t *testing.T) {
 				t.Fatalf("id %q", id)
 			}
 			seen[id] = true
+		}
+	}
+}
+
+// TestInputsComeBackAsTheyWere is what a replay depends on: what a line gives
+// back is what was read, or the line says that it is not.
+func TestInputsComeBackAsTheyWere(t *testing.T) {
+	back := func(v any) (got any, cut []string) {
+		e := decode(t, encode(t, &Event{Decision: &Decision{Inputs: map[string]any{"v": v}}}))
+		return e.Decision.Inputs["v"], e.Cut
+	}
+	for _, c := range []struct{ in, want any }{
+		{json.Number("1"), json.Number("1")},
+		{json.Number("1.0"), json.Number("1.0")},
+		{json.Number("1e3"), json.Number("1e3")},
+		{json.Number("-0"), json.Number("-0")},
+		{int64(2), json.Number("2")},
+		{2.0, json.Number("2.0")}, // no integer, as it was none
+		{-1e21, json.Number("-1e+21")},
+		{0.1, json.Number("0.1")},
+		{[]any{"a", nil, map[string]any{"b": []any{true}}}, []any{"a", nil, map[string]any{"b": []any{true}}}},
+		{[]string{"a", "b"}, []any{"a", "b"}},
+		{map[string]any{}, map[string]any{}},
+		{noon, "2026-11-23T12:00:00.123456Z"},
+	} {
+		if got, cut := back(c.in); !reflect.DeepEqual(got, c.want) || cut != nil {
+			t.Errorf("%#v came back as %#v, cut %q", c.in, got, cut)
+		}
+	}
+	deep := any("end")
+	for range 20 {
+		deep = []any{deep}
+	}
+	long := make([]any, 5000)
+	for i := range long {
+		long[i] = "12345"
+	}
+	for _, v := range []any{
+		[]byte("x"), struct{}{}, math.NaN(), math.Inf(1), json.Number(strings.Repeat("1", 65)), json.Number("x"),
+		strings.Repeat("x", 5000), []any{strings.Repeat("x", 5000)}, deep, long,
+	} {
+		if got, cut := back(v); !slices.Equal(cut, []string{"decision.inputs"}) {
+			t.Errorf("%T came back as %.60v, cut %q", v, got, cut)
+		}
+	}
+}
+
+// TestKeysThatUnescapeToAnother: one key's escaped form is another key.
+func TestKeysThatUnescapeToAnother(t *testing.T) {
+	want := map[string]any{`\xff`: "the four characters", "\xff": "the byte", `\x5cxff`: "longer"}
+	for range 20 {
+		e := decode(t, encode(t, &Event{Decision: &Decision{Inputs: want}}))
+		if !reflect.DeepEqual(e.Decision.Inputs, want) {
+			t.Fatalf("%q", e.Decision.Inputs)
 		}
 	}
 }

@@ -84,15 +84,20 @@ func unescape(v reflect.Value) {
 			v.Set(x)
 		}
 	case reflect.Map:
+		if v.IsNil() {
+			return
+		}
+		// Into another map: what one key becomes can be what another is yet.
+		out := reflect.MakeMapWithSize(v.Type(), v.Len())
 		for _, k := range v.MapKeys() {
 			key, x := reflect.New(k.Type()).Elem(), reflect.New(v.Type().Elem()).Elem()
 			key.Set(k)
 			x.Set(v.MapIndex(k))
 			unescape(key)
 			unescape(x)
-			v.SetMapIndex(k, reflect.Value{})
-			v.SetMapIndex(key, x)
+			out.SetMapIndex(key, x)
 		}
+		v.Set(out)
 	}
 }
 

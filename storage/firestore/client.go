@@ -1,4 +1,5 @@
-// Package firestore keeps audit events and upload sessions in Firestore. Only
+// Package firestore keeps audit events and upload sessions in Firestore, and
+// reads the documents of policies' lookups there. Only
 // here is Firestore's SDK known. It decides nothing, and it reads no
 // environment: whoever connects says where to.
 package firestore

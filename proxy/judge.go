@@ -1,0 +1,76 @@
+package proxy
+
+import (
+	"net/http"
+	"net/http/httputil"
+
+	"sidegate/policy"
+)
+
+// Given is what a judged request is decided by, beside itself and the identity
+// that the Authenticator finds.
+type Given struct {
+	AppCheck bool
+	Lookups  policy.Lookups         // nil: no document can be read
+	Limits   *policy.Limiter        // nil: nothing is limited
+	Recorded func(name string) bool // policy.Input.Recorded
+}
+
+// A Judgement is what would become of a request.
+type Judgement struct {
+	Allow       bool
+	Status      int    // of a refusal
+	Code        string // the audit log's code
+	Rule        string
+	Shadow      map[string]string
+	Detail      string // what the caller of a refusal is told
+	Field       string // of invalid_field
+	Key         string // of the object that would be signed
+	Undecidable bool   // what the decision depends on is not on record
+	// Headers are those that the upstream would get; nil where none is asked.
+	Headers http.Header
+	// Policy and Input are what was asked of the policy: Policy.Explain takes
+	// the Input. Its Route is nil where none was found.
+	Policy *policy.Policy
+	Input  policy.Input
+}
+
+// Judge decides a request as ServeHTTP does, by the same steps in the same
+// order, and does nothing: nothing is recorded, forwarded or signed. It is for
+// trying policies.
+func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
+	x := p.begin(nobodyWriter{}, r)
+	defer p.metrics.inFlight.Dec()
+	x.limits, x.lookups, x.given = given.Limits, given.Lookups, &given
+	d, _ := p.decide(x)
+	j := Judgement{Allow: d.allow, Code: d.reason, Rule: d.rule, Shadow: d.shadow, Undecidable: x.undecidable, Policy: x.policy, Input: x.input}
+	if x.object != nil {
+		j.Key = x.object.Key
+	}
+	if !d.allow {
+		j.Status = http.StatusInternalServerError
+		if d.problem != nil {
+			j.Status, j.Detail, j.Field = d.problem.status, d.problem.detail, d.problem.field
+		}
+		return j
+	}
+	if f := p.upstreams[x.match.Route.Upstream]; f != nil {
+		j.Headers = f.headers(x)
+	}
+	return j
+}
+
+// headers are those that the upstream of an allowed request would get.
+func (f *forwarder) headers(x *exchange) http.Header {
+	in := x.r.WithContext(contextWith(x))
+	out := in.Clone(in.Context())
+	f.rewrite(&httputil.ProxyRequest{In: in, Out: out})
+	return out.Header
+}
+
+// nobodyWriter is an answer that nobody gets.
+type nobodyWriter struct{}
+
+func (nobodyWriter) Header() http.Header         { return http.Header{} }
+func (nobodyWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (nobodyWriter) WriteHeader(int)             {}
