@@ -27,6 +27,7 @@ var sdkHome = map[string]string{
 	"github.com/rogpeppe/go-internal":    "",
 	"github.com/go-jose/go-jose":         "proxy/oidc",
 	"github.com/versity/versitygw":       "",
+	"github.com/santhosh-tekuri":         "",
 }
 
 func TestImportTableOfArchitecture(t *testing.T) {

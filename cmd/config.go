@@ -43,6 +43,10 @@ type Config struct {
 		// IdleTimeout ends a connection between requests, and a body that
 		// stalls. Default: 75s.
 		IdleTimeout time.Duration
+		// NoAddress is not written in the file: on Cloud Run, with
+		// TrustedProxies empty and TrustPeer off, everybody has the address
+		// of the load balancer, and no policy may read it.
+		NoAddress bool
 		// MaxConnections bounds open connections; 0, the default: no limit.
 		MaxConnections int
 	}
@@ -75,6 +79,11 @@ type Config struct {
 		// it. Its collection's default: uploadSessions.
 		Firestore *FirestoreConfig
 	}
+
+	// Lookups (lookups.firestore) is where the documents of the policy's
+	// lookups are read; nil, the default: nowhere. Its collection is empty: the
+	// policy names each document by its whole path.
+	Lookups *FirestoreConfig
 
 	// Audit is the audit log.
 	Audit struct {
@@ -167,12 +176,12 @@ type BucketConfig struct {
 	AccessKey, SecretKey Secret
 }
 
-// A FirestoreConfig is a collection in Firestore.
+// A FirestoreConfig is a collection in Firestore, or a database.
 type FirestoreConfig struct {
 	// Project is the Google Cloud project. Default: $GOOGLE_CLOUD_PROJECT.
 	Project string
 	// Database is the database's id. Default: (default).
 	Database string
-	// Collection is the collection's id.
+	// Collection is the collection's id; empty: the database's root.
 	Collection string
 }

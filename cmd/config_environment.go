@@ -9,7 +9,7 @@ import (
 // either one is a hole.
 var emulatorVariables = []struct{ name, effect string }{
 	{"FIREBASE_AUTH_EMULATOR_HOST", "makes unsigned tokens valid"},
-	{"FIRESTORE_EMULATOR_HOST", "sends sessions and audit log to an emulator"},
+	{"FIRESTORE_EMULATOR_HOST", "puts an emulator in place of Firestore for sessions, lookups and audit log"},
 }
 
 // checkEnvironment refuses what stands in the environment and not in the file.

@@ -12,8 +12,8 @@ const configVersion = "sidegate-config/v1"
 func configKeys() map[string]document.Keys {
 	return map[string]document.Keys{
 		"": {
-			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "token_cache", "upstreams", "buckets", "storage", "audit", "log"},
-			Later: []string{"forward_auth", "keys_cache", "cors", "lookups", "redis", "webhook", "assertion", "telemetry"},
+			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "token_cache", "upstreams", "buckets", "storage", "lookups", "audit", "log"},
+			Later: []string{"forward_auth", "keys_cache", "cors", "redis", "webhook", "assertion", "telemetry"},
 		},
 		"listen": {
 			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections"},
@@ -37,6 +37,8 @@ func configKeys() map[string]document.Keys {
 		"storage":               {Known: []string{"local", "firestore"}},
 		"storage.local":         {Known: []string{"dir"}},
 		"storage.firestore":     {Known: []string{"project", "database", "collection"}},
+		"lookups":               {Known: []string{"firestore"}},
+		"lookups.firestore":     {Known: []string{"project", "database"}},
 		"audit": {
 			Known: []string{"dir", "survive", "max_size", "segment", "firestore", "stdout"},
 			Later: []string{"retention", "key", "checkpoint"},

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"sidegate/policy/document"
 )
@@ -81,13 +83,16 @@ func newConfigLoader(path string, env environment, in insecure) (*configLoader, 
 	return &configLoader{name: path, file: file, env: env, insecure: in, readFile: readBounded, diskOf: diskOf, keys: configKeys()}, nil
 }
 
-// readBounded reads a file of at most limit bytes.
+// readBounded reads a file of at most limit bytes. A pipe is read too, as a
+// shell's <(...) is one, but one that nobody writes to is empty, and one that
+// says nothing is not waited for long.
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	_ = f.SetReadDeadline(time.Now().Add(pipeWait)) // files have none and need none
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
@@ -133,6 +138,7 @@ func (l *configLoader) read(root document.Map, c *Config) {
 		c.Name = l.matching(v, gatewayName, "1 to 128 letters, digits and `._-`")
 	}
 	l.readListen(root.Get("listen").Map(l.keys["listen"]), c)
+	c.Listen.NoAddress = l.onCloudRun() && !c.Listen.TrustPeer && len(c.Listen.TrustedProxies) == 0
 	l.readAdmin(root.Get("admin").Map(l.keys["admin"]), c)
 	c.Policy = l.path(root.Get("policy"), "policy.yaml")
 	l.readIdentities(root.Get("identities"), c)
@@ -143,10 +149,14 @@ func (l *configLoader) read(root document.Map, c *Config) {
 	l.readUpstreams(root.Get("upstreams"), c)
 	l.readBuckets(root.Get("buckets"), c)
 	l.readStorage(root.Get("storage").Map(l.keys["storage"]), c)
+	l.readLookups(root.Get("lookups").Map(l.keys["lookups"]), c)
 	l.readAudit(root.Get("audit").Map(l.keys["audit"]), c)
 	l.readLog(root.Get("log").Map(l.keys["log"]), c)
 	l.checkPlaces(root, c)
 }
+
+// pipeWait is how long a pipe in a file's place is waited for.
+const pipeWait = 5 * time.Second
 
 // expand gives the value of ${env:NAME}, ${env:NAME:default} and ${file:PATH}.
 // An empty variable counts as unset, as in the shell's ${NAME:-default}.

@@ -119,6 +119,12 @@ func (l *configLoader) readFirestore(m document.Map, collection string) *Firesto
 	return f
 }
 
+func (l *configLoader) readLookups(m document.Map, c *Config) {
+	if v := m.Get("firestore"); v.Present() {
+		c.Lookups = l.readFirestore(v.Map(l.keys["lookups.firestore"]), "")
+	}
+}
+
 func (l *configLoader) readAudit(m document.Map, c *Config) {
 	c.Audit.Dir = l.path(m.Get("dir"), "data/audit")
 	c.Audit.Survive = survives[l.oneOf(m.Get("survive"), "crash", "power", "machine")]

@@ -49,6 +49,9 @@ func mustLoad(t *testing.T, p place, text string) *Config {
 	if err != nil {
 		t.Fatalf("load:\n%s\n%v", text, err)
 	}
+	if err := fitsSchema(versionLine + text); err != nil {
+		t.Errorf("loads, and does not fit the schema:\n%s\n%v", text, err)
+	}
 	return c
 }
 
@@ -82,6 +85,7 @@ func TestDefaults(t *testing.T) {
 		{"buckets", c.Buckets[0], BucketConfig{Name: "default", Bucket: "acme", Region: "us-east-1"}},
 		{"storage.local.dir", c.Storage.LocalDir, "/etc/sidegate/data"},
 		{"storage.firestore", c.Storage.Firestore == nil, true},
+		{"lookups.firestore", c.Lookups == nil, true},
 		{"audit.dir", c.Audit.Dir, "/etc/sidegate/data/audit"},
 		{"audit.survive", c.Audit.Survive, audit.Crash},
 		{"audit.max_size", c.Audit.MaxSize, int64(1 << 30)},
@@ -143,6 +147,9 @@ func TestKeys(t *testing.T) {
 		{"storage: {firestore: {}}", func(c *Config) any { return *c.Storage.Firestore }, FirestoreConfig{"acme-env", "(default)", "uploadSessions"}},
 		{"storage: {firestore: {}}", func(c *Config) any { return c.Storage.LocalDir }, ""},
 		{"storage: {firestore: {project: p1, database: sidegate, collection: s}}", func(c *Config) any { return *c.Storage.Firestore }, FirestoreConfig{"p1", "sidegate", "s"}},
+		{"lookups: {firestore: {}}", func(c *Config) any { return *c.Lookups }, FirestoreConfig{"acme-env", "(default)", ""}},
+		{"lookups: {firestore: {project: p1, database: facts}}", func(c *Config) any { return *c.Lookups }, FirestoreConfig{"p1", "facts", ""}},
+		{"lookups: {}", func(c *Config) any { return c.Lookups == nil }, true},
 		{"audit: {dir: /a, survive: power, max_size: 2GiB, segment: 1MiB, stdout: true}", func(c *Config) any { return c.Audit.Survive }, audit.Power},
 		{"audit: {survive: machine, firestore: {ttl: 30d}}", func(c *Config) any { return c.Audit.TTL }, 720 * time.Hour},
 		{"audit: {survive: machine, firestore: {}}", func(c *Config) any { return *c.Audit.Firestore }, FirestoreConfig{"acme-env", "(default)", "auditLog"}},
@@ -225,6 +232,10 @@ func TestRefused(t *testing.T) {
 		{"storage: {firestore: {project: p1, database: a/b}}", "want a database's id"},
 		{"storage: {local: {dir: x}}\naudit: {dir: x}", "are one folder"},
 		{"storage: {firestore: {project: p1, collection: c}}\naudit: {firestore: {project: p1, collection: c}}", "are one collection"},
+		{"lookups: {firestore: {}}", "`lookups.firestore.project` is missing, and the variable GOOGLE_CLOUD_PROJECT names no project"},
+		{"lookups: {firestore: {project: p1, database: a/b}}", "`lookups.firestore.database`: want a database's id"},
+		{"lookups: {firestore: {project: p1, collection: c}}", "unknown key `lookups.firestore.collection`"},
+		{"lookups: {redis: {}}", "unknown key `lookups.redis`"},
 		{"audit: {survive: machine}", "`audit.survive: machine` needs `audit.firestore`"},
 		{"audit: {survive: fire}", "must be one of crash, power, machine"},
 		{"audit: {segment: 1KiB}", "must be from 64KiB"},
@@ -244,6 +255,9 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s:\ngot  %v\nwant %s", tt.text, err, tt.want)
 		case strings.Contains(err.Error(), "\n") && !strings.Contains(tt.want, "circle"):
 			t.Errorf("%s: one mistake, several complaints: %v", tt.text, err)
+		}
+		if fitsSchema(versionLine+tt.text) == nil && !formless.MatchString(tt.want) {
+			t.Errorf("%s: fits the schema, in spite of: %s", tt.text, tt.want)
 		}
 	}
 }
@@ -412,6 +426,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add(versionLine + "upstreams: {a: {url: \"http://[::1]:80\"}}\nlisten: {trusted_proxies: [cloud-run, ::1]}")
 	f.Add(versionLine + "buckets: {d: {bucket: acme, credentials: {access_key: a, secret_key: \"${env:SECRET}\"}}}")
 	f.Add(versionLine + "storage: {firestore: {}}\naudit: {survive: machine, firestore: {ttl: 1d}}")
+	f.Add(versionLine + "lookups: {firestore: {database: facts}}")
 	f.Add("a: *b\n---\n")
 	f.Add("# only words")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -431,6 +446,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		if err := fitsSchema(text); err != nil {
+			t.Fatalf("loads, and does not fit the schema: %v", err)
 		}
 		if c.Policy == "" || c.Listen.Address == "" || c.AdminAddress == "" || c.Audit.Dir == "" || (c.Storage.LocalDir == "") == (c.Storage.Firestore == nil) {
 			t.Fatalf("loaded with holes: %+v", c)

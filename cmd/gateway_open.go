@@ -25,6 +25,7 @@ import (
 type stores struct {
 	uploads *upload.Uploads
 	buckets []*s3.Bucket
+	lookups proxy.DocumentReader // nil: none is configured
 }
 
 func (g *gateway) openStores(ctx context.Context) (stores, error) {
@@ -51,6 +52,9 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 		return stores{}, err
 	}
 	out := stores{uploads: &upload.Uploads{Store: store, Buckets: map[string]upload.Bucket{}, Now: time.Now}}
+	if out.lookups, err = openLookups(c.Lookups, connect); err != nil {
+		return stores{}, err
+	}
 	for _, b := range c.Buckets {
 		bucket, err := s3.Open(ctx, s3.Options{
 			Bucket: b.Bucket, Region: b.Region, Endpoint: b.Endpoint, PublicEndpoint: b.PublicEndpoint, PathStyle: b.PathStyle,
@@ -130,6 +134,19 @@ func (g *gateway) openSessions(connect func(*FirestoreConfig) (*firestore.Client
 	}
 	g.onClose(store.Close)
 	return store, nil
+}
+
+// openLookups gives an interface that is nil where nothing is configured, and
+// not one that holds a nil pointer.
+func openLookups(f *FirestoreConfig, connect func(*FirestoreConfig) (*firestore.Client, error)) (proxy.DocumentReader, error) {
+	if f == nil {
+		return nil, nil
+	}
+	client, err := connect(f)
+	if err != nil {
+		return nil, fmt.Errorf("lookups.firestore: %w", err)
+	}
+	return firestore.NewDocuments(client), nil
 }
 
 // openIdentities makes the verifiers. The Auth emulator's unsigned tokens are

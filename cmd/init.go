@@ -15,14 +15,15 @@ import (
 var initFiles = []struct {
 	name string
 	data string
-}{{defaultConfig, configs.Config}, {"policy.yaml", configs.Policy}}
+}{{defaultConfig, configs.Config}, {"policy.yaml", configs.Policy}, {"policy_test.yaml", configs.PolicyTest}}
 
 func (p *program) newInit() *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
-		Short: "Write a commented sidegate.yaml and policy.yaml into this folder",
-		Long: `Write a commented sidegate.yaml and policy.yaml into this folder, never over
-files that exist. They start with only GOOGLE_CLOUD_PROJECT and S3_BUCKET set.`,
+		Short: "Write a commented sidegate.yaml, policy.yaml and policy_test.yaml into this folder",
+		Long: `Write a commented sidegate.yaml, policy.yaml and policy_test.yaml into this folder,
+never over files that exist. They start with only GOOGLE_CLOUD_PROJECT and S3_BUCKET set,
+and the tests of the policy pass.`,
 		Example: "  sidegate init\n  GOOGLE_CLOUD_PROJECT=acme-prod S3_BUCKET=acme-photos sidegate run",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -32,7 +33,7 @@ files that exist. They start with only GOOGLE_CLOUD_PROJECT and S3_BUCKET set.`,
 			for _, f := range initFiles {
 				fmt.Fprintf(p.stdout, "wrote %s\n", f.name)
 			}
-			fmt.Fprintln(p.stdout, "next: set GOOGLE_CLOUD_PROJECT and S3_BUCKET, `sidegate check`, `sidegate run`")
+			fmt.Fprintln(p.stdout, "next: `sidegate policy test`, set GOOGLE_CLOUD_PROJECT and S3_BUCKET, `sidegate check`, `sidegate run`")
 			return nil
 		},
 	}

@@ -39,6 +39,9 @@ func policyEnvironment(c *Config) *policy.Environment {
 		Identities: make(map[string]string, len(c.Identities)),
 		Upstreams:  make(map[string]policy.Upstream, len(c.Upstreams)),
 		Buckets:    make(map[string]bool, len(c.Buckets)),
+		Lookups:    c.Lookups != nil,
+		Shipping:   c.Audit.Firestore != nil,
+		NoAddress:  c.Listen.NoAddress,
 	}
 	for _, id := range c.Identities {
 		env.Identities[id.Name] = id.Namespace

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +41,10 @@ func runGateway(ctx context.Context, s settings) (err error) {
 	for _, w := range s.warnings {
 		log.Warn().Msg(w)
 	}
-	g := &gateway{s: s, log: log, metrics: newRegistry(s), failed: make(chan error, 2)}
+	g := &gateway{s: s, log: log, metrics: newRegistry(s), failed: make(chan error, 2), hangups: make(chan os.Signal, 1)}
+	// From the first moment to the last: by itself the signal ends the program.
+	signal.Notify(g.hangups, syscall.SIGHUP)
+	defer signal.Stop(g.hangups)
 	defer func() { err = errors.Join(err, g.close()) }()
 	if err := g.open(ctx); err != nil {
 		return err
@@ -53,7 +59,8 @@ type gateway struct {
 	metrics *prometheus.Registry
 	closers []func() error
 
-	policySeen fingerprint
+	policySeen atomic.Pointer[fingerprint] // of the file that was read last
+	hangups    chan os.Signal
 	ledger     *audit.Ledger
 	keys       []*oidc.KeySet
 	proxy      *proxy.Proxy
@@ -85,7 +92,7 @@ func (g *gateway) close() error {
 // open checks and opens, the cheap first: files, listeners, stores.
 func (g *gateway) open(ctx context.Context) error {
 	c := g.s.config
-	g.policySeen = fingerprintOf(g.s.policy)
+	g.seePolicy(fingerprintOf(g.s.policy))
 	pol, err := loadPolicy(g.s.policy, c)
 	if err != nil {
 		return err
@@ -114,6 +121,7 @@ func (g *gateway) open(ctx context.Context) error {
 		Survive:       c.Audit.Survive,
 		Upstreams:     g.upstreams(),
 		Uploads:       stores.uploads,
+		Documents:     stores.lookups,
 		Trusted:       proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},
 		IdleTimeout:   c.Listen.IdleTimeout,
 		Log:           g.log,
@@ -161,8 +169,8 @@ func ignoreClosed(err error) error {
 // log does not start.
 func (g *gateway) recordStart(ctx context.Context) error {
 	detail := map[string]string{"version": g.s.version, "policy": g.proxy.Policy().Name, "policy_sha256": g.proxy.Policy().SHA256}
-	if g.s.insecure.authEmulator != "" {
-		detail["insecure_emulator"] = "auth"
+	if name := g.s.insecure.emulators(); name != "" {
+		detail["insecure_emulator"] = name
 	}
 	if g.s.insecure.keys != nil {
 		detail["insecure_keys"] = "true"
@@ -202,8 +210,8 @@ func (g *gateway) run(ctx context.Context) error {
 		default: // one is waiting, and will see this change too
 		}
 	}
-	running.Go(func() { watchFile(background, g.s.policy, g.policySeen, poke) })
-	running.Go(func() { onHangup(background, poke) })
+	running.Go(func() { watchFile(background, g.s.policy, func() fingerprint { return *g.policySeen.Load() }, poke) })
+	running.Go(func() { onHangup(background, g.hangups, poke) })
 	running.Go(func() { g.reloadOn(background, changed) })
 
 	running.Go(func() { g.watchLedger(background) })
@@ -331,9 +339,15 @@ func (g *gateway) reloadOn(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
+// seePolicy remembers which state of the file was read last, so that the
+// watcher tells a change of the file from what is known of it. The zero
+// fingerprint is no file's: it makes the watcher look again.
+func (g *gateway) seePolicy(f fingerprint) { g.policySeen.Store(&f) }
+
 // reload replaces the policy, or keeps the last good one and says why.
 func (g *gateway) reload(ctx context.Context) {
 	old := g.proxy.Policy()
+	g.seePolicy(fingerprintOf(g.s.policy)) // before it is read: a change between is seen again
 	pol, err := loadPolicy(g.s.policy, g.s.config)
 	if err != nil {
 		g.reloads.failed()
@@ -349,6 +363,7 @@ func (g *gateway) reload(ctx context.Context) {
 	}
 	if err := g.recordSystem(ctx, "policy_loaded", map[string]string{"policy": pol.Name, "policy_sha256": pol.SHA256, "before": old.SHA256}); err != nil {
 		g.reloads.failed()
+		g.seePolicy(fingerprint{}) // try again at the next look
 		g.log.Error().Err(err).Msg("the new policy cannot be put on record; the old one stays in force")
 		return
 	}

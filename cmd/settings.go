@@ -44,6 +44,18 @@ type insecure struct {
 	ephemeral bool
 }
 
+// emulators names the emulators that are in place of the real thing.
+func (in insecure) emulators() string {
+	var names []string
+	if in.authEmulator != "" {
+		names = append(names, "auth")
+	}
+	if in.firestoreEmulator != "" {
+		names = append(names, "firestore")
+	}
+	return strings.Join(names, ",")
+}
+
 // An environment looks up a variable, as os.LookupEnv does.
 type environment func(name string) (value string, ok bool)
 

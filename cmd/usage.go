@@ -23,14 +23,25 @@ func (e reported) Unwrap() error { return e.error }
 
 // Exit statuses.
 const (
-	exitFine    = 0
-	exitFailed  = 1 // could not be done: input and output, unreachable
-	exitUsage   = 2 // the command line
-	exitInvalid = 3 // the config or the policy
+	exitFine     = 0
+	exitFailed   = 1 // could not be done: input and output, unreachable
+	exitUsage    = 2 // the command line
+	exitInvalid  = 3 // the config or the policy
+	exitTests    = 4 // tests failed, or none ran
+	exitFindings = 5 // lint found something, or coverage is below what was asked
+	exitChanged  = 6 // diff or replay found decisions that changed
+)
+
+// What commands find, as errors: their findings are on standard output.
+var (
+	errTests    = errors.New("tests failed, or none ran")
+	errFindings = errors.New("lint or coverage is below what was asked")
+	errChanged  = errors.New("decisions changed")
 )
 
 // ExitStatus is the status that the program ends with after Run returned err:
-// 0 fine, 1 failed, 2 usage, 3 invalid config or policy.
+// 0 fine, 1 failed, 2 usage, 3 invalid config or policy, 4 tests failed or none
+// ran, 5 findings of lint or coverage, 6 changed decisions.
 func ExitStatus(err error) int {
 	var usage usageError
 	switch {
@@ -40,6 +51,12 @@ func ExitStatus(err error) int {
 		return exitUsage
 	case errors.Is(err, errInvalid):
 		return exitInvalid
+	case errors.Is(err, errTests):
+		return exitTests
+	case errors.Is(err, errFindings):
+		return exitFindings
+	case errors.Is(err, errChanged):
+		return exitChanged
 	}
 	return exitFailed
 }

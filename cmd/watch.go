@@ -6,9 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -41,12 +39,12 @@ func fingerprintOf(path string) fingerprint {
 	return sha256.Sum256(data)
 }
 
-// watchFile calls changed each time the file differs from what it was before,
-// at first from since, until ctx ends. A file that goes missing or unreadable
-// counts as changed, so that the reload says so. Take since before the file is
-// loaded, then no change falls between. Calls do not overlap.
-func watchFile(ctx context.Context, path string, since fingerprint, changed func()) {
-	w := fileWatch{path: path, seen: since, changed: changed, quiet: watchQuiet, most: watchMost, poll: watchPoll}
+// watchFile calls changed each time the file differs from what known gives,
+// until ctx ends: again at each look while it does, for a change that could not
+// be acted on. A file that goes missing or unreadable counts as changed, so that
+// the reload says so. Calls do not overlap.
+func watchFile(ctx context.Context, path string, known func() fingerprint, changed func()) {
+	w := fileWatch{path: path, known: known, changed: changed, quiet: watchQuiet, most: watchMost, poll: watchPoll}
 	if n, err := fsnotify.NewWatcher(); err == nil {
 		defer n.Close()
 		w.add, w.events, w.errors = n.Add, n.Events, n.Errors
@@ -57,7 +55,7 @@ func watchFile(ctx context.Context, path string, since fingerprint, changed func
 // A fileWatch watches one file. Without add and channels it only polls.
 type fileWatch struct {
 	path              string
-	seen              fingerprint
+	known             func() fingerprint
 	changed           func()
 	quiet, most, poll time.Duration
 
@@ -72,7 +70,7 @@ type fileWatch struct {
 func (w *fileWatch) run(ctx context.Context) {
 	poll := time.NewTicker(w.poll)
 	defer poll.Stop()
-	settle := time.NewTimer(0) // whatever happened since `since`
+	settle := time.NewTimer(0) // whatever happened before
 	defer settle.Stop()
 	w.addFolders()
 	var first time.Time // of the notices not looked at yet
@@ -101,8 +99,7 @@ func (w *fileWatch) run(ctx context.Context) {
 }
 
 func (w *fileWatch) look() {
-	if now := fingerprintOf(w.path); now != w.seen {
-		w.seen = now
+	if fingerprintOf(w.path) != w.known() {
 		w.changed()
 	}
 }
@@ -121,20 +118,14 @@ func (w *fileWatch) addFolders() {
 	}
 }
 
-// onHangup calls f at each SIGHUP until ctx ends. It returns at once; before,
-// the signal would end the program.
-func onHangup(ctx context.Context, f func()) {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGHUP)
-	go func() {
-		defer signal.Stop(c)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-c:
-				f()
-			}
+// onHangup calls f for each signal that came in, until ctx ends.
+func onHangup(ctx context.Context, signals <-chan os.Signal, f func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			f()
 		}
-	}()
+	}
 }

@@ -40,9 +40,11 @@ func watched(t *testing.T, path string, configure func(*fileWatch)) (await func(
 	t.Helper()
 	seen := make(chan string, 100)
 	ctx, cancel := context.WithCancel(context.Background())
+	known := fingerprintOf(path)
 	w := &fileWatch{
-		path: path, seen: fingerprintOf(path), quiet: 10 * time.Millisecond, most: 100 * time.Millisecond, poll: time.Hour,
+		path: path, known: func() fingerprint { return known }, quiet: 10 * time.Millisecond, most: 100 * time.Millisecond, poll: time.Hour,
 		changed: func() {
+			known = fingerprintOf(path)
 			data, err := os.ReadFile(path)
 			if err != nil {
 				data = []byte("missing")
@@ -209,7 +211,7 @@ func TestWatchChangeBeforeItStarted(t *testing.T) {
 	write(t, path, "1")
 	ctx, cancel := context.WithCancel(context.Background())
 	calls := 0
-	watchFile(ctx, path, since, func() { calls++; cancel() })
+	watchFile(ctx, path, func() fingerprint { return since }, func() { calls++; cancel() })
 	if calls != 1 {
 		t.Errorf("%d calls", calls)
 	}
@@ -218,7 +220,7 @@ func TestWatchChangeBeforeItStarted(t *testing.T) {
 func TestWatchSameContentsIsNoChange(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	write(t, path, "0")
-	w := &fileWatch{path: path, seen: fingerprintOf(path), changed: func() { t.Error("called") }}
+	w := &fileWatch{path: path, known: func() fingerprint { return fingerprintOf(path) }, changed: func() { t.Error("called") }}
 	write(t, path, "0")
 	w.look()
 }
@@ -227,13 +229,10 @@ func TestOnHangup(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	got := make(chan struct{}, 1)
-	onHangup(ctx, func() { got <- struct{}{} })
-	me, err := os.FindProcess(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	signals := make(chan os.Signal)
+	go onHangup(ctx, signals, func() { got <- struct{}{} })
+	for range 2 {
+		signals <- syscall.SIGHUP
+		<-got
 	}
-	if err := me.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	<-got
 }

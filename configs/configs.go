@@ -1,5 +1,5 @@
 // Package configs holds the files that sidegate gives away: the ones that
-// `sidegate init` writes, and the JSON Schema for editors.
+// `sidegate init` writes, and the JSON Schemas for editors.
 package configs
 
 import _ "embed"
@@ -14,7 +14,17 @@ var Config string
 //go:embed policy.yaml
 var Policy string
 
-// Schema is the JSON Schema of sidegate.yaml.
+// PolicyTest is the policy_test.yaml of `sidegate init`: the tests of Policy.
 //
-//go:embed sidegate.schema.json
-var Schema string
+//go:embed policy_test.yaml
+var PolicyTest string
+
+// The JSON Schemas (draft 2020-12) of the three files.
+var (
+	//go:embed sidegate.schema.json
+	ConfigSchema string
+	//go:embed policy.schema.json
+	PolicySchema string
+	//go:embed policy_test.schema.json
+	PolicyTestSchema string
+)
