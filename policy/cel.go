@@ -163,7 +163,7 @@ func (sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	case types.ListKind, types.MapKind:
 		return &cost.SizeEstimate{Min: 0, Max: maxElements}
 	case types.StringKind, types.BytesKind:
-		if slices.Equal(node.Path(), []string{"request", "path"}) {
+		if p := node.Path(); len(p) > 0 && (p[0] == "params" || slices.Equal(p, []string{"request", "path"})) {
 			return &cost.SizeEstimate{Min: 0, Max: maxPath}
 		}
 		return &cost.SizeEstimate{Min: 0, Max: maxExtent}
@@ -188,6 +188,10 @@ var roots = []string{"auth", "params", "lookup", "vars", "request", "object"}
 
 func (w *astWalk) walk(x ast.Expr, testOnly bool) {
 	if path := namePath(x); path != nil {
+		if strings.HasPrefix(path[0], ".") {
+			w.errorf(x, "`if`: a name does not begin with a dot")
+			return
+		}
 		if slices.Contains(roots, path[0]) {
 			w.name(x, path, testOnly || (x.Kind() == ast.SelectKind && x.AsSelect().IsTestOnly()))
 		}
@@ -198,6 +202,7 @@ func (w *astWalk) walk(x ast.Expr, testOnly bool) {
 		w.walk(x.AsSelect().Operand(), false)
 	case ast.CallKind:
 		c := x.AsCall()
+		w.checkPattern(x, c)
 		if c.IsMemberFunction() {
 			w.walk(c.Target(), false)
 		}
@@ -215,9 +220,29 @@ func (w *astWalk) walk(x ast.Expr, testOnly bool) {
 		}
 	case ast.ComprehensionKind:
 		c := x.AsComprehension()
+		for _, name := range []string{c.IterVar(), c.IterVar2(), c.AccuVar()} {
+			if slices.Contains(roots, name) {
+				w.errorf(x, "`if`: a loop cannot name its element `%s`; choose another name", name)
+				return
+			}
+		}
 		for _, a := range []ast.Expr{c.IterRange(), c.AccuInit(), c.LoopCondition(), c.LoopStep(), c.Result()} {
 			w.walk(a, false)
 		}
+	case ast.LiteralKind:
+	default: // messages, and whatever a later version of the language has
+		w.errorf(x, "`if`: messages cannot be made here")
+	}
+}
+
+// checkPattern refuses a regular expression that is not written out: what it
+// costs to compile one is its writer's choice, and here callers would write it.
+func (w *astWalk) checkPattern(x ast.Expr, c ast.CallExpr) {
+	if c.FunctionName() != "matches" || len(c.Args()) == 0 {
+		return
+	}
+	if c.Args()[len(c.Args())-1].Kind() != ast.LiteralKind {
+		w.errorf(x, "`if`: the regular expression of matches() must be written out")
 	}
 }
 
@@ -252,12 +277,21 @@ func (w *astWalk) name(x ast.Expr, path []string, testOnly bool) {
 	switch path[0] {
 	case "lookup":
 		look := w.b.l.lookups[path[1]]
+		if look == nil {
+			w.errorf(x, "`if`: there is no lookup `%s`", path[1])
+			return
+		}
 		look.used = true
 		if !slices.Contains(w.e.lookups, &look.Lookup) {
 			w.e.lookups = append(w.e.lookups, &look.Lookup)
 		}
 	case "vars":
-		w.b.l.vars[path[1]].used = true
+		v := w.b.l.vars[path[1]]
+		if v == nil {
+			w.errorf(x, "`if`: there is no variable `%s`", path[1])
+			return
+		}
+		v.used = true
 	case "auth":
 		w.auth(x, name)
 	case "request":

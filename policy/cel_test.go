@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -167,18 +168,43 @@ func TestCostIsBounded(t *testing.T) {
 	if e := cheap.Routes[0].entries[0].facts.expr; !e.bounded {
 		t.Error("a plain condition is not bounded")
 	}
-	p := celPolicy(t, `auth.token.roles.all(r, r.matches(auth.token.plan) || !r.contains(auth.token.plan))`)
+	p := celPolicy(t, `auth.token.roles.all(r, !(r in lookup.share.readers))`)
 	e := p.Routes[0].entries[0].facts.expr
 	if e.bounded {
 		t.Fatal("a dear condition counts as bounded")
 	}
+	many := make([]any, maxElements)
+	for i := range many {
+		many[i] = fmt.Sprint("r", i)
+	}
+	docs := &documents{by: map[string]map[string]any{sharesX: {"readers": many}}}
+	if d := p.Decide(celInputOf(p, bob(claim("roles", []any{"a", "b"})), docs)); !d.Allow {
+		t.Errorf("within the limit: %+v", d)
+	}
 	roles := make([]any, maxElements)
 	for i := range roles {
-		roles[i] = strings.Repeat("x", maxString)
+		roles[i] = fmt.Sprint("x", i)
 	}
-	d := p.Decide(celInputOf(p, bob(claim("roles", roles), claim("plan", "y+$")), nil))
+	d := p.Decide(celInputOf(p, bob(claim("roles", roles)), docs))
 	if d.Allow || d.Reason != ReasonEntryError {
 		t.Errorf("over the limit: %+v", d)
+	}
+}
+
+// TestListsAreMadeOnce: a loop that reads a map again and again costs what its
+// steps cost, not that many copies.
+func TestListsAreMadeOnce(t *testing.T) {
+	orgs := map[string]any{}
+	for i := range maxElements {
+		orgs[fmt.Sprint("org", i)] = "viewer"
+	}
+	p := celPolicy(t, `auth.token.orgs.all(o, auth.token.orgs[o] != "owner")`)
+	in := celInputOf(p, bob(claim("orgs", orgs)), nil)
+	if d := p.Decide(in); !d.Allow || len(in.typed) != 1 {
+		t.Fatalf("%+v, made %d times", d, len(in.typed))
+	}
+	if n := testing.AllocsPerRun(3, func() { p.Decide(in) }); n > 20*maxElements {
+		t.Errorf("%v allocations", n)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -36,11 +35,7 @@ func (in *celInput) ResolveName(name string) (any, bool) { return in, slices.Con
 func (in *celInput) Parent() cel.Activation              { return nil }
 
 // A celDocument is a document of a lookup as CEL reads it.
-type celDocument struct {
-	in  *Input
-	of  *Lookup
-	doc Document
-}
+type celDocument struct{ of *lookedUp }
 
 func (t *celTypes) FindStructType(name string) (*types.Type, bool) {
 	if _, ok := t.fields[name]; ok {
@@ -113,7 +108,10 @@ func (l *loader) celTypes() (*celTypes, error) {
 		t.fields[typeToken][name] = claimFieldType(name, kind)
 	}
 	for name, v := range l.vars {
-		value := v.celValue()
+		value, err := v.celValue()
+		if err != nil { // readVars refuses what is larger than policies count with
+			return nil, fmt.Errorf("variable %s %w", name, err)
+		}
 		t.fields[typeVars][name] = inputField(v.kind.cel(), nil, func(*Input) (any, error) { return value, nil })
 	}
 	for name, look := range l.lookups {
@@ -200,7 +198,13 @@ func authFields() map[string]*types.FieldType {
 	}
 	for name, source := range authSources {
 		get := func(in *Input) string { s, _ := in.Identity.field(source); return s }
-		f := inputField(types.StringType, func(in *Input) bool { return get(in) != "" }, func(in *Input) (any, error) { return get(in), nil })
+		f := inputField(types.StringType, func(in *Input) bool { return get(in) != "" }, func(in *Input) (any, error) {
+			s := get(in)
+			if len(s) > maxString {
+				return nil, fmt.Errorf("%s is longer than %d bytes", name, maxString)
+			}
+			return s, nil
+		})
 		if name == "auth.email" {
 			f = recorded(name, f)
 		}
@@ -217,7 +221,7 @@ func claimFieldType(name string, kind claimType) *types.FieldType {
 			if !ok {
 				return nil, fmt.Errorf("claim %s: %w", name, errAbsent)
 			}
-			out, err := kind.typed(v)
+			out, err := once(&in.typed, name, kind, v)
 			if err != nil {
 				return nil, fmt.Errorf("claim %s %w", name, err)
 			}
@@ -279,19 +283,15 @@ func objectFields() map[string]*types.FieldType {
 // documentType is `lookup.NAME`: has() of it says whether the document exists.
 // It was read before the condition is evaluated.
 func documentType(group string, l *Lookup) *types.FieldType {
-	return inputFieldOf(types.NewObjectType(group),
+	return inputField(types.NewObjectType(group),
 		func(in *Input) bool { r := in.lookedUp(l); return r != nil && r.doc.Exists },
 		func(in *Input) (any, error) {
 			r := in.lookedUp(l)
 			if r == nil || !r.doc.Exists {
 				return nil, fmt.Errorf("the document of lookup %s does not exist", l.Name)
 			}
-			return &celDocument{in, l, r.doc}, nil
+			return &celDocument{r}, nil
 		})
-}
-
-func inputFieldOf(t *types.Type, set func(*Input) bool, get func(*Input) (any, error)) *types.FieldType {
-	return inputField(t, set, get)
 }
 
 func documentField(lookup, name string, kind claimType) *types.FieldType {
@@ -302,7 +302,7 @@ func documentField(lookup, name string, kind claimType) *types.FieldType {
 			if !ok {
 				return false
 			}
-			_, ok = d.doc.Fields[name]
+			_, ok = d.of.doc.Fields[name]
 			return ok
 		},
 		GetFrom: func(target any) (any, error) {
@@ -310,11 +310,11 @@ func documentField(lookup, name string, kind claimType) *types.FieldType {
 			if !ok {
 				return nil, fmt.Errorf("a condition read %T", target)
 			}
-			v, ok := d.doc.Fields[name]
+			v, ok := d.of.doc.Fields[name]
 			if !ok {
 				return nil, fmt.Errorf("field %s of lookup %s: %w", name, lookup, errAbsent)
 			}
-			out, err := kind.typed(v)
+			out, err := once(&d.of.typed, name, kind, v)
 			if err != nil {
 				return nil, fmt.Errorf("field %s of lookup %s %w", name, lookup, err)
 			}
@@ -336,16 +336,4 @@ func (t claimType) cel() *types.Type {
 }
 
 // celValue is a variable's value as CEL takes it.
-func (v *variable) celValue() any {
-	list, ok := v.value.([]any)
-	if !ok {
-		return v.value
-	}
-	out, err := typedList(v.kind.scalar, list)
-	if err != nil {
-		return []string{}
-	}
-	return out
-}
-
-var _ = time.Time{}
+func (v *variable) celValue() (any, error) { return v.kind.typed(v.value) }

@@ -93,10 +93,39 @@ func (l *loader) checkPrefixes(r *Route) {
 		if err != nil || !t.uses(sourceUID) {
 			continue
 		}
-		same := append(byPrefix[prefix], e)
-		byPrefix[prefix] = same
+		var same []*condition
+		for other, list := range byPrefix { // the same folder, or one within the other
+			if strings.HasPrefix(other, prefix) || strings.HasPrefix(prefix, other) {
+				same = append(same, list...)
+			}
+		}
+		same = append(same, e)
+		byPrefix[prefix] = append(byPrefix[prefix], e)
 		if all := l.namespaces(admitted(same)); len(same) > 1 && len(all) > 1 && len(l.namespaces(e.facts.who)) == 1 {
-			e.facts.at.Errorf("SG009 entry `%s` has the `key_prefix` of another entry, for identities of another uid namespace (%s): give each its own", e.rule, strings.Join(all, ", "))
+			e.facts.at.Errorf("SG009 entry `%s` has the `key_prefix` of another entry, or one within it, for identities of another uid namespace (%s): give each its own", e.rule, strings.Join(all, ", "))
+		}
+	}
+}
+
+// checkLookups is SG009 for documents that are named by a uid: read for
+// identities of several namespaces, one person's document would speak for
+// another.
+func (l *loader) checkLookups(conditions []*condition) {
+	by := map[*Lookup][]string{} // who may be judged by it
+	for _, c := range conditions {
+		if c.facts.expr == nil {
+			continue
+		}
+		for _, look := range c.facts.expr.lookups {
+			if look.document.uses(sourceUID) || (c.facts.uidIs != "" && slices.Contains(look.document.bareParams(), c.facts.uidIs)) {
+				by[look] = append(by[look], c.facts.who...)
+			}
+		}
+	}
+	for _, name := range keysOf(l.lookups) {
+		f := l.lookups[name]
+		if all := l.namespaces(by[&f.Lookup]); len(all) > 1 {
+			f.doc.Errorf("SG009 lookup `%s` names its document by the uid, and is read for identities of several uid namespaces (%s): give each a lookup of its own", name, strings.Join(all, ", "))
 		}
 	}
 }

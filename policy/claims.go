@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -137,20 +138,17 @@ func mapHolds(claim any, key string, values []string) verdict {
 	if !ok || len(m) > maxElements {
 		return unknown
 	}
-	v, there := m[key]
-	if !there {
-		return no
-	}
-	s, ok := boundedString(v)
-	if !ok {
-		return unknown
-	}
-	for _, want := range values {
-		if s == want {
-			return yes
+	found := no
+	for k, v := range m {
+		s, ok := boundedString(v)
+		if !ok || len(k) > maxString {
+			return unknown
+		}
+		if k == key && slices.Contains(values, s) {
+			found = yes
 		}
 	}
-	return no
+	return found
 }
 
 // maxSkew is how far issuers' clocks may run ahead: the most that an

@@ -105,6 +105,9 @@ type builder struct {
 
 func (l *loader) newBuilder(m document.Map, rule string, where place, path *pattern, r *Route) *builder {
 	f := &facts{at: m.Value, place: where, who: l.identities}
+	if where != inEntry && l.env != nil && l.optional {
+		f.who = keysOf(l.env.Identities) // on an optional route any of them may call
+	}
 	return &builder{l: l, m: m, c: &condition{rule: rule, facts: f}, facts: f, path: path, route: r}
 }
 

@@ -23,8 +23,8 @@ type Input struct {
 	UUID        string // 32 hex digits, new for each request
 	Ext         string // UploadRequest.Ext
 	Size        *int64 // bytes, nil: not said
-	ContentType string
-	Checksum    bool // it came with one; for the record only
+	ContentType string // UploadRequest.MediaType
+	Checksum    bool   // it came with one; for the record only
 
 	// Recorded is for replays of a decision: it reports whether the value of an
 	// input is known. Nil: every one is.
@@ -34,7 +34,8 @@ type Input struct {
 	key     string // the same where it is one that may be signed
 	keyed   verdict
 	looked  []lookedUp
-	missing bool // a condition read what is not on record
+	typed   []typedValue // of claims
+	missing bool         // a condition read what is not on record
 }
 
 // A Decision is what a policy says of a request. The zero Decision denies.
@@ -66,7 +67,7 @@ func (p *Policy) Decide(in *Input) Decision {
 	if r.Access == AccessList && in.Identity == nil {
 		return Decision{Status: 401, Reason: ReasonNoToken}
 	}
-	in.looked, in.missing = in.looked[:0], false
+	in.begin()
 	in.makeKey(r.Object)
 	d := Decision{AskedKey: in.asked}
 	if len(r.guards) > 0 && !r.pass(in, &d) {
@@ -79,6 +80,9 @@ func (p *Policy) Decide(in *Input) Decision {
 	r.admit(in, &d)
 	return d
 }
+
+// begin forgets what a decision before has read.
+func (in *Input) begin() { in.looked, in.typed, in.missing = in.looked[:0], in.typed[:0], false }
 
 // Results of rules in dry_run.
 const (

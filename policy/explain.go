@@ -49,7 +49,7 @@ func (p *Policy) Explain(in *Input) Explanation {
 	if r == nil {
 		return Explanation{}
 	}
-	in.looked, in.missing = in.looked[:0], false
+	in.begin()
 	in.makeKey(r.Object)
 	out := Explanation{Route: r.ID, Path: r.path.String(), Access: [...]string{"list", "optional", "public"}[r.Access], Key: in.asked}
 	params := in.Params
@@ -103,9 +103,10 @@ func (c *condition) trace(in *Input, kind string) RuleTrace {
 		} else {
 			t.Why = "there is no identity"
 		}
-		others = max(others, got)
-		if got == no {
-			others = no
+		if got == no || others == no {
+			others = no // and no other field can mend it
+		} else {
+			others = max(others, got)
 		}
 		t.Result = got.String()
 		for _, name := range f.reads {

@@ -3,6 +3,7 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -41,8 +42,21 @@ func Load(name string, data []byte, env *Environment) (*Policy, error) {
 	return p, err
 }
 
-// load is Load, and gives the loader to lint.
-func load(name string, data []byte, env *Environment) (*Policy, *loader, error) {
+// faultText begins the mistake that stands for a fault of this program's own.
+const faultText = "sidegate failed while it read this file, by a fault of its own: "
+
+// load is Load, and gives the loader to lint. A fault of our own refuses the
+// policy: a reload must not end a gateway that runs.
+func load(name string, data []byte, env *Environment) (p *Policy, l *loader, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			p, err = nil, document.Errors{{File: name, Text: fmt.Sprint(faultText, fault)}}
+		}
+	}()
+	return loadAll(name, data, env)
+}
+
+func loadAll(name string, data []byte, env *Environment) (*Policy, *loader, error) {
 	l := &loader{doc: document.New(name, nil), env: env, ids: map[string]document.Value{}, places: map[*Route]document.Value{}, used: map[string]bool{}}
 	l.root = l.doc.Parse(data, Version)
 	p := l.policy(l.root)
@@ -66,6 +80,7 @@ type loader struct {
 	lookups    map[string]*lookupFacts
 	guards     []*guard
 	cel        *compiler // nil until there is an `if`
+	optional   bool      // some route takes any token
 	ids        map[string]document.Value
 	places     map[*Route]document.Value
 	// needIdentities: some route has entries.
@@ -106,6 +121,7 @@ func (l *loader) policy(root document.Value) *Policy {
 	for _, key := range []string{"lookups", "guards", "routes"} {
 		l.substitute(m.Get(key))
 	}
+	l.optional = slices.ContainsFunc(m.Get("routes").List(), func(v document.Value) bool { return v.Field("allow").Show() == "optional" })
 	l.readLookups(m.Get("lookups"))
 	l.readGuards(m.Get("guards"))
 	for _, v := range m.Need("routes").List() {

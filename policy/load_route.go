@@ -92,6 +92,7 @@ func (l *loader) note(p *Policy) {
 			p.noteReads(r.Object.key.reads())
 		}
 	}
+	l.checkLookups(conditions)
 	for _, c := range conditions {
 		if c.dryRun {
 			p.shadow = append(p.shadow, c.rule)

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -42,6 +43,31 @@ type lookedUp struct {
 	doc   Document
 	err   error
 	known verdict
+	typed []typedValue // its lists and maps, once they were read as declared
+}
+
+// A typedValue is a list or a map as the policy declares it, made once for a
+// decision: conditions in a loop read it again and again.
+type typedValue struct {
+	name  string
+	value any
+	err   error
+}
+
+// once gives a value as declared; a list or a map is made the first time only.
+func once(kept *[]typedValue, name string, kind claimType, raw any) (any, error) {
+	if kind.container == "" {
+		return kind.typed(raw)
+	}
+	for _, v := range *kept {
+		if v.name == name {
+			return v.value, v.err
+		}
+	}
+	v := typedValue{name: name}
+	v.value, v.err = kind.typed(raw)
+	*kept = append(*kept, v)
+	return v.value, v.err
 }
 
 // record is the document for the audit log, for replay: what ReadInputs reads.
@@ -100,8 +126,9 @@ func (in *Input) document(l *Lookup, strict bool) verdict {
 	}
 	for i := range in.looked {
 		if r := &in.looked[i]; r.of == l && r.name == name {
+			known := r.known // of this one: it is moved
 			in.current(i)
-			return r.known
+			return known
 		}
 	}
 	r := lookedUp{of: l, name: name, known: yes}
@@ -194,6 +221,10 @@ func (l *loader) readLookups(v document.Value) {
 	}
 }
 
+// reservedID are collection and document ids that no document can have
+// (firebase.google.com/docs/firestore/quotas).
+var reservedID = regexp.MustCompile(`/__[^/]*__/`)
+
 func (l *loader) readFields(v document.Value) map[string]claimType {
 	out := map[string]claimType{}
 	entries := v.Entries()
@@ -247,6 +278,9 @@ func (l *loader) readDocument(f *lookupFacts) {
 		f.doc.Errorf("`%s`: a document is named by pairs of collection and id, as shares/${auth.uid}", f.doc.Path())
 	}
 	l.checkSources(f.doc, t, nil)
+	if reservedID.MatchString("/" + text + "/") {
+		f.doc.Errorf("`%s`: Firestore keeps ids of the form __x__ for itself", f.doc.Path())
+	}
 	f.document = t
 }
 

@@ -55,6 +55,10 @@ func (u *UploadRequest) Ext() string {
 	return ""
 }
 
+// MediaType is the type/subtype of ContentType in lower case, which is what
+// Check and conditions compare; "" where it is malformed.
+func (u *UploadRequest) MediaType() string { return mediaType(u.ContentType) }
+
 // Check holds an upload against the object's limits: 422 for a malformed
 // field, then 415, then 413.
 func (o *Object) Check(u *UploadRequest) *Violation {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"sidegate/policy/document"
@@ -36,6 +37,9 @@ func (l *loader) readVars(v document.Value) {
 func (l *loader) listVariable(v document.Value) (any, claimType) {
 	list := []any{}
 	kind := claimType{container: "list"}
+	if n := len(v.List()); n > maxElements {
+		v.Errorf("`%s` holds %d elements; at most %d", v.Path(), n, maxElements)
+	}
 	for _, e := range v.List() {
 		value, t := scalarVariable(e)
 		switch {
@@ -64,6 +68,9 @@ func scalarVariable(v document.Value) (any, claimType) {
 	switch {
 	case !ok:
 		return nil, claimType{}
+	case len(s) > maxString:
+		v.Errorf("`%s` is longer than %d bytes", v.Path(), maxString)
+		return nil, claimType{}
 	case strings.Contains(s, "${"):
 		v.Errorf("`%s`: a variable's value is written out, without ${...}", v.Path())
 		return nil, claimType{}
@@ -83,4 +90,27 @@ func (l *loader) substitute(v document.Value) {
 		x.used = true
 		return x.at, true
 	}, "if")
+	l.refuseStrays(v)
+}
+
+// templated are the keys whose text is read as a template or a condition.
+var templated = []string{"uid", "id", "key", "key_prefix", "document", "if"}
+
+// refuseStrays refuses ${...} where it would be taken for plain text: a rule
+// that waits for it could never hold.
+func (l *loader) refuseStrays(v document.Value) {
+	switch {
+	case v.IsMap():
+		for _, e := range v.Entries() {
+			if !e.Value.IsString() || !slices.Contains(templated, e.Key) {
+				l.refuseStrays(e.Value)
+			}
+		}
+	case v.IsList():
+		for _, e := range v.List() {
+			l.refuseStrays(e)
+		}
+	case v.IsString() && strings.Contains(v.Show(), "${") && !v.Failed():
+		v.Errorf("`%s`: %q would be taken as it stands: ${vars.NAME} is replaced everywhere, other forms only in uid, org.id, key, key_prefix and document", v.Path(), v.Show())
+	}
 }

@@ -46,6 +46,7 @@ type exchange struct {
 	decided    bool // a decision was made (and recorded, or the recording failed)
 	unrecorded bool // recording it failed
 	absent     bool // so that it is in no log
+	off        bool // as its route asks
 
 	upstream string
 	body     *requestBody
@@ -148,6 +149,9 @@ func (p *Proxy) finish(x *exchange) {
 	if panicked {
 		broken = x.answerPanic()
 	}
+	if x.off {
+		p.recordRefused(x, panicked)
+	}
 	if x.body != nil && x.body.finish() {
 		x.w.allow(2 * p.o.IdleTimeout) // net/http reads first, for up to one
 	}
@@ -174,6 +178,27 @@ func (p *Proxy) finish(x *exchange) {
 // recordUndecided puts on record what broke before there was a decision.
 func (p *Proxy) recordUndecided(x *exchange) {
 	x.decision, x.decided = refuse(codeInternal, nil), true
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
+	defer cancel()
+	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {
+		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
+		p.metrics.auditFailures.Inc()
+	}
+}
+
+// recordRefused puts on record what a route with `audit: off` allowed and the
+// gateway refused after all: such a refusal is never off.
+func (p *Proxy) recordRefused(x *exchange, panicked bool) {
+	var pr *problem
+	refused := errors.As(x.failure, &pr) && pr.status >= 400 && pr.status < 500
+	if !refused && !panicked {
+		return
+	}
+	if !refused {
+		pr = &problem{status: http.StatusInternalServerError, code: codeInternal}
+	}
+	x.decision = refuse(pr.code, pr).by(x.decision)
+	x.absent, x.decision.allow = false, false
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
 	defer cancel()
 	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {

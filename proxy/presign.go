@@ -48,7 +48,7 @@ func (p *Proxy) decideUpload(x *exchange) (decision, action) {
 	}
 	body, problem := readUploadRequest(x.r.Body)
 	o := x.match.Route.Object
-	x.input.UUID, x.input.Ext, x.input.Size, x.input.ContentType = upload.NewID(), body.Ext(), body.Size, body.ContentType
+	x.input.UUID, x.input.Ext, x.input.Size, x.input.ContentType = upload.NewID(), body.Ext(), body.Size, body.MediaType()
 	x.input.Checksum = body.ChecksumSHA256 != ""
 	asked := x.ask()
 	d := x.judged(asked)

@@ -161,7 +161,7 @@ func (p *Proxy) record(x *exchange, d decision) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	if d.allow && x.match.Route.Record == policy.RecordOff {
-		x.absent = true
+		x.absent, x.off = true, true
 		p.metrics.unrecorded.WithLabelValues(x.routeID()).Inc()
 		return nil
 	}

@@ -33,6 +33,7 @@ routes:
   - {id: by-both, path: /by-both, methods: [GET], upstream: app, limit: [{rate: 1/h, burst: 3, per: route}, {rate: 1/h, burst: 1, per: actor}], allow: [{id: user, who: [users]}]}
   - {id: admins, path: /admins, methods: [GET], upstream: app, limit: {rate: 1/h, burst: 1, per: route}, allow: [{id: admin, who: [users], roles: [admin]}]}
   - {id: static, path: "/static/{rest...}", methods: [GET], upstream: app, allow: public, audit: "off", limit: {rate: 1/h, burst: 3, per: ip}}
+  - {id: static-up, path: /static-up, methods: [POST], upstream: app, allow: public, audit: "off", max_body: 1KiB}
   - {id: safe, path: /safe, methods: [GET], upstream: app, allow: public, audit: power}
   - {id: safest, path: /safest, methods: [GET], upstream: app, allow: public, audit: machine}
   - id: presign
@@ -232,14 +233,33 @@ func TestAuditOfARoute(t *testing.T) {
 	if level := <-levels; level != audit.Crash {
 		t.Errorf("%v", level)
 	}
+	// A body that turns out to be too large is refused after it was allowed.
+	chunk := strings.Repeat("x", 4096)
+	if a := g.raw(request("POST", "/static-up", "", "Transfer-Encoding: chunked") + "1000\r\n" + chunk + "\r\n0\r\n\r\n"); a.StatusCode != 413 {
+		t.Errorf("%d", a.StatusCode)
+	}
+	if e := g.outcomeOf(413); e == nil || g.decision().Decision.Code != "too_large" || g.decision().Decision.Effect != "deny" {
+		t.Errorf("%+v, %+v", e, g.decision().Decision)
+	}
+	<-levels
 	for target, want := range map[string]audit.Survive{"/safe": audit.Power, "/safest": audit.Machine} {
 		g.send("GET", target, "", "Connection: close")
 		if level := <-levels; level != want {
 			t.Errorf("%s: %v, want %v", target, level, want)
 		}
 	}
-	if all := g.ledger(); len(all) != 3 {
+	if all := g.ledger(); len(all) != 4 {
 		t.Errorf("%d records", len(all))
+	}
+}
+
+// outcomeOf waits for the outcome with this status.
+func (g *gate) outcomeOf(status int) *audit.Event {
+	g.t.Helper()
+	for {
+		if e := g.outcome(); e.Outcome.Status == status {
+			return e
+		}
 	}
 }
 

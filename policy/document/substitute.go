@@ -10,8 +10,8 @@ import (
 
 // Substitute replaces ${<prefix>NAME} in every string at and below v with what
 // find gives for NAME: a string that is nothing else becomes the value itself,
-// whatever its type; within longer text only a scalar can stand. Keys named in
-// except are left as they are. A name that find does not know is a mistake, and
+// whatever its type; within longer text only a scalar can stand. Text under the
+// keys named in except is left as it is. A name that find does not know is a mistake, and
 // find is told where (so that it can say what there is).
 func (v Value) Substitute(prefix string, find func(name string, at Value) (Value, bool), except ...string) {
 	if v.n == nil {
@@ -31,9 +31,9 @@ func (s *substitution) walk(v Value) {
 	switch v.n.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(v.n.Content); i += 2 {
-			key := v.n.Content[i].Value
-			if !contains(s.except, key) {
-				s.walk(Value{v.d, v.n.Content[i+1], join(v.path, key)})
+			key, value := v.n.Content[i].Value, v.n.Content[i+1]
+			if value.Kind != yaml.ScalarNode || !contains(s.except, key) {
+				s.walk(Value{v.d, value, join(v.path, key)})
 			}
 		}
 	case yaml.SequenceNode:
@@ -58,7 +58,7 @@ func contains(list []string, s string) bool {
 
 func (s *substitution) replace(v Value) {
 	var out strings.Builder
-	rest := v.n.Value
+	rest, replaced := v.n.Value, 0
 	for {
 		i := strings.Index(rest, s.prefix)
 		if i < 0 {
@@ -83,10 +83,17 @@ func (s *substitution) replace(v Value) {
 			v.Errorf("`%s`: %s%s} is %s, which cannot stand within text", v.path, s.prefix, name, kind(with.n))
 			return
 		}
+		replaced++
 		out.WriteString(rest[:i] + with.n.Value)
 		rest = rest[i+end+1:]
 	}
-	v.n.Value = out.String() + rest
+	text := out.String() + rest
+	if strings.Count(text, "${") != strings.Count(v.n.Value, "${")-replaced {
+		v.d.failed[v.n] = true
+		v.Errorf("`%s`: %q makes a new ${...} of the text around a variable; write it out", v.path, v.n.Value)
+		return
+	}
+	v.n.Value = text
 }
 
 // moved is a copy of a value that stands where it is used: mistakes are told

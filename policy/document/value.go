@@ -25,6 +25,9 @@ type Value struct {
 // Present reports whether the key was written.
 func (v Value) Present() bool { return v.n != nil }
 
+// Failed reports whether a mistake in the value's own text is on record.
+func (v Value) Failed() bool { return v.n != nil && v.d.failed[v.n] }
+
 // Path is where the value stands, for example "routes[2].object.key".
 func (v Value) Path() string { return v.path }
 
