@@ -39,15 +39,20 @@ type auditSource struct {
 }
 
 func (s *auditSource) flags(c *cobra.Command) {
+	s.flagsAs(c, "dir")
+	c.Args = cobra.NoArgs
+}
+
+// flagsAs has the folder's flag under another name.
+func (s *auditSource) flagsAs(c *cobra.Command, dir string) {
 	f := c.Flags()
-	f.StringVar(&s.dir, "dir", "data/audit", "the ledger's folder (audit.dir)")
+	f.StringVar(&s.dir, dir, "data/audit", "the ledger's folder (audit.dir)")
 	f.BoolVar(&s.firestore, "firestore", false, "read the collection in Firestore instead")
 	f.StringVar(&s.options.Project, "project", "", "with --firestore: the Google Cloud project (default $GOOGLE_CLOUD_PROJECT)")
 	f.StringVar(&s.options.Database, "database", "(default)", "with --firestore: the database")
 	f.StringVar(&s.name, "collection", "auditLog", "with --firestore: the collection")
 	f.BoolVar(&s.emulator, "insecure-emulator", false, "with --firestore: allow FIRESTORE_EMULATOR_HOST, asked without TLS and credentials")
-	c.MarkFlagsMutuallyExclusive("dir", "firestore")
-	c.Args = cobra.NoArgs
+	c.MarkFlagsMutuallyExclusive(dir, "firestore")
 }
 
 // open connects to the collection.

@@ -11,6 +11,6 @@ func (p *program) newPolicyCommand() *cobra.Command {
 		Long:    "Test, explain, check and compare policies. No gateway needs to run, and no network is asked.",
 		Example: "  sidegate policy test\n  sidegate policy explain GET /v1/me --as alice",
 	}
-	c.AddCommand(p.newPolicyTest(), p.newPolicyLint(), p.newPolicyExplain(), p.newPolicySchema())
+	c.AddCommand(p.newPolicyTest(), p.newPolicyLint(), p.newPolicyExplain(), p.newPolicyDiff(), p.newPolicyReplay(), p.newPolicySchema())
 	return c
 }

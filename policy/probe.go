@@ -97,7 +97,8 @@ type ProbeSet struct {
 func (s *ProbeSet) Cut() bool { return s.cut }
 
 // All yields the probes. First those of every route and method, then those that
-// meet each rule, then those that just miss it: a bound cuts what says least.
+// meet each rule, then those of every identity, then those that just miss a rule:
+// a bound cuts what says least.
 func (s *ProbeSet) All() iter.Seq[*Probe] {
 	return func(yield func(*Probe) bool) {
 		s.seen, s.guards, s.cut = map[[16]byte]bool{}, map[*guard]int{}, false
@@ -120,14 +121,9 @@ func (s *ProbeSet) All() iter.Seq[*Probe] {
 }
 
 func (s *ProbeSet) run(emit func(*Probe) bool) {
-	var scenes []*scene
-	for _, p := range s.policies {
-		for _, r := range p.Routes {
-			scenes = append(scenes, s.scene(p, r))
-		}
-	}
+	scenes := s.scenes()
 	for _, sc := range scenes {
-		if !sc.plain(emit) {
+		if !sc.bare(emit) {
 			return
 		}
 	}
@@ -140,11 +136,32 @@ func (s *ProbeSet) run(emit func(*Probe) bool) {
 			}
 		}
 	}
+	for _, sc := range scenes {
+		if !sc.plain(emit) {
+			return
+		}
+	}
 	for _, g := range goals {
 		if !g.misses(emit) {
 			return
 		}
 	}
+}
+
+// scenes are the routes of all policies, in turn: a bound is not to cut all of
+// the last one's.
+func (s *ProbeSet) scenes() []*scene {
+	var out []*scene
+	for i, more := 0, true; more; i++ {
+		more = false
+		for _, p := range s.policies {
+			if i < len(p.Routes) {
+				out = append(out, s.scene(p, p.Routes[i]))
+				more = true
+			}
+		}
+	}
+	return out
 }
 
 // hash tells probes apart by everything but what they are about.

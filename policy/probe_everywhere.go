@@ -90,9 +90,9 @@ func (m *mover) object(o *Object, upload bool) {
 		m.add(about, func(a *attempt) bool { a.expires = &n; return true })
 	}
 	expires("the shortest expiry", o.MinExpiry)
-	expires("an expiry that is too short", o.MinExpiry-second1)
+	expires("an expiry that is too short", o.MinExpiry-time.Second)
 	expires("the longest expiry", o.MaxExpiry)
-	expires("an expiry that is too long", o.MaxExpiry+second1)
+	expires("an expiry that is too long", o.MaxExpiry+time.Second)
 	if !upload {
 		return
 	}

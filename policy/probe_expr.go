@@ -22,7 +22,7 @@ type tracked struct {
 func (e *expression) track() (*tracked, error) {
 	names := &celTypes{Registry: e.compiler.names.Registry, fields: maps.Clone(e.compiler.names.fields)}
 	names.setParams(e.params)
-	env, err := e.compiler.env.Extend(cel.CustomTypeProvider(names))
+	env, err := e.compiler.env.Extend(cel.CustomTypeProvider(names), cel.CustomTypeAdapter(trackedValues{names.Registry}))
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +35,18 @@ func (e *expression) track() (*tracked, error) {
 		return nil, err
 	}
 	return &tracked{program, e.ast.NativeRep().Expr()}, nil
+}
+
+// trackedValues spares what is tracked and no value of CEL: it would be printed
+// whole into an error that nobody reads.
+type trackedValues struct{ *types.Registry }
+
+func (t trackedValues) NativeToValue(v any) ref.Val {
+	switch v.(type) {
+	case *celInput, *celDocument:
+		return types.NullValue
+	}
+	return t.Registry.NativeToValue(v)
 }
 
 // values are what the parts of an expression are for an input, by their ids.
@@ -95,15 +107,26 @@ func near(x ast.Expr, values map[int64]ref.Val, want bool) float64 {
 	return 0
 }
 
-// leaves are the parts of an expression that no logical operator joins.
-func leaves(x ast.Expr) []int64 {
-	_, args := parts(x)
-	if args == nil {
+// choices are the parts that may be true as well as false while the whole is
+// what is wanted: those below an `||`, or an `&&` that is to be false.
+func choices(x ast.Expr, want, free bool) []int64 {
+	operator, args := parts(x)
+	switch operator {
+	case "":
+		if !free {
+			return nil
+		}
 		return []int64{x.ID()}
+	case operators.LogicalNot:
+		return choices(args[0], !want, free)
+	case operators.LogicalAnd:
+		free = free || !want
+	default:
+		free = free || operator == operators.Conditional || want
 	}
 	var out []int64
 	for _, a := range args {
-		out = append(out, leaves(a)...)
+		out = append(out, choices(a, want, free)...)
 	}
 	return out
 }

@@ -1,7 +1,5 @@
 package policy
 
-import "cel.dev/cel-go/common/types"
-
 // A goal is a request that is looked for: one that makes an entry or a guard
 // true while nothing else refuses it.
 type goal struct {
@@ -11,6 +9,7 @@ type goal struct {
 	guard    *guard     // nil: no guard has to be met
 	refused  bool       // the guard, which requires something, is to refuse, and to be all that does
 	identity string     // to begin with; empty: nobody
+	alone    bool       // no other entry is to be true
 	pin      *pin
 	around   bool // its near misses are probed too
 
@@ -28,6 +27,13 @@ type pin struct {
 
 // start begins on a path that the guard meets too, and climbs.
 func (g *goal) start(at *guard, host, method string) bool {
+	key := goalKey{g.entry, g.guard, g.identity}
+	if a, ok := g.scene.solved[key]; ok { // for another host or method
+		a.host, a.method, g.alone = host, method, a.alone
+		if g.a = a.attempt; g.climbed() {
+			return true
+		}
+	}
 	a, ok := g.scene.beginFor(at, host, method)
 	if !ok {
 		return false
@@ -36,24 +42,51 @@ func (g *goal) start(at *guard, host, method string) bool {
 		a.who.name = g.identity
 	}
 	g.a = a
-	g.climb()
+	g.alone = g.entry != nil && len(g.scene.route.entries) > 1
+	if g.climb(); g.alone && !g.met {
+		g.alone = false
+		g.climb()
+	}
+	if g.met {
+		g.scene.solved[key] = solution{g.a, g.alone}
+	}
 	return true
+}
+
+// A goalKey is what goals for several hosts and methods have in common, and a
+// solution the request that was found for one of them.
+type (
+	goalKey struct {
+		entry    *condition
+		guard    *guard
+		identity string
+	}
+	solution struct {
+		attempt
+		alone bool
+	}
+)
+
+// climbed reports whether the goal is met already.
+func (g *goal) climbed() bool {
+	g.score, g.met = g.of(&g.a)
+	return g.met
 }
 
 // Bounds of the search for one goal.
 const (
 	maxSweeps   = 6
-	maxAttempts = 4000
+	maxAttempts = 2000
 )
 
 // climb changes one part of the attempt at a time and keeps what comes nearer
 // to the goal.
 func (g *goal) climb() {
 	g.score, g.met = g.of(&g.a)
-	tries := 0
+	tries, all := 0, false
 	for range maxSweeps {
 		before := g.score
-		for _, m := range g.moves() {
+		for _, m := range g.moves(all) {
 			if g.met || tries > maxAttempts {
 				return
 			}
@@ -67,114 +100,74 @@ func (g *goal) climb() {
 			}
 		}
 		if g.score <= before {
-			return
+			if all {
+				return
+			}
+			all = true // what is as it should be may be so in another way
 		}
 	}
 }
 
-// moves are those of every condition that the goal depends on.
-func (g *goal) moves() []move {
+// moves are those of the conditions that are not yet as the goal wants them, or
+// of all that it depends on.
+func (g *goal) moves(all bool) []move {
 	s := g.scene
-	var out []move
-	for i := range s.route.guards {
-		at := s.route.guards[i].guard
-		if !at.cond.dryRun || at == g.guard {
-			out = append(out, s.moves(at.cond, at, &g.a)...)
-		}
-	}
-	if g.entry != nil {
-		out = append(out, s.moves(g.entry, nil, &g.a)...)
-	}
-	return append(out, s.keyMoves()...)
-}
-
-// of is how near an attempt comes to the goal, and whether it is there.
-func (g *goal) of(a *attempt) (score float64, met bool) {
-	s := g.scene
-	in, ok := s.input(a)
+	in, ok := s.input(&g.a)
 	if !ok {
-		return -1, false
+		return nil
 	}
-	sum, n := 0.0, 0
-	met = true
-	want := func(x float64, ok bool) {
-		sum, n, met = sum+x, n+1, met && ok
+	var out []move
+	add := func(c *condition, at *guard, met bool) {
+		if all || !met {
+			out = append(out, s.moves(c, at, &g.a)...)
+		}
 	}
 	params := in.Params
 	for i := range s.route.guards {
 		at := &s.route.guards[i]
-		switch matches := at.matches(in); {
-		case at.guard == g.guard && !matches:
-			want(0, false)
-		case at.guard == g.guard:
-			want(s.meets(at.cond, in, !g.refused))
-		case matches && !at.cond.dryRun:
-			want(s.meets(at.cond, in, !at.deny))
+		if at.cond.dryRun && at.guard != g.guard {
+			continue
 		}
-		if g.pin != nil && at.guard == g.guard {
-			want(s.pinned(g.pin, in))
+		met := !at.matches(in)
+		if !met {
+			_, met = s.meets(at.cond, in, g.wants(at.guard))
 		}
 		in.Params = params
+		add(at.cond, at.guard, met && (g.pin == nil || at.guard != g.guard))
 	}
-	if s.route.Access == AccessList && in.Identity == nil {
-		want(0, false)
+	if g.entry != nil {
+		_, met := s.meets(g.entry, in, true)
+		add(g.entry, nil, met && (g.pin == nil || g.guard != nil))
 	}
-	if e := g.entry; e != nil {
-		want(s.meets(e, in, true))
-		if in.Identity != nil && in.Identity.Actor != "" && !e.namesWho {
-			want(0, false)
-		}
-		if s.route.Object != nil {
-			want(0, in.keyed == yes)
-		}
-		if g.pin != nil && g.guard == nil {
-			want(s.pinned(g.pin, in))
-		}
+	for _, e := range g.others() {
+		add(e, nil, e.holds(in) != yes)
 	}
-	if n == 0 {
-		return 1, true
-	}
-	return sum / float64(n), met
+	return append(out, s.keyMoves()...)
 }
 
-// meets is how near an input comes to making the condition what is wanted: 1
-// where it is.
-func (s *scene) meets(c *condition, in *Input, want bool) (score float64, met bool) {
-	sum, best := 0.0, 0.0
-	met = want
-	for i := range c.fields {
-		f := &c.fields[i]
-		v := no
-		if !f.identity || in.Identity != nil {
-			v = f.holds(in)
-		}
-		switch {
-		case want && v == yes:
-			sum++
-		case !want && v == no:
-			return 1, true
-		default:
-			met = false
-			x := 0.0
-			if f.key == "if" {
-				e := c.facts.expr
-				x = near(e.ast.NativeRep().Expr(), s.set.valuesOf(e, in), want)
-			}
-			sum, best = sum+x*0.99, max(best, x*0.99)
-		}
+// wants is whether a guard's condition is to be true.
+func (g *goal) wants(at *guard) bool {
+	if at == g.guard {
+		return !g.refused
 	}
-	if want {
-		return sum / float64(len(c.fields)), met
-	}
-	return best, met
+	return !at.deny
 }
 
-// pinned is whether the pinned part is as it is wanted.
-func (s *scene) pinned(p *pin, in *Input) (float64, bool) {
-	if b, ok := s.set.valuesOf(p.of.facts.expr, in)[p.atom].(types.Bool); ok && bool(b) == p.want {
-		return 1, true
+// maxOthers bounds how many other entries a goal keeps false.
+const maxOthers = 16
+
+// others are the entries that are to be false, where the goal is to be alone.
+func (g *goal) others() []*condition {
+	if !g.alone {
+		return nil
 	}
-	return 0, false
+	var out []*condition
+	for _, e := range g.scene.route.entries {
+		if e != g.entry && !e.dryRun && len(out) < maxOthers {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // reached probes the goal itself.
@@ -209,7 +202,7 @@ func (g *goal) misses(emit func(*Probe) bool) bool {
 func (g *goal) each(moves []move, emit func(*Probe) bool) bool {
 	for _, m := range moves {
 		b := g.a
-		if m.do(&b) && !g.scene.emit(&b, g.about+": "+m.about, emit) {
+		if m.do(&b) && !g.scene.emit(&b, g.about+": "+m.about(), emit) {
 			return false
 		}
 	}
@@ -226,10 +219,7 @@ func (g *goal) atoms(c *condition, at *guard, yield func(*goal) bool) bool {
 	if c.facts.expr == nil || !g.met {
 		return true
 	}
-	atoms := leaves(c.facts.expr.ast.NativeRep().Expr())
-	if len(atoms) < 2 {
-		return true
-	}
+	atoms := choices(c.facts.expr.ast.NativeRep().Expr(), true, false)
 	for _, atom := range atoms[:min(len(atoms), maxAtoms)] {
 		for _, want := range []bool{true, false} {
 			p := &pin{c, atom, want}

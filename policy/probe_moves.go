@@ -13,13 +13,20 @@ const (
 	probeActor = "actor-1"
 	otherName  = "other"
 	probeAge   = time.Minute
-	second1    = time.Second
 )
 
 // A move changes one part of an attempt; it reports whether it could.
 type move struct {
-	about string
+	what  string
+	value any // nil: what says all
 	do    func(*attempt) bool
+}
+
+func (m *move) about() string {
+	if m.value == nil {
+		return m.what
+	}
+	return m.what + " = " + show(m.value)
 }
 
 // A mover gathers the moves of one condition.
@@ -67,15 +74,7 @@ func (s *scene) moves(c *condition, at *guard, a *attempt) []move {
 }
 
 func (m *mover) add(about string, do func(a *attempt) bool) {
-	m.out = append(m.out, move{about, do})
-}
-
-// with is add for what depends on the attempt as it is.
-func (m *mover) with(about string, do func(a *attempt, in *Input) bool) {
-	m.add(about, func(a *attempt) bool {
-		in, ok := m.scene.inputFor(a, m.guard)
-		return ok && do(a, in)
-	})
+	m.out = append(m.out, move{what: about, do: do})
 }
 
 // setCapture puts a value in the place of a capture: the route's, or those of
@@ -102,13 +101,8 @@ func (m *mover) setCapture(a *attempt, name, v string) bool {
 }
 
 func (m *mover) who(names []string) {
-	for _, name := range names {
+	for _, name := range slices.Concat(names, m.scene.set.identities) {
 		m.add(name, func(a *attempt) bool { a.who.name, a.nobody = name, false; return true })
-	}
-	for _, name := range m.scene.set.identities {
-		if !slices.Contains(names, name) {
-			m.add(name, func(a *attempt) bool { a.who.name, a.nobody = name, false; return true })
-		}
 	}
 }
 
@@ -134,7 +128,7 @@ func (m *mover) fill(a *attempt, t template) {
 	}
 }
 
-// text is what a template gives, without the rules of values in keys.
+// plain is what a template gives, without the rules of values in keys.
 func (t template) plain(in *Input) string {
 	out := ""
 	for _, p := range t.parts {
@@ -154,6 +148,7 @@ func (m *mover) rendered(a *attempt, t template) (string, bool) {
 	return t.plain(in), true
 }
 
+// template is a move that needs a template's text.
 func (m *mover) template(text string, move func(a *attempt, text string) bool) func(*attempt) bool {
 	t, err := parseTemplate(text)
 	return func(a *attempt) bool {
@@ -281,8 +276,8 @@ func (m *mover) ages(mfa, signedIn time.Duration) {
 		}
 		factor := limit == mfa && mfa != 0
 		set("signed in "+limit.String()+" ago", factor, limit)
-		set("signed in "+(limit-second1).String()+" ago", factor, limit-second1)
-		set("signed in "+(limit+second1).String()+" ago", factor, limit+second1)
+		set("signed in "+(limit-time.Second).String()+" ago", factor, limit-time.Second)
+		set("signed in "+(limit+time.Second).String()+" ago", factor, limit+time.Second)
 	}
 	m.add("a sign-in of no time", func(a *attempt) bool { a.who.ageless = true; return true })
 	if mfa != 0 {

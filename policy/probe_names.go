@@ -40,7 +40,7 @@ func (m *mover) expression(a *attempt) {
 // try adds a move for each value of a name.
 func (m *mover) try(name string, values []any, set func(a *attempt, v any) bool) {
 	for _, v := range values {
-		m.add(name+" = "+show(v), func(a *attempt) bool { return set(a, v) })
+		m.out = append(m.out, move{name, v, func(a *attempt) bool { return set(a, v) }})
 	}
 }
 

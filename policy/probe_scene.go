@@ -3,6 +3,7 @@ package policy
 import (
 	"iter"
 	"slices"
+	"strconv"
 )
 
 // A scene is a route of a policy, of which probes are made.
@@ -10,38 +11,35 @@ type scene struct {
 	set    *ProbeSet
 	policy *Policy
 	route  *Route
-	takes  []string // hosts that lead to the route
-	near   []string // hosts that do not, but look so
-	// tried counts the goals of each condition whose near misses are probed.
-	tried map[*condition]bool
+	takes  []string            // hosts that lead to the route
+	near   []string            // hosts that do not, but look so
+	tried  map[*condition]bool // whose near misses are probed, or will be
+	solved map[goalKey]solution
 }
 
 func (s *ProbeSet) scene(p *Policy, r *Route) *scene {
-	sc := &scene{set: s, policy: p, route: r, tried: map[*condition]bool{}}
+	sc := &scene{set: s, policy: p, route: r, tried: map[*condition]bool{}, solved: map[goalKey]solution{}}
 	sc.takes, sc.near = hostsOf(r)
 	return sc
 }
 
-// plain probes the route with every method and every identity, without
-// claims, and on every host.
-func (s *scene) plain(emit func(*Probe) bool) bool {
+// bare probes the route with every method and on every host, as nobody.
+func (s *scene) bare(emit func(*Probe) bool) bool {
 	about := "route " + s.route.ID
 	own := s.route.methods.list()
 	for i, host := range slices.Concat(s.takes, s.near, s.set.hosts) {
-		a, ok := s.begin(host, own[0])
-		if !ok { // no request to this host is the route's: which is worth a look
-			if a, ok = s.begin(s.takes[0], own[0]); !ok {
-				break
-			}
-			a.host = host
+		a, ok := s.at(host, own[0])
+		if !ok {
+			break
 		}
+		a.nobody = true
 		tried := own
 		if i >= len(s.takes) {
 			tried = own[:1]
 		}
 		for _, m := range tried {
 			a.method = m
-			if !s.plainCallers(&a, about+", "+m, emit) {
+			if !s.emit(&a, about+", "+m+": nobody", emit) {
 				return false
 			}
 		}
@@ -53,12 +51,53 @@ func (s *scene) plain(emit func(*Probe) bool) bool {
 	return true
 }
 
-func (s *scene) plainCallers(a *attempt, about string, emit func(*Probe) bool) bool {
-	b := *a
-	b.nobody = true
-	if !s.emit(&b, about+": nobody", emit) {
-		return false
+// at begins on a host, also where no request to it is the route's: which is
+// worth a look.
+func (s *scene) at(host, method string) (attempt, bool) {
+	a, ok := s.begin(host, method)
+	if !ok {
+		a, ok = s.begin(s.takes[0], method)
+		a.host = host
 	}
+	return a, ok
+}
+
+// plain probes the route with every identity, without claims: with every method
+// and on every host, and on paths of other lengths, where another guard may
+// stand.
+func (s *scene) plain(emit func(*Probe) bool) bool {
+	about := "route " + s.route.ID
+	own := s.route.methods.list()
+	for i, host := range slices.Concat(s.takes, s.near, s.set.hosts) {
+		a, ok := s.at(host, own[0])
+		if !ok {
+			break
+		}
+		tried := own
+		if i >= len(s.takes) {
+			tried = own[:1]
+		}
+		for _, m := range tried {
+			a.method = m
+			if !s.callers(&a, about+", "+m, emit) {
+				return false
+			}
+		}
+	}
+	a, ok := s.begin(s.takes[0], own[0])
+	if !ok || !s.route.path.rest {
+		return true
+	}
+	for _, rest := range shapes {
+		a.setParam(s.route.path.restName, rest)
+		if !s.callers(&a, about+", {"+s.route.path.restName+"...} is "+strconv.Quote(rest), emit) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *scene) callers(a *attempt, about string, emit func(*Probe) bool) bool {
 	for _, name := range s.set.identities {
 		b := *a
 		b.who.name = name
@@ -172,10 +211,18 @@ func (s *scene) first(c *condition) bool {
 	return !was
 }
 
+// takes reports whether the condition can be true of a request with the method.
+func (c *condition) takes(method string) bool {
+	return c.facts.methods == 0 || c.facts.methods&methodBit(method) != 0
+}
+
 // maxWho bounds for how many identities an entry is tried.
 const maxWho = 8
 
 func (s *scene) entryGoals(e *condition, host, method string, yield func(*goal) bool) bool {
+	if !e.takes(method) {
+		return true
+	}
 	about := "entry " + e.rule
 	met := false
 	var best *goal
@@ -209,6 +256,10 @@ func (s *scene) entryGoals(e *condition, host, method string, yield func(*goal) 
 const maxGuardRoutes = 20
 
 func (s *scene) guardGoals(at *guard, host, method string, yield func(*goal) bool) bool {
+	stands := (at.methods == 0 || at.methods&methodBit(method) != 0) && (len(at.hosts) == 0 || hostIn(host, at.hosts))
+	if !stands || !at.cond.takes(method) {
+		return true
+	}
 	var best *goal
 	entries := slices.Clone(s.route.entries)
 	if len(entries) == 0 {
@@ -220,6 +271,9 @@ func (s *scene) guardGoals(at *guard, host, method string, yield func(*goal) boo
 	}
 	for _, e := range append(entries, nil) { // at last without any: the route may let nobody in whom the guard is about
 		for _, name := range callers {
+			if e != nil && at.cond.namesWho && !slices.Contains(e.facts.who, name) {
+				continue // the entry lets nobody in whom the guard is about
+			}
 			g := &goal{scene: s, about: "guard " + at.id + " on route " + s.route.ID, entry: e, guard: at, identity: name}
 			if !g.start(at, host, method) {
 				continue

@@ -159,6 +159,43 @@ routes:
 	}
 }
 
+// TestProbesLetEachEntryDecide: where entries overlap, each is found to let
+// somebody in whom no other does, so that a change of it alone shows.
+func TestProbesLetEachEntryDecide(t *testing.T) {
+	text := strings.Replace(probePolicy, "allow: [{id: e, CONDITION}]", `allow: [
+      {id: own, who: [users], uid: "${params.id}"},
+      {id: admin, who: [users], roles: [admin]},
+      {id: pro, who: [users], claims: {plan: [pro]}, mfa: 10m},
+      {id: high, who: [users, agents], if: auth.token.level > 3 || auth.token.member},
+      {id: shared, who: [users], if: auth.uid in lookup.share.readers}]`, 1)
+	p, err := Load("p", []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sole := map[string]bool{}
+	for q := range Probes(MaxProbes, p).All() {
+		m := p.Match(q.Host, q.Path, q.Method)
+		if m.Route == nil || q.Identity == nil {
+			continue
+		}
+		in := Input{Route: m.Route, Params: m.Params, Host: q.Host, Path: q.Path, Method: q.Method, Identity: q.Identity, IP: q.IP, Time: q.Time, Lookups: q}
+		var hits []string
+		for _, r := range p.Explain(&in).Entries {
+			if r.Result == Hit {
+				hits = append(hits, r.Rule)
+			}
+		}
+		if len(hits) == 1 {
+			sole[hits[0]] = true
+		}
+	}
+	for _, rule := range p.Rules() {
+		if !sole[rule.ID] {
+			t.Errorf("%s never decides alone", rule.ID)
+		}
+	}
+}
+
 // TestProbesAreTheSame holds that the set is one and the same each time, without
 // repetition, and that a bound is kept and said.
 func TestProbesAreTheSame(t *testing.T) {

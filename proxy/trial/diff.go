@@ -22,6 +22,7 @@ type Comparison struct {
 	Examples int  // of each change
 	// Progress is told how many requests were judged; nil: nobody is.
 	Progress func(done int)
+	Stop     <-chan struct{} // where it is closed, Diff ends early
 }
 
 // Differences are what two policies decide otherwise.
@@ -44,12 +45,24 @@ func Diff(old, new *Gate, files []Pair, c Comparison) *Differences {
 	d.out.Cases = d.done
 	probes := policy.Probes(policy.MaxProbes, old.Policy, new.Policy)
 	for p := range probes.All() {
+		if d.stopped() {
+			break
+		}
 		q := probeRequest(p)
 		d.judge(q, q, func() Example { return probeExample(p, q) })
 	}
 	d.out.Probes, d.out.Cut = d.done-d.out.Cases, probes.Cut()
 	d.out.Changes = d.changes.list()
 	return &d.out
+}
+
+func (d *differ) stopped() bool {
+	select {
+	case <-d.c.Stop:
+		return true
+	default:
+		return false
+	}
 }
 
 type differ struct {

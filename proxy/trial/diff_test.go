@@ -92,6 +92,45 @@ func TestProbesSeeTheExampleBothWays(t *testing.T) {
 	t.Logf("%d probes", n)
 }
 
+// TestProbesSeeThePages measures the generated requests by every policy of the
+// documentation: how many rules they see both ways, and how many entries they
+// see decide alone.
+func TestProbesSeeThePages(t *testing.T) {
+	rules, both, entries, decided := 0, 0, 0, 0
+	for _, page := range []string{"policy.md", "policy-tests.md", "cookbook.md", "migrating.md"} {
+		for _, r := range recipes(t, page) {
+			g := gateOf(t, r.text)
+			c := NewCoverage(g.Policy)
+			deciding := map[string]bool{}
+			for q := range policy.Probes(policy.MaxProbes, g.Policy).All() {
+				j := g.Judge(probeRequest(q))
+				c.See(&j)
+				deciding[j.Rule] = true
+			}
+			untested := c.Untested()
+			for _, rule := range g.Policy.Rules() {
+				rules++
+				if untested[rule.ID] == "" {
+					both++
+				} else {
+					t.Logf("%s:%d: %s never seen %s", page, r.line, rule.ID, untested[rule.ID])
+				}
+				if rule.Kind == "entry" && !rule.DryRun {
+					if entries++; deciding[rule.ID] {
+						decided++
+					} else {
+						t.Logf("%s:%d: %s never decided", page, r.line, rule.ID)
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d of %d rules, %d of %d entries", both, rules, decided, entries)
+	if rules < 100 || both*100 < rules*98 || decided*100 < entries*98 {
+		t.Errorf("%d of %d rules were seen both ways, and %d of %d entries decided", both, rules, decided, entries)
+	}
+}
+
 // TestDiffOfTheSame finds nothing, also not in the test file.
 func TestDiffOfTheSame(t *testing.T) {
 	text := read(t, examplePolicy)
@@ -236,8 +275,9 @@ func TestDiffFindsMutations(t *testing.T) {
 	old := gateOf(t, text)
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
-			after := text
-			if m.old == "XX" {
+			var after string
+			if m.old == "XX" { // in two places
+
 				after = changed(t, changed(t, text, "lookup.share.readers", "lookup.share.people"), "readers: list(string)", "people: list(string)")
 				m.before, m.after = "allow by presign-download/shared-with-me", "403 entry_error (route presign-download)"
 			} else {
