@@ -67,7 +67,7 @@ func (l *configLoader) network(v document.Value, s string) (netip.Prefix, bool) 
 	if err != nil {
 		a, err := netip.ParseAddr(s)
 		if err != nil || a.Zone() != "" {
-			v.Errorf("`%s`: want a network such as 10.0.0.0/8, an address, or the word cloud-run, not %q", v.Path(), v.Show())
+			v.Errorf("`%s`: want a network such as 10.0.0.0/8, an address, or the word cloud-run, not %s", v.Path(), v.Quote())
 			return netip.Prefix{}, false
 		}
 		p = netip.PrefixFrom(a, a.BitLen())

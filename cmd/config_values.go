@@ -48,7 +48,7 @@ func (l *configLoader) oneOf(v document.Value, words ...string) string {
 func (l *configLoader) matching(v document.Value, form *regexp.Regexp, rule string) string {
 	s, ok := v.Text()
 	if ok && !form.MatchString(s) {
-		v.Errorf("`%s`: want %s, not %q", v.Path(), rule, v.Show())
+		v.Errorf("`%s`: want %s, not %s", v.Path(), rule, v.Quote())
 		return ""
 	}
 	return s
@@ -83,7 +83,7 @@ func (l *configLoader) address(v document.Value, fallback string) string {
 		return ""
 	}
 	if _, _, ok := splitAddress(s); !ok {
-		v.Errorf("`%s`: want host:port or :port, not %q", v.Path(), v.Show())
+		v.Errorf("`%s`: want host:port or :port, not %s", v.Path(), v.Quote())
 		return ""
 	}
 	return s
@@ -121,7 +121,7 @@ func (l *configLoader) baseURL(v document.Value) *url.URL {
 	case strings.Contains(s, "@"): // it may hold a password
 		v.Errorf("`%s`: %s", v.Path(), problem)
 	default:
-		v.Errorf("`%s`: %s, not %q", v.Path(), problem, v.Show())
+		v.Errorf("`%s`: %s, not %s", v.Path(), problem, v.Quote())
 	}
 	return nil
 }

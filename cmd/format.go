@@ -2,9 +2,9 @@ package cmd
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 )
@@ -21,12 +21,7 @@ func checkFormat(format string) error {
 
 // colour reports whether w is a terminal that wants colours (no-color.org).
 func (p *program) colour(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || p.env.get("NO_COLOR") != "" || p.env.get("TERM") == "dumb" {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return isTerminal(w) && p.env.get("NO_COLOR") == "" && p.env.get("TERM") != "dumb"
 }
 
 // paint wraps words in a colour of the terminal (ECMA-48, SGR), or leaves them.
@@ -103,5 +98,30 @@ func writeJUnit(w io.Writer, suites []junitSuite) error {
 		return err
 	}
 	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+// refuse writes what is wrong with the operator's files in the format that was
+// asked for, where it is one that programs read; else it is left for standard
+// error.
+func (p *program) refuse(format, command string, err error) error {
+	list := findings(err)
+	if !errors.Is(err, errInvalid) || len(list) == 0 {
+		return err
+	}
+	switch format {
+	case "github":
+		out := printer{w: p.stdout}
+		for _, f := range list {
+			out.line("%s", githubCommand("error", f.File, f.Line, f.Column, command, f.Text))
+		}
+		return errors.Join(out.err, reported{invalid{errInvalid}})
+	case "junit":
+		s := junitSuite{Name: command}
+		for _, f := range list {
+			s.add(junitCase{Class: f.File, Name: f.String(), File: f.File, Line: f.Line, Failure: &junitFailure{"does not load", f.String()}})
+		}
+		return errors.Join(writeJUnit(p.stdout, []junitSuite{s}), reported{invalid{errInvalid}})
+	}
 	return err
 }

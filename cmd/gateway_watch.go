@@ -88,16 +88,21 @@ func boolToFloat(b bool) float64 {
 type reloadMetrics struct {
 	total *prometheus.CounterVec
 	last  prometheus.Gauge
+	bad   bool // the last policy that was read was refused
 }
 
 func (m *reloadMetrics) failed() {
 	m.total.WithLabelValues("refused").Inc()
 	m.last.Set(0)
+	m.bad = true
 }
 
-func (m *reloadMetrics) good() {
+// good reports whether that ends an alarm.
+func (m *reloadMetrics) good() (mended bool) {
+	mended, m.bad = m.bad, false
 	m.total.WithLabelValues("loaded").Inc()
 	m.last.Set(1)
+	return mended
 }
 
 // watchMetrics registers what is asked for when metrics are read.

@@ -16,18 +16,26 @@ import (
 // config names are not checked. An error that is errInvalid lists every
 // mistake of the file.
 func loadPolicy(path string, c *Config) (*policy.Policy, error) {
+	p, _, err := loadPolicySeen(path, c)
+	return p, err
+}
+
+// loadPolicySeen is loadPolicy, and tells which state of the file it read: in
+// one reading, since a file may change between two, and a pipe has only one.
+func loadPolicySeen(path string, c *Config) (*policy.Policy, fingerprint, error) {
 	data, err := readBounded(path, document.MaxBytes)
+	seen := stateOf(data, err)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no policy: %w; `sidegate init` writes one, --policy names another", err)
+		return nil, seen, fmt.Errorf("no policy: %w; `sidegate init` writes one", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the policy: %w", err)
+		return nil, seen, fmt.Errorf("read the policy: %w", err)
 	}
 	p, err := policy.Load(shortPath(path), data, policyEnvironment(c))
 	if err != nil {
-		return nil, invalid{err}
+		return nil, seen, invalid{err}
 	}
-	return p, nil
+	return p, seen, nil
 }
 
 // policyEnvironment is what a policy may name.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"sidegate/policy"
 	"sidegate/policy/document"
 	"sidegate/proxy/trial"
 )
@@ -33,7 +35,7 @@ found says that nothing was found: a condition in ` + "`if`" + ` is met by tryin
 It ends with 6 where a decision changed, and with 3 where a policy does not load.`,
 		Example: "  sidegate policy diff policy.yaml policy.new.yaml\n" +
 			"  git show main:policy.yaml > /tmp/before.yaml && sidegate policy diff /tmp/before.yaml policy.yaml --format github",
-		Args: cobra.ExactArgs(2),
+		Args: exactly("OLD", "NEW"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return p.diffPolicies(c.Context(), args[0], args[1], &o)
 		},
@@ -73,7 +75,7 @@ func (p *program) diffPolicies(ctx context.Context, oldPath, newPath string, o *
 	before, oldErr := t.gate(absolute(oldPath))
 	after, newErr := t.gate(absolute(newPath))
 	if err := joined(oldErr, newErr); err != nil {
-		return err
+		return p.refuse(o.format, "policy diff", err)
 	}
 	r := diffReport{Old: nameOf(oldPath, before.Policy), New: nameOf(newPath, after.Policy), Notes: []string{}}
 	files, err := o.pairs(t, oldPath, newPath, before, after, &r)
@@ -89,6 +91,9 @@ func (p *program) diffPolicies(ctx context.Context, oldPath, newPath string, o *
 	r.Probes, r.Cases, r.Cut, r.Changed, r.Changes = d.Probes, d.Cases, d.Cut, d.Changed, d.Changes
 	if r.Cut {
 		r.Notes = append(r.Notes, fmt.Sprintf("only %d requests were made: for policies of this size more would be needed to meet every boundary", r.Probes))
+	}
+	if rest := policy.Uncompared(before.Policy, after.Policy); len(rest) > 0 {
+		r.Notes = append(r.Notes, "these differ, and no request shows it: "+strings.Join(rest, "; "))
 	}
 	if err := r.write(p, o, after); err != nil {
 		return err
@@ -132,10 +137,10 @@ func (o *diffOptions) pairs(t *tryout, oldPath, newPath string, before, after *t
 			return nil, fmt.Errorf("read the test file: %w", err)
 		}
 		of, err := trial.ReadPolicyName(name, data)
-		if err == nil && !filepath.IsAbs(of) {
-			of = filepath.Join(filepath.Dir(path), of)
+		if err == nil {
+			of = policyOf(path, of)
 		}
-		if !named && (err != nil || (absolute(of) != absolute(oldPath) && absolute(of) != absolute(newPath))) {
+		if !named && (err != nil || (of != absolute(oldPath) && of != absolute(newPath))) {
 			continue // of another policy
 		}
 		pair := trial.Pair{Name: name}

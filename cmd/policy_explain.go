@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -33,6 +34,7 @@ type explainOptions struct {
 	policy, config, tests string
 	as, identity, token   string
 	host, ip, at, body    string
+	format                string
 	asJSON                bool
 }
 
@@ -49,7 +51,7 @@ of a token the claims are checked and the signature is not.`,
 		Example: "  sidegate policy explain GET /v1/me --as alice\n" +
 			"  sidegate policy explain GET https://api.acme.dev/v1/admin/users --identity '{from: users, uid: u_1, mfa: 2m}' --ip 198.51.100.7\n" +
 			"  sidegate policy explain GET /v1/me --token token.txt --config sidegate.yaml --json",
-		Args: cobra.ExactArgs(2),
+		Args: exactly("METHOD", "URL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return p.explainPolicy(c.Context(), args[0], args[1], &o)
 		},
@@ -63,14 +65,22 @@ of a token the claims are checked and the signature is not.`,
 	f.StringVar(&o.token, "token", "", "the `file` with a caller's token, - for standard input; needs --config")
 	f.StringVar(&o.host, "host", "gateway.test", "the host that is asked")
 	f.StringVar(&o.ip, "ip", "192.0.2.1", "the caller's address")
-	f.StringVar(&o.at, "at", "", "the time, as 2026-03-02T10:00:00+01:00 (default: now, or the test file's)")
+	f.StringVar(&o.at, "at", "", "the time, as 2026-03-02T10:00:00+01:00, or now (default: the test file's, with --token now)")
 	f.StringVar(&o.body, "body", "", "the request's body, as '{\"contentType\": \"image/png\", \"size\": 1000}'")
-	f.BoolVar(&o.asJSON, "json", false, "print JSON")
+	f.StringVar(&o.format, "format", "text", "text or json")
+	f.BoolVar(&o.asJSON, "json", false, "the same as --format json")
+	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.MarkFlagFilename("config", "yaml", "yml")
+	_ = c.MarkFlagFilename("policy", "yaml", "yml")
+	_ = c.MarkFlagFilename("tests", "yaml", "yml")
 	c.MarkFlagsMutuallyExclusive("as", "identity", "token")
 	return c
 }
 
 func (p *program) explainPolicy(ctx context.Context, method, target string, o *explainOptions) error {
+	if o.format != "text" && o.format != "json" {
+		return usageError{fmt.Errorf("--format must be text or json, not %q", o.format)}
+	}
 	t, err := p.newTryout(o.config)
 	if err != nil {
 		return err
@@ -79,9 +89,12 @@ func (p *program) explainPolicy(ctx context.Context, method, target string, o *e
 	if err != nil {
 		return err
 	}
-	q := trial.Request{Method: strings.ToUpper(method), Time: time.Now(), Limits: policy.NewLimiter(0)}
+	q := trial.Request{Method: method, Time: time.Now(), Limits: policy.NewLimiter(0)}
 	if file != nil {
-		q.Lookups, q.Time = file.Lookups(), file.Now
+		q.Lookups = file.Lookups()
+		if o.token == "" && o.at != "now" { // a token is of today
+			q.Time = file.Now
+		}
 	}
 	if err := o.request(&q, target); err != nil {
 		return err
@@ -91,10 +104,13 @@ func (p *program) explainPolicy(ctx context.Context, method, target string, o *e
 	}
 	j := g.Judge(&q)
 	e := explained{request: &q, as: o.caller(), judgement: &j}
+	if file != nil && o.token != "" && len(g.Policy.Lookups()) > 0 { // it may be taken for the live answer
+		e.documents = file.Name
+	}
 	if j.Input.Route != nil {
 		e.rules = j.Policy.Explain(&j.Input)
 	}
-	if o.asJSON {
+	if o.asJSON || o.format == "json" {
 		return writeJSON(p.stdout, e.json())
 	}
 	return e.text(p.stdout, p.colour(p.stdout))
@@ -157,15 +173,18 @@ func (o *explainOptions) request(q *trial.Request, target string) error {
 		// As it was written: what it would be cleaned to is not what is sent.
 		_, rest, _ := strings.Cut(target, "://")
 		q.Target = "/"
-		if i := strings.IndexByte(rest, '/'); i >= 0 {
+		switch i := strings.IndexAny(rest, "/?"); {
+		case i >= 0 && rest[i] == '/':
 			q.Target = rest[i:]
+		case i >= 0:
+			q.Target += rest[i:]
 		}
 	}
 	var err error
 	if q.IP, err = netip.ParseAddr(o.ip); err != nil {
 		return usageError{fmt.Errorf("--ip: %q is no address", o.ip)}
 	}
-	if o.at != "" {
+	if o.at != "" && o.at != "now" {
 		if q.Time, err = time.Parse(time.RFC3339, o.at); err != nil {
 			return usageError{fmt.Errorf("--at: %q is no time such as 2026-03-02T10:00:00+01:00", o.at)}
 		}
@@ -211,7 +230,10 @@ func (p *program) tokenCaller(ctx context.Context, path string, c *Config, at ti
 	var data []byte
 	var err error
 	if path == "-" {
-		data, err = io.ReadAll(io.LimitReader(os.Stdin, maxSecretBytes))
+		data, err = io.ReadAll(io.LimitReader(os.Stdin, maxSecretBytes+1))
+		if len(data) > maxSecretBytes {
+			err = fmt.Errorf("standard input is larger than %d KiB", maxSecretBytes>>10)
+		}
 	} else {
 		data, err = readBounded(path, maxSecretBytes)
 	}
@@ -249,15 +271,22 @@ type explained struct {
 	as        string
 	judgement *proxy.Judgement
 	rules     policy.Explanation
+	documents string // the test file whose documents there are
 }
 
 func (e *explained) text(w io.Writer, colour bool) error {
 	out := printer{w: w}
 	q, j := e.request, e.judgement
-	out.line("%s %s%s as %s, from %s, at %s", q.Method, q.Host, q.Target, e.as, q.IP, q.Time.Format(time.RFC3339))
-	if e.rules.Route == "" {
+	out.line("%s %s%s as %s, from %s, at %s", q.Method, q.Host, audit.Printable(q.Target), e.as, q.IP, q.Time.Format(time.RFC3339))
+	if e.documents != "" {
+		out.line("documents: those of %s", e.documents)
+	}
+	switch {
+	case len(j.Allowed) > 0:
+		out.line("route: none for this method; those of the path: %s", strings.Join(j.Allowed, ", "))
+	case e.rules.Route == "":
 		out.line("route: none")
-	} else {
+	default:
 		out.line("route: %s, %s (allow: %s)", e.rules.Route, e.rules.Path, e.rules.Access)
 	}
 	for _, t := range e.rules.Guards {
@@ -281,14 +310,14 @@ func (e *explained) text(w io.Writer, colour bool) error {
 	}
 	switch {
 	case !j.Allow && e.rules.Key != "":
-		out.line("key that was asked for: %s", e.rules.Key)
+		out.line("key that was asked for: %s", audit.Printable(e.rules.Key))
 	case j.Key != "":
-		out.line("key: %s", j.Key)
+		out.line("key: %s", audit.Printable(j.Key))
 	}
 	if j.Headers != nil {
 		out.line("headers that the app gets:")
 		for _, name := range slices.Sorted(maps.Keys(j.Headers)) {
-			out.line("  %s: %s", name, strings.Join(j.Headers[name], ", "))
+			out.line("  %s: %s", audit.Printable(name), audit.Printable(strings.Join(j.Headers[name], ", ")))
 		}
 	}
 	return out.err
@@ -314,12 +343,12 @@ func (e *explained) rule(out *printer, kind string, t policy.RuleTrace, colour b
 			line += "  [" + strings.Join(have, "; ") + "]"
 		}
 		if f.Why != "" {
-			line += "  (" + f.Why + ")"
+			line += "  (" + audit.Printable(f.Why) + ")"
 		}
 		out.line("%s", line)
 	}
 	if t.Why != "" && len(t.Fields) == 0 {
-		out.line("  %s", t.Why)
+		out.line("  %s", audit.Printable(t.Why))
 	}
 }
 
@@ -327,6 +356,8 @@ func (e *explained) rule(out *printer, kind string, t policy.RuleTrace, colour b
 // it may be a stranger's.
 func shown(v any) string {
 	switch x := v.(type) {
+	case nil:
+		return "absent"
 	case string:
 		return audit.Printable(x)
 	case time.Time:
@@ -334,9 +365,23 @@ func shown(v any) string {
 	}
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Sprint(v)
+		return audit.Printable(fmt.Sprint(v))
 	}
-	return string(data)
+	return visible(string(data))
+}
+
+// visible writes what a terminal might obey, and JSON leaves as it is (C1, bidi
+// controls), as JSON escapes the rest.
+func visible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		}
+	}
+	return b.String()
 }
 
 // explainedJSON is an explanation for programs.
@@ -351,13 +396,15 @@ type explainedJSON struct {
 	} `json:"request"`
 	Rules    policy.Explanation `json:"rules"`
 	Decision struct {
-		Allow  bool              `json:"allow"`
-		Status int               `json:"status,omitempty"`
-		Reason string            `json:"reason"`
-		Rule   string            `json:"rule,omitempty"`
-		Detail string            `json:"detail,omitempty"`
-		Shadow map[string]string `json:"shadow,omitempty"`
-		Key    string            `json:"key,omitempty"`
+		Allow  bool   `json:"allow"`
+		Status int    `json:"status,omitempty"`
+		Reason string `json:"reason"`
+		Rule   string `json:"rule,omitempty"`
+		Detail string `json:"detail,omitempty"`
+		// Methods are those of the path, where the request's is none of them.
+		Methods []string          `json:"methods,omitempty"`
+		Shadow  map[string]string `json:"shadow,omitempty"`
+		Key     string            `json:"key,omitempty"`
 	} `json:"decision"`
 	Headers http.Header `json:"headers,omitempty"`
 }
@@ -369,7 +416,7 @@ func (e *explained) json() explainedJSON {
 	out.Request.IP, out.Request.Time, out.Request.As = q.IP.String(), q.Time, e.as
 	out.Rules = e.rules
 	out.Decision.Allow, out.Decision.Status, out.Decision.Reason, out.Decision.Rule = j.Allow, j.Status, j.Code, j.Rule
-	out.Decision.Detail, out.Decision.Shadow = j.Detail, j.Shadow
+	out.Decision.Detail, out.Decision.Shadow, out.Decision.Methods = j.Detail, j.Shadow, j.Allowed
 	if j.Allow {
 		out.Decision.Key = j.Key
 	}

@@ -135,7 +135,14 @@ func (r *lintReport) lint(path string, o policy.LintOptions, untested func() (ma
 	if r.has(policy.SeverityError) {
 		return nil
 	}
-	if o.Untested, err = untested(); err != nil {
+	o.Untested, err = untested()
+	if errors.Is(err, errInvalid) { // tests that cannot be read are a finding beside the others
+		for _, f := range findings(err) {
+			r.findings = append(r.findings, policy.Finding{Severity: policy.SeverityError, File: f.File, Line: f.Line, Column: f.Column, Text: f.Text})
+		}
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if o.Untested != nil {

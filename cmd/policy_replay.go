@@ -48,7 +48,7 @@ load, and with 1 where the log cannot be read or holds no decision.`,
 		},
 	}
 	o.source.flagsAs(c, "audit")
-	c.Args = cobra.ExactArgs(1)
+	c.Args = exactly("NEW")
 	f := c.Flags()
 	f.StringVar(&o.since, "since", "", "only decisions from then on: `TIME` as 2026-03-02T10:00:00+01:00, or how long ago, as 90m or 7d")
 	f.StringVar(&o.until, "until", "", "only decisions before `TIME`")
@@ -88,13 +88,16 @@ func (p *program) replayPolicy(ctx context.Context, path string, o *replayOption
 	if err := errors.Join(checkFormat(o.format), checkLimit(o.limit), sinceErr, untilErr); err != nil {
 		return usageError{err}
 	}
+	if !since.IsZero() && !until.IsZero() && !since.Before(until) {
+		return usageError{fmt.Errorf("--since %s is not before --until %s", since.Format(time.RFC3339), until.Format(time.RFC3339))}
+	}
 	t, err := p.newTryout(o.config)
 	if err != nil {
 		return err
 	}
 	g, err := t.gate(absolute(path))
 	if err != nil {
-		return err
+		return p.refuse(o.format, "policy replay", err)
 	}
 	lines, closed, err := o.source.lines(ctx)
 	if err != nil {

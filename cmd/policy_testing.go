@@ -8,10 +8,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 
+	"sidegate/policy"
 	"sidegate/proxy/trial"
 )
 
@@ -45,6 +45,7 @@ where coverage is below --min.`,
 	f.Float64Var(&o.min, "min", 0, "the coverage, in percent, below which the status is 5")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "show every case")
 	f.BoolVar(&o.watch, "watch", false, "run again whenever a test file or a policy changes, until interrupted")
+	_ = c.MarkFlagFilename("config", "yaml", "yml")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -62,73 +63,45 @@ func (p *program) testPolicies(ctx context.Context, args []string, o *testOption
 	}
 	keep := func(r trial.Result) bool { return names.MatchString(r.Test) }
 	for {
-		watched, err := p.testOnce(ctx, args, o, keep)
+		seen := watchedBy(args, o.config) // before they are read: a change during the run counts
+		err := p.testOnce(ctx, args, o, keep)
 		if !o.watch {
 			return err
 		}
 		if err != nil {
 			p.report(err)
 		}
-		fmt.Fprintf(p.stderr, "sidegate: waiting for a change of %s\n", strings.Join(watched, ", "))
-		if !waitForChange(ctx, watched) {
+		fmt.Fprintln(p.stderr, "sidegate: waiting for a change")
+		if !seen.wait(ctx) {
 			return nil
 		}
 	}
 }
 
-// testOnce runs the tests and says which files they came from.
-func (p *program) testOnce(ctx context.Context, args []string, o *testOptions, keep func(trial.Result) bool) ([]string, error) {
+func (p *program) testOnce(ctx context.Context, args []string, o *testOptions, keep func(trial.Result) bool) error {
 	paths, err := testFiles(args)
 	if err != nil {
-		return args, err
+		return err
 	}
 	t, err := p.newTryout(o.config)
 	if err != nil {
-		return paths, err
+		return err
 	}
 	run, err := t.runTests(ctx, paths, keep)
 	if err != nil {
-		return paths, err
-	}
-	watched := paths
-	for _, path := range slices.Sorted(maps.Keys(t.gates)) {
-		watched = append(watched, shortPath(path))
+		return err
 	}
 	if err := run.write(p.stdout, o, p.colour(p.stdout)); err != nil {
-		return watched, err
+		return err
 	}
 	if o.format == "json" || o.format == "junit" { // whose output is one document
-		passed, failed := run.counts()
-		fmt.Fprintf(p.stderr, "%d passed, %d failed\n", passed, failed)
+		out := printer{w: p.stderr}
+		if run.percent() < o.min {
+			run.coverageText(&out, o.min)
+		}
+		run.closing(&out, o)
 	}
-	return watched, run.err(o.min)
-}
-
-// waitForChange waits until one of the files differs from what it is now; false
-// where ctx ended before.
-func waitForChange(ctx context.Context, paths []string) bool {
-	ctx, cancel := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	changed := make(chan struct{}, 1)
-	for _, path := range paths {
-		since := fingerprintOf(path)
-		all.Go(func() {
-			watchFile(ctx, path, func() fingerprint { return since }, func() {
-				select {
-				case changed <- struct{}{}:
-				default:
-				}
-			})
-		})
-	}
-	defer all.Wait()
-	defer cancel()
-	select {
-	case <-changed:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return run.err(o.min)
 }
 
 // write prints a run in one of the formats. The last line of text is the count.
@@ -144,12 +117,54 @@ func (r *testRun) write(w io.Writer, o *testOptions, colour bool) error {
 	default:
 		r.text(&out, o, colour)
 	}
-	if o.coverage || o.min > 0 {
+	if (o.coverage || o.min > 0) && r.loaded() {
+		if o.format == "github" {
+			r.coverageGithub(&out)
+		}
 		r.coverageText(&out, o.min)
 	}
-	passed, failed := r.counts()
-	out.line("%d passed, %d failed", passed, failed)
+	r.closing(&out, o)
 	return out.err
+}
+
+// closing is the end of the output: the count is its last line.
+func (r *testRun) closing(out *printer, o *testOptions) {
+	passed, failed := r.counts()
+	if passed+failed == 0 && o.run != "" && len(r.files) > 0 {
+		out.line("no test's name matches --run %q", o.run)
+	}
+	out.line("%d passed, %d failed", passed, failed)
+}
+
+// loaded reports whether every file was read: else what tests saw says nothing.
+func (r *testRun) loaded() bool {
+	return !slices.ContainsFunc(r.files, func(f fileRun) bool { return f.err != nil })
+}
+
+// coverageGithub annotates what tests did not see.
+func (r *testRun) coverageGithub(out *printer) {
+	r.eachUntested(func(file string, rule policy.Rule, missing string) {
+		out.line("%s", githubCommand("warning", file, rule.Line, rule.Column, "coverage", untestedText(rule, missing)))
+	})
+}
+
+// eachUntested gives each rule that tests did not see both ways.
+func (r *testRun) eachUntested(each func(file string, rule policy.Rule, missing string)) {
+	for _, path := range slices.Sorted(maps.Keys(r.cover)) {
+		untested := r.cover[path].Untested()
+		for _, rule := range r.cover[path].Rules() {
+			if missing := untested[rule.ID]; missing != "" {
+				each(shortPath(path), rule, missing)
+			}
+		}
+	}
+}
+
+func untestedText(rule policy.Rule, missing string) string {
+	if missing == "either" {
+		missing = "true or false"
+	}
+	return fmt.Sprintf("%s `%s` was never seen %s", rule.Kind, rule.ID, missing)
 }
 
 func (r *testRun) text(out *printer, o *testOptions, colour bool) {
@@ -196,17 +211,11 @@ func (r *testRun) text(out *printer, o *testOptions, colour bool) {
 
 // coverageText names what tests did not see, by policy.
 func (r *testRun) coverageText(out *printer, min float64) {
+	r.eachUntested(func(file string, rule policy.Rule, missing string) {
+		out.line("%s:%d:%d: %s", file, rule.Line, rule.Column, untestedText(rule, missing))
+	})
 	for _, path := range slices.Sorted(maps.Keys(r.cover)) {
-		c := r.cover[path]
-		untested, name := c.Untested(), shortPath(path)
-		for _, rule := range c.Rules() {
-			if missing := untested[rule.ID]; missing != "" {
-				if missing == "either" {
-					missing = "true or false"
-				}
-				out.line("%s:%d:%d: %s `%s` was never seen %s", name, rule.Line, rule.Column, rule.Kind, rule.ID, missing)
-			}
-		}
+		c, name := r.cover[path], shortPath(path)
 		out.line("coverage: %.1f%% of the guards and entries of %s, both ways", c.Percent(), name)
 		if c.Percent() < min {
 			out.line("coverage is below the %g%% that was asked", min)

@@ -85,6 +85,9 @@ func (t *tryout) file(path string) (*trial.File, *trial.Gate, string, error) {
 	}
 	of = policyOf(path, of)
 	g, err := t.gate(of)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, of, fmt.Errorf("%s: `policy` names a file that is not there: %w", name, err)
+	}
 	if err != nil {
 		return nil, nil, of, err
 	}
@@ -242,12 +245,8 @@ func (p *program) untestedBy(config string) func(ctx context.Context, policyPath
 		}
 		policyPath = absolute(policyPath)
 		paths = slices.DeleteFunc(paths, func(path string) bool {
-			data, err := readBounded(path, maxTestFile)
-			if err != nil {
-				return true
-			}
-			of, err := trial.ReadPolicyName(path, data)
-			return err != nil || policyOf(path, of) != policyPath
+			of, ok := policyNamedBy(path)
+			return ok && of != policyPath // one that cannot be read may be of this policy
 		})
 		if len(paths) == 0 {
 			return nil, nil

@@ -92,8 +92,8 @@ func (g *gateway) close() error {
 // open checks and opens, the cheap first: files, listeners, stores.
 func (g *gateway) open(ctx context.Context) error {
 	c := g.s.config
-	g.seePolicy(fingerprintOf(g.s.policy))
-	pol, err := loadPolicy(g.s.policy, c)
+	pol, seen, err := loadPolicySeen(g.s.policy, c)
+	g.seePolicy(seen)
 	if err != nil {
 		return err
 	}
@@ -347,8 +347,8 @@ func (g *gateway) seePolicy(f fingerprint) { g.policySeen.Store(&f) }
 // reload replaces the policy, or keeps the last good one and says why.
 func (g *gateway) reload(ctx context.Context) {
 	old := g.proxy.Policy()
-	g.seePolicy(fingerprintOf(g.s.policy)) // before it is read: a change between is seen again
-	pol, err := loadPolicy(g.s.policy, g.s.config)
+	pol, seen, err := loadPolicySeen(g.s.policy, g.s.config)
+	g.seePolicy(seen)
 	if err != nil {
 		g.reloads.failed()
 		g.log.Error().Err(err).Str("policy", old.SHA256).Msg("the new policy is refused; the old one stays in force")
@@ -358,7 +358,9 @@ func (g *gateway) reload(ctx context.Context) {
 		return
 	}
 	if pol.SHA256 == old.SHA256 {
-		g.reloads.good()
+		if g.reloads.good() {
+			g.log.Info().Str("policy", old.SHA256).Msg("the policy's file is again the policy in force")
+		}
 		return
 	}
 	if err := g.recordSystem(ctx, "policy_loaded", map[string]string{"policy": pol.Name, "policy_sha256": pol.SHA256, "before": old.SHA256}); err != nil {

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -59,6 +60,16 @@ func ExitStatus(err error) int {
 		return exitChanged
 	}
 	return exitFailed
+}
+
+// exactly takes as many arguments as there are names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usageError{fmt.Errorf("`%s` takes %s; `%[1]s --help` shows how", c.CommandPath(), strings.Join(names, " and "))}
+		}
+		return nil
+	}
 }
 
 // flagError adds the nearest flag to a complaint about an unknown one.

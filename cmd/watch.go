@@ -29,7 +29,11 @@ type fingerprint [sha256.Size]byte
 
 // fingerprintOf looks at the file of that path.
 func fingerprintOf(path string) fingerprint {
-	data, err := readBounded(path, document.MaxBytes)
+	return stateOf(readBounded(path, document.MaxBytes))
+}
+
+// stateOf is the state that was read.
+func stateOf(data []byte, err error) fingerprint {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fingerprint{1}
@@ -44,7 +48,13 @@ func fingerprintOf(path string) fingerprint {
 // be acted on. A file that goes missing or unreadable counts as changed, so that
 // the reload says so. Calls do not overlap.
 func watchFile(ctx context.Context, path string, known func() fingerprint, changed func()) {
-	w := fileWatch{path: path, known: known, changed: changed, quiet: watchQuiet, most: watchMost, poll: watchPoll}
+	watchState(ctx, path, func() fingerprint { return fingerprintOf(path) }, known, changed)
+}
+
+// watchState is watchFile for whatever state tells of what lies at path, or
+// beside it.
+func watchState(ctx context.Context, path string, state, known func() fingerprint, changed func()) {
+	w := fileWatch{path: path, state: state, known: known, changed: changed, quiet: watchQuiet, most: watchMost, poll: watchPoll}
 	if n, err := fsnotify.NewWatcher(); err == nil {
 		defer n.Close()
 		w.add, w.events, w.errors = n.Add, n.Events, n.Errors
@@ -55,7 +65,7 @@ func watchFile(ctx context.Context, path string, known func() fingerprint, chang
 // A fileWatch watches one file. Without add and channels it only polls.
 type fileWatch struct {
 	path              string
-	known             func() fingerprint
+	state, known      func() fingerprint
 	changed           func()
 	quiet, most, poll time.Duration
 
@@ -99,7 +109,7 @@ func (w *fileWatch) run(ctx context.Context) {
 }
 
 func (w *fileWatch) look() {
-	if fingerprintOf(w.path) != w.known() {
+	if w.state() != w.known() {
 		w.changed()
 	}
 }

@@ -42,7 +42,7 @@ func watched(t *testing.T, path string, configure func(*fileWatch)) (await func(
 	ctx, cancel := context.WithCancel(context.Background())
 	known := fingerprintOf(path)
 	w := &fileWatch{
-		path: path, known: func() fingerprint { return known }, quiet: 10 * time.Millisecond, most: 100 * time.Millisecond, poll: time.Hour,
+		path: path, state: func() fingerprint { return fingerprintOf(path) }, known: func() fingerprint { return known }, quiet: 10 * time.Millisecond, most: 100 * time.Millisecond, poll: time.Hour,
 		changed: func() {
 			known = fingerprintOf(path)
 			data, err := os.ReadFile(path)
@@ -220,7 +220,7 @@ func TestWatchChangeBeforeItStarted(t *testing.T) {
 func TestWatchSameContentsIsNoChange(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	write(t, path, "0")
-	w := &fileWatch{path: path, known: func() fingerprint { return fingerprintOf(path) }, changed: func() { t.Error("called") }}
+	w := &fileWatch{path: path, state: func() fingerprint { return fingerprintOf(path) }, known: func() fingerprint { return fingerprintOf(path) }, changed: func() { t.Error("called") }}
 	write(t, path, "0")
 	w.look()
 }

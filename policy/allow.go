@@ -9,18 +9,29 @@ import (
 // readAllow reads `allow`: public, optional or a list of entries.
 func (l *loader) readAllow(v document.Value, r *Route) {
 	if v.IsString() {
-		switch v.OneOf("public", "optional") {
+		switch text, ok := v.Text(); text {
 		case "public":
 			r.Access = AccessPublic
 		case "optional":
 			r.Access = AccessOptional
+		default:
+			if ok {
+				v.Errorf("`%s` must be %s, not %q%s", v.Path(), allowRule, v.Show(), document.DidYouMean(text, []string{"public", "optional"}))
+			}
+			return
 		}
 		if r.Serve != "" {
 			v.Errorf("a route that serves `%s` needs a list in `allow`", r.Serve)
 		}
 		return
 	}
-	l.needIdentities = true
+	if v.Present() && !v.IsList() {
+		if !v.Failed() {
+			v.Errorf("`%s` must be %s", v.Path(), allowRule)
+		}
+		return
+	}
+	l.needIdentities = l.needIdentities || v.Present()
 	seen := map[string]bool{}
 	for i, e := range v.List() {
 		if c := l.entry(e, r, i, seen); c != nil {
@@ -28,6 +39,9 @@ func (l *loader) readAllow(v document.Value, r *Route) {
 		}
 	}
 }
+
+// allowRule is what `allow` may be, for errors.
+const allowRule = "public, optional or a list of entries such as [{who: [users]}]"
 
 // entry reads one entry of an allow list.
 func (l *loader) entry(v document.Value, r *Route, index int, seen map[string]bool) *condition {

@@ -2,15 +2,16 @@ package policy
 
 import (
 	"errors"
-	"fmt"
-	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/cost"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 
 	"sidegate/policy/document"
 )
@@ -22,8 +23,9 @@ const (
 	// simple operation each). What could cost more by the sizes that claims and
 	// documents may have runs with this limit, and is an error beyond it.
 	maxCost = 100_000
-	// maxRegex bounds the program of a regular expression.
-	maxRegex = 1000
+	// maxRegex bounds the program of a regular expression, in instructions: each
+	// byte of a text may cost all of them.
+	maxRegex = 200
 	// maxExtent is the length that the estimate takes for what has no bound of
 	// its own.
 	maxExtent = maxString
@@ -110,6 +112,7 @@ func (b *builder) readIf() {
 	}
 	e := b.compile(v, text)
 	if e == nil {
+		b.facts.unsure = true
 		return
 	}
 	b.facts.expr = e
@@ -125,11 +128,11 @@ func (b *builder) readIf() {
 func (b *builder) compile(v document.Value, text string) *expression {
 	c := b.l.cel
 	c.names.setParams(b.path.names())
+	c.names.open[typeParams] = b.path.broken
 	compiled, issues := c.env.Compile(text)
 	if err := issues.Err(); err != nil {
-		for _, one := range issues.Errors() {
-			line, column := one.Location.Line(), one.Location.Column()
-			v.ErrorIn(line, column+1, "%s", c.names.explain(one.Message, nameBefore(text, line, column)))
+		for _, one := range c.names.mistakes(text, issues.Errors()) {
+			v.ErrorIn(one.line, one.column, "%s", one.text)
 		}
 		return nil
 	}
@@ -146,7 +149,7 @@ func (b *builder) compile(v document.Value, text string) *expression {
 	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
 	estimate, err := c.env.EstimateCost(compiled, sizes{})
 	if e.bounded = err == nil && estimate.Max <= maxCost; !e.bounded {
-		options = append(options, cel.CostLimit(maxCost))
+		options = append(options, cel.CostTracking(sizes{}), cel.CostLimit(maxCost))
 	}
 	if e.program, err = c.env.Program(compiled, options...); err != nil {
 		v.Errorf("`if`: %v", err)
@@ -171,8 +174,55 @@ func (sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	return nil
 }
 
-func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
-	return nil
+// EstimateCallCost knows better than CEL what matches() costs: CEL counts the
+// length of the pattern, and a few characters of one make a large program.
+func (s sizes) EstimateCallCost(function, _ string, target *cost.AstNode, args []cost.AstNode) *cost.CallEstimate {
+	if function != "matches" || len(args) == 0 {
+		return nil
+	}
+	text, pattern := target, args[len(args)-1]
+	if text == nil {
+		text = &args[0]
+	}
+	longest := uint64(maxExtent)
+	if size := (*text).ComputedSize(); size != nil {
+		longest = size.Max
+	} else if size := s.EstimateSize(*text); size != nil {
+		longest = size.Max
+	}
+	literal, _ := pattern.Expr().AsLiteral().Value().(string)
+	return &cost.CallEstimate{CostEstimate: cost.CostEstimate{Min: 1, Max: matchCost(longest, literal)}}
+}
+
+// CallCost is the same while a condition runs that is counted.
+func (sizes) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
+	if function != "matches" || len(args) != 2 {
+		return nil
+	}
+	text, _ := args[0].Value().(string)
+	pattern, _ := args[1].Value().(string)
+	n := matchCost(uint64(len(text)), pattern)
+	return &n
+}
+
+// matchCost is what matching may cost, in steps of about the size of CEL's: each
+// byte may go through every instruction, some tens of them in a step's time.
+func matchCost(length uint64, pattern string) uint64 {
+	return 1 + length*uint64(instructions(pattern))/40
+}
+
+// instructions is the size of a regular expression's program; that of the
+// largest that is allowed where it has none.
+func instructions(pattern string) int {
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return maxRegex
+	}
+	program, err := syntax.Compile(re.Simplify())
+	if err != nil {
+		return maxRegex
+	}
+	return len(program.Inst)
 }
 
 // An astWalk finds what a condition reads, and refuses what has no meaning.
@@ -203,6 +253,10 @@ func (w *astWalk) walk(x ast.Expr, testOnly bool) {
 	case ast.CallKind:
 		c := x.AsCall()
 		w.checkPattern(x, c)
+		if w.checkNull(x, c) {
+			return
+		}
+		w.checkWholes(x, c)
 		if c.IsMemberFunction() {
 			w.walk(c.Target(), false)
 		}
@@ -246,6 +300,39 @@ func (w *astWalk) checkPattern(x ast.Expr, c ast.CallExpr) {
 	}
 }
 
+// checkWholes refuses to compare lists and maps as wholes: that is one step to
+// whoever counts, however long they are.
+func (w *astWalk) checkWholes(x ast.Expr, c ast.CallExpr) {
+	switch c.FunctionName() {
+	case operators.Equals, operators.NotEquals, operators.In:
+	default:
+		return
+	}
+	for i, a := range c.Args() {
+		kind := w.e.ast.NativeRep().GetType(a.ID()).Kind()
+		element := c.FunctionName() == operators.In && i == 1 // the list that is looked through
+		if !element && (kind == types.ListKind || kind == types.MapKind) {
+			w.errorf(x, "`if`: lists and maps cannot be compared as wholes: look at their elements with all() or exists(), or at size()")
+			return
+		}
+	}
+}
+
+// checkNull refuses a comparison with null, which CEL takes for groups of names
+// and would never hold.
+func (w *astWalk) checkNull(x ast.Expr, c ast.CallExpr) bool {
+	if name := c.FunctionName(); name != operators.Equals && name != operators.NotEquals || len(c.Args()) != 2 {
+		return false
+	}
+	for i, arg := range c.Args() {
+		if arg.Kind() == ast.LiteralKind && arg.AsLiteral() == types.NullValue {
+			w.errorf(x, "`if`: %s", nullText(c.FunctionName(), strings.Join(namePath(c.Args()[1-i]), ".")))
+			return true
+		}
+	}
+	return false
+}
+
 // namePath is a.b.c as its parts; nil where x is no such name.
 func namePath(x ast.Expr) []string {
 	switch x.Kind() {
@@ -277,6 +364,9 @@ func (w *astWalk) name(x ast.Expr, path []string, testOnly bool) {
 	switch path[0] {
 	case "lookup":
 		look := w.b.l.lookups[path[1]]
+		if look == nil && w.b.l.unknown.lookups {
+			return
+		}
 		if look == nil {
 			w.errorf(x, "`if`: there is no lookup `%s`", path[1])
 			return
@@ -287,6 +377,9 @@ func (w *astWalk) name(x ast.Expr, path []string, testOnly bool) {
 		}
 	case "vars":
 		v := w.b.l.vars[path[1]]
+		if v == nil && w.b.l.unknown.vars {
+			return
+		}
 		if v == nil {
 			w.errorf(x, "`if`: there is no variable `%s`", path[1])
 			return
@@ -299,7 +392,7 @@ func (w *astWalk) name(x ast.Expr, path []string, testOnly bool) {
 			w.b.l.needAddress(w.at)
 		}
 	case "object":
-		if w.b.route != nil && w.b.route.Object == nil {
+		if w.b.l.lacksObject(w.b.route) {
 			w.errorf(x, "`if`: `%s` is for routes whose `object` has a key", name)
 		}
 	}
@@ -322,87 +415,14 @@ func (w *astWalk) auth(x ast.Expr, name string) {
 func (w *astWalk) errorf(x ast.Expr, format string, args ...any) {
 	w.failed = true
 	line, column := 1, 1
-	if at := w.source.GetStartLocation(x.ID()); at.Line() > 0 {
+	call := x.Kind() == ast.CallKind && !strings.ContainsAny(x.AsCall().FunctionName(), "_!@")
+	if at := w.source.GetStartLocation(firstName(x).ID()); at.Line() > 0 {
 		line, column = at.Line(), at.Column()+1
+		if call || x.Kind() == ast.SelectKind && x.AsSelect().IsTestOnly() {
+			column = placeIn(w.e.text, at.Line(), at.Column()).name() + 1
+		}
 	}
 	w.at.ErrorIn(line, column, format, args...)
 }
-
-// nameBefore is the dotted name that ends before a place of the text: line
-// counts from 1, column from 0.
-func nameBefore(text string, line, column int) string {
-	lines := strings.Split(text, "\n")
-	if line < 1 || line > len(lines) {
-		return ""
-	}
-	whole := []rune(lines[line-1])
-	at := min(max(column, 0), len(whole))
-	if m := argument.FindStringSubmatch(string(whole[at:])); m != nil {
-		return m[1] // of has(a.b.c), whose place is that of its parenthesis
-	}
-	return lastName.FindString(string(whole[:at]))
-}
-
-var (
-	lastName = regexp.MustCompile(`[A-Za-z0-9_.]*$`)
-	argument = regexp.MustCompile(`^\(\s*([A-Za-z0-9_.]+)\.[A-Za-z0-9_]+\s*\)`)
-)
-
-// undeclaredName says what to do about a name that a group does not have.
-func (t *celTypes) undeclaredName(group, name string) string {
-	words := keysOf(t.fields["sidegate."+group])
-	say := func(id, what, where string) string {
-		return fmt.Sprintf("%s`if`: %s `%s` is not there; %s%s", id, what, name, where, document.DidYouMean(name, words))
-	}
-	switch kind, lookup, _ := strings.Cut(group, "."); {
-	case group == "auth.token":
-		words = keysOf(t.fields[typeToken])
-		return say("SG003 ", "claim", "declare it under `claims`")
-	case group == "vars":
-		return say("SG003 ", "variable", "add it under `vars`")
-	case group == "params":
-		return say("SG003 ", "capture", "the path has none of that name")
-	case group == "lookup":
-		return say("SG003 ", "lookup", "declare it under `lookups`")
-	case kind == "lookup":
-		return say("SG003 ", "field", "declare it under `fields` of lookup `"+lookup+"`")
-	case len(words) == 0:
-		words = t.all()
-	}
-	return fmt.Sprintf("`if`: there is no `%s` here%s", name, document.DidYouMean(name, words))
-}
-
-// explain puts cel-go's words for a mistake into ours where that helps. group is
-// the name before the mistake.
-func (t *celTypes) explain(message, group string) string {
-	message, _, _ = strings.Cut(message, "\n")
-	if m := undefinedField.FindStringSubmatch(message); m != nil {
-		return t.undeclaredName(group, m[1])
-	}
-	return "`if`: " + t.plain(message)
-}
-
-func (t *celTypes) plain(message string) string {
-	if m := undeclared.FindStringSubmatch(message); m != nil {
-		return fmt.Sprintf("there is no name or function `%s`; names begin with %s%s", m[1], strings.Join(roots, ", "), document.DidYouMean(m[1], roots))
-	}
-	if better, ok := plainer[message]; ok {
-		return better
-	}
-	return strings.ReplaceAll(message, "sidegate.", "")
-}
-
-// plainer says in words what cel-go says of arguments.
-var plainer = map[string]string{
-	"invalid matches argument":            "the regular expression is malformed (RE2 syntax)",
-	"invalid duration argument":           "the duration is malformed: write it as 300s, 5m or 2h",
-	"invalid timestamp argument":          "the time is malformed: write it as RFC 3339 does, 2026-03-02T10:00:00Z",
-	"comprehension exceeds nesting limit": "a loop (exists, all, map, filter) within another: what it costs has no small bound",
-}
-
-var (
-	undefinedField = regexp.MustCompile(`^undefined field '([^']*)'`)
-	undeclared     = regexp.MustCompile(`^undeclared reference to '([^']*)'`)
-)
 
 var errAbsent = errors.New("is absent")

@@ -26,6 +26,9 @@ const (
 type celTypes struct {
 	*types.Registry
 	fields map[string]map[string]*types.FieldType
+	// open are groups whose names cannot be told, since what declares them has a
+	// mistake: any name is of any type there. No such policy loads.
+	open map[string]bool
 }
 
 // A celInput is an Input as CEL reads it (an Activation).
@@ -54,6 +57,12 @@ func (t *celTypes) FindStructFieldNames(name string) ([]string, bool) {
 func (t *celTypes) FindStructFieldType(name, field string) (*types.FieldType, bool) {
 	if fields, ok := t.fields[name]; ok {
 		f, there := fields[field]
+		if !there && t.open[name] {
+			return &types.FieldType{
+				Type: types.DynType, IsSet: func(any) bool { return false },
+				GetFrom: func(any) (any, error) { return nil, errAbsent },
+			}, true
+		}
 		return f, there
 	}
 	return t.Registry.FindStructFieldType(name, field)
@@ -101,13 +110,17 @@ func (l *loader) celTypes() (*celTypes, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &celTypes{Registry: registry, fields: map[string]map[string]*types.FieldType{
+	t := &celTypes{Registry: registry, open: map[string]bool{typeToken: l.unknown.claims, typeVars: l.unknown.vars, typeLookup: l.unknown.lookups}, fields: map[string]map[string]*types.FieldType{
 		typeAuth: authFields(), typeToken: {}, typeParams: {}, typeLookup: {}, typeVars: {}, typeRequest: requestFields(), typeObject: objectFields(),
 	}}
 	for name, kind := range l.claims {
 		t.fields[typeToken][name] = claimFieldType(name, kind)
 	}
 	for name, v := range l.vars {
+		if !v.kind.known() {
+			t.open[typeVars] = true
+			continue
+		}
 		value, err := v.celValue()
 		if err != nil { // readVars refuses what is larger than policies count with
 			return nil, fmt.Errorf("variable %s %w", name, err)
@@ -118,6 +131,7 @@ func (l *loader) celTypes() (*celTypes, error) {
 		group := typeLookup + "." + name
 		t.fields[typeLookup][name] = documentType(group, &look.Lookup)
 		t.fields[group] = map[string]*types.FieldType{}
+		t.open[group] = look.broken
 		for field, kind := range look.types {
 			t.fields[group][field] = documentField(name, field, kind)
 		}
@@ -174,7 +188,7 @@ func recorded(name string, f *types.FieldType) *types.FieldType {
 	f.IsSet = func(target any) bool { return known(target) && set(target) }
 	f.GetFrom = func(target any) (any, error) {
 		if !known(target) {
-			return nil, errUnrecorded
+			return nil, ErrUnrecorded
 		}
 		return get(target)
 	}
@@ -325,6 +339,9 @@ func documentField(lookup, name string, kind claimType) *types.FieldType {
 
 // cel is the type in CEL's terms.
 func (t claimType) cel() *types.Type {
+	if !t.known() {
+		return types.DynType
+	}
 	scalar := map[string]*types.Type{"string": types.StringType, "int": types.IntType, "double": types.DoubleType, "bool": types.BoolType, "timestamp": types.TimestampType}[t.scalar]
 	switch t.container {
 	case "list":

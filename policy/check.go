@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -29,8 +30,17 @@ func (l *loader) namespaces(names []string) []string {
 func (l *loader) checkSources(v document.Value, t template, path *pattern) {
 	for _, p := range t.parts {
 		switch p.source {
+		case sourceLiteral:
+			l.refuseBraces(v, p.literal, path)
 		case sourceClaim:
 			got, ok := l.claims[p.literal]
+			if instead, taken := notCustom[p.literal]; taken {
+				v.Errorf("${auth.token.%s}: write ${%s}", p.literal, instead)
+				continue
+			}
+			if !ok && l.unknown.claims || ok && !got.known() {
+				continue
+			}
 			if !ok {
 				v.Errorf("SG003 claim `%s` is not declared; add `%s: string` under `claims`%s", p.literal, p.literal, document.DidYouMean(p.literal, keysOf(l.claims)))
 			} else if got != (claimType{scalar: "string"}) {
@@ -47,13 +57,42 @@ func (l *loader) checkSources(v document.Value, t template, path *pattern) {
 	}
 }
 
+var braces = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_.]*?)(?:\.\.\.)?\}`)
+
+// refuseBraces refuses {name} in a template where ${params.name} or ${name} must
+// have been meant: it would be taken as it stands. A document's template, which
+// has no path of its own, may be read on any route.
+func (l *loader) refuseBraces(v document.Value, literal string, path *pattern) {
+	captured := func(name string) bool {
+		if path != nil {
+			return slices.Contains(path.names(), name)
+		}
+		return slices.ContainsFunc(l.root.Field("routes").List(), func(r document.Value) bool {
+			text := r.Field("path").Show()
+			return strings.Contains(text, "{"+name+"}") || strings.Contains(text, "{"+name+"...}")
+		})
+	}
+	for _, m := range braces.FindAllStringSubmatch(literal, -1) {
+		instead := ""
+		if _, err := parseSource(m[1]); err == nil {
+			instead = m[1]
+		} else if captured(m[1]) {
+			instead = "params." + m[1]
+		} else {
+			instead = meant(m[1])
+		}
+		if instead != "" {
+			v.Errorf("`%s`: %s would be taken as it stands; write ${%s}", v.Path(), m[0], instead)
+		}
+	}
+}
+
 // checkRoute holds what needs the whole route: what its key may be made of,
 // and whom it may admit.
 func (l *loader) checkRoute(m document.Map, r *Route) {
 	if r.Object != nil && len(r.Object.key.parts) > 0 && len(r.entries) > 0 {
 		l.checkKey(m.Get("object").Field("key"), r)
 	}
-	l.checkPrefixes(r)
 	l.checkDocuments(r)
 	if l.env == nil || !l.env.Upstreams[r.Upstream].Anonymous || r.Access == AccessPublic {
 		return
@@ -83,49 +122,81 @@ func admitted(entries []*condition) []string {
 	return out
 }
 
-// checkPrefixes is SG009 for entries that share a prefix with the uid in it:
-// each is of one namespace, but the folder would be of several.
-func (l *loader) checkPrefixes(r *Route) {
-	byPrefix := map[string][]*condition{}
-	for _, e := range r.entries {
-		prefix := e.facts.keyPrefix
-		t, err := parseTemplate(prefix)
-		if err != nil || !t.uses(sourceUID) {
+// namedByUID reports whether the template names something by the uid: by itself,
+// or by a capture that the condition compares with it, hashed or not.
+func (t template) namedByUID(f *facts) bool {
+	return t.uses(sourceUID) || (f.uidIs != "" && slices.Contains(t.params(), f.uidIs))
+}
+
+// uidHead is the part of a key or a prefix up to the segment that the uid names:
+// whose folder it is. ok is false where no uid names it.
+func (t template) uidHead(f *facts) (head string, ok bool) {
+	for _, p := range t.parts {
+		switch {
+		case p.source == sourceUID, p.source == sourceParam && p.literal == f.uidIs && f.uidIs != "":
+			return head + "${uid}", true
+		case p.source == sourceParamHash && p.literal == f.uidIs && f.uidIs != "":
+			return head + "${sha256(uid)}", true
+		case p.source == sourceLiteral:
+			head += p.literal
+		default:
+			head += "${}"
+		}
+	}
+	return "", false
+}
+
+// checkFolders is SG009 for what entries of all routes share: each entry is of
+// one namespace, but a folder in a bucket that a uid names would be of several.
+func (l *loader) checkFolders(routes []*Route) {
+	type owner struct{ rule, namespace string }
+	folders := map[string]owner{}
+	for _, r := range routes {
+		if r.Object == nil {
 			continue
 		}
-		var same []*condition
-		for other, list := range byPrefix { // the same folder, or one within the other
-			if strings.HasPrefix(other, prefix) || strings.HasPrefix(prefix, other) {
-				same = append(same, list...)
+		for _, e := range r.entries {
+			spaces := l.namespaces(e.facts.who)
+			if len(spaces) != 1 {
+				continue // refused where it uses the uid
 			}
-		}
-		same = append(same, e)
-		byPrefix[prefix] = append(byPrefix[prefix], e)
-		if all := l.namespaces(admitted(same)); len(same) > 1 && len(all) > 1 && len(l.namespaces(e.facts.who)) == 1 {
-			e.facts.at.Errorf("SG009 entry `%s` has the `key_prefix` of another entry, or one within it, for identities of another uid namespace (%s): give each its own", e.rule, strings.Join(all, ", "))
+			prefix, _ := parseTemplate(e.facts.keyPrefix)
+			for _, t := range []template{prefix, r.Object.key} {
+				head, ok := t.uidHead(e.facts)
+				if !ok {
+					continue
+				}
+				at := r.Object.Bucket + "\x00" + head
+				first, taken := folders[at]
+				if !taken {
+					folders[at] = owner{e.rule, spaces[0]}
+				} else if first.namespace != spaces[0] {
+					e.facts.at.Errorf("SG009 entry `%s` gives uids of `%s` the folder that entry `%s` gives those of `%s`: they are different people; give each namespace a folder of its own", e.rule, spaces[0], first.rule, first.namespace)
+				}
+			}
 		}
 	}
 }
 
-// checkLookups is SG009 for documents that are named by a uid: read for
-// identities of several namespaces, one person's document would speak for
-// another.
+// checkLookups is SG009 for documents that are named by a uid, or that a
+// condition holds the uid against: read for identities of several namespaces,
+// one person's document would speak for another.
 func (l *loader) checkLookups(conditions []*condition) {
-	by := map[*Lookup][]string{} // who may be judged by it
+	who, last := map[string][]string{}, map[string]string{} // by the document's text: who is judged by it, the last lookup that reads it
 	for _, c := range conditions {
 		if c.facts.expr == nil {
 			continue
 		}
 		for _, look := range c.facts.expr.lookups {
-			if look.document.uses(sourceUID) || (c.facts.uidIs != "" && slices.Contains(look.document.bareParams(), c.facts.uidIs)) {
-				by[look] = append(by[look], c.facts.who...)
+			if look.document.namedByUID(c.facts) || slices.Contains(c.facts.expr.reads, "auth.uid") {
+				who[look.document.text] = append(who[look.document.text], c.facts.who...)
+				last[look.document.text] = max(last[look.document.text], look.Name)
 			}
 		}
 	}
-	for _, name := range keysOf(l.lookups) {
-		f := l.lookups[name]
-		if all := l.namespaces(by[&f.Lookup]); len(all) > 1 {
-			f.doc.Errorf("SG009 lookup `%s` names its document by the uid, and is read for identities of several uid namespaces (%s): give each a lookup of its own", name, strings.Join(all, ", "))
+	for _, text := range keysOf(who) {
+		if all := l.namespaces(who[text]); len(all) > 1 {
+			l.lookups[last[text]].doc.Errorf("SG009 lookup `%s` is about uids, and its documents are read for identities of several uid namespaces (%s): give each documents of its own", last[text], strings.Join(all, ", "))
 		}
 	}
 }
@@ -150,7 +221,7 @@ func (l *loader) checkDocuments(r *Route) {
 // compares reports whether every entry compares the capture {x}.
 func (r *Route) compares(name string) bool {
 	single, _ := r.path.capturesAs(name)
-	return single && every(r.entries, func(f *facts) bool { return f.uidIs == name || f.orgIs == name })
+	return single && every(r.entries, func(f *facts) bool { return f.uidIs == name || f.orgIs == name || f.unsure })
 }
 
 // checkKey holds rule 8 of the policy's reference: what the caller chose must
@@ -164,9 +235,9 @@ func (l *loader) checkKey(v document.Value, r *Route) {
 	if t.uses(sourceEmail) && !every(r.entries, func(f *facts) bool { return f.verifiedEmail }) {
 		v.Errorf("SG008 the key uses auth.email: every entry needs `verified_email: true`")
 	}
-	usesUID := t.uses(sourceUID)
+	usesUID := slices.ContainsFunc(r.entries, func(e *condition) bool { return t.namedByUID(e.facts) })
 	name, alone := t.isParam()
-	if alone && r.Serve == PresignDownload && every(r.entries, func(f *facts) bool { return f.keyPrefix != "" || slices.Contains(f.hashes, name) }) {
+	if alone && r.Serve == PresignDownload && every(r.entries, func(f *facts) bool { return f.keyPrefix != "" || f.unsure || slices.Contains(f.hashes, name) }) {
 		t.named = true
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,6 +22,9 @@ type claimType struct {
 	scalar    string // string, int, double, bool or timestamp
 }
 
+// known is false where the policy declares a claim wrongly.
+func (t claimType) known() bool { return t.scalar != "" }
+
 func (t claimType) String() string {
 	if t.container == "" {
 		return t.scalar
@@ -32,6 +36,22 @@ var claimForm = regexp.MustCompile(`^(?:(list|map)\((string|int|double|bool|time
 
 // typeRule says what a type may be, for errors.
 const typeRule = "string, int, double, bool, timestamp, list(T) or map(T) of these"
+
+// typeWords are what other languages call the types.
+var typeWords = map[string]string{
+	"integer": "int", "number": "int or double", "long": "int", "int64": "int", "float": "double", "float64": "double", "boolean": "bool",
+	"text": "string", "str": "string", "date": "timestamp", "time": "timestamp", "datetime": "timestamp",
+	"list": "list(string)", "array": "list(string)", "map": "map(string)", "object": "map(string)", "string[]": "list(string)", "[]string": "list(string)",
+	"list<string>": "list(string)", "list[string]": "list(string)", "array(string)": "list(string)", "map(string, string)": "map(string)",
+}
+
+// typeHint says what to write in place of a word that is no type.
+func typeHint(s string) string {
+	if word, ok := typeWords[strings.ToLower(s)]; ok {
+		return "write " + word
+	}
+	return typeRule
+}
 
 func parseClaimType(s string) (claimType, bool) {
 	m := claimForm.FindStringSubmatch(s)

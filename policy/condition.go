@@ -86,6 +86,7 @@ type facts struct {
 	hashes        []string // captures that a document read by `if` is named by, as sha256(params.x)
 	usesUID       []document.Value
 	identity      bool // some field reads an identity
+	unsure        bool // it has a mistake: what it ties to the caller cannot be told
 }
 
 var conditionKeys = []string{"who", "methods", "uid", "roles", "scopes", "org", "claims", "ip", "time", "mfa", "signed_in", "verified_email", "providers", "app_check", "key_prefix", "if"}
@@ -152,7 +153,7 @@ func readMode(m document.Map) (dryRun bool, since time.Time) {
 	return dryRun, since
 }
 
-// templateText names the inputs that a template reads.
+// reads names the inputs that a template reads.
 func (t template) reads() []string {
 	var out []string
 	for _, p := range t.parts {

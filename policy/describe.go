@@ -49,6 +49,18 @@ func (c *condition) anyIdentity(identities []string) bool {
 	return subset(identities, c.facts.who) && !slices.ContainsFunc(c.fields, func(f field) bool { return f.key != "who" })
 }
 
+// AsksWho reports whether the decision on the input can depend on who calls: its
+// route has a list, or it is optional and a guard that matches reads an identity.
+func (p *Policy) AsksWho(in *Input) bool {
+	r := in.Route
+	if r == nil || r.Access != AccessOptional {
+		return r != nil && r.Access == AccessList
+	}
+	params := in.Params
+	defer func() { in.Params = params }()
+	return slices.ContainsFunc(r.guards, func(g guardAt) bool { return g.cond.facts.identity && g.matches(in) })
+}
+
 // Identities are the names that the policy may let in. They must not be changed.
 func (p *Policy) Identities() []string { return p.identities }
 
@@ -84,7 +96,7 @@ func (l *Lookup) Named(value string) (string, error) {
 		}
 		name = b.String()
 	}
-	if !ValidKey(name) {
+	if !validDocument(name) {
 		return "", errors.New("is no document's name: collection/id")
 	}
 	return name, nil

@@ -110,8 +110,9 @@ func (c *condition) trace(in *Input, kind string) RuleTrace {
 		}
 		t.Result = got.String()
 		for _, name := range f.reads {
-			if value, ok := in.value(name); ok {
-				t.Have[name] = value
+			value, ok := in.value(name)
+			if ok || (in.Identity != nil && strings.HasPrefix(name, "auth.")) {
+				t.Have[name] = value // nil: the caller does not have it
 			}
 		}
 		if got > yes {

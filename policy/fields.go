@@ -18,7 +18,9 @@ func (b *builder) readWho() {
 	v := b.m.Get("who")
 	for _, e := range texts(v) {
 		name := e.Show()
-		if !slices.Contains(b.l.identities, name) {
+		if !b.l.root.Field("identities").IsList() {
+			b.l.needIdentities = true // one mistake, told once
+		} else if !slices.Contains(b.l.identities, name) {
 			e.Errorf("identity `%s` is not in the policy's `identities`%s", name, document.DidYouMean(name, b.l.identities))
 		}
 		b.l.used[name] = true
@@ -60,6 +62,7 @@ func (b *builder) readUID() {
 	b.facts.usesUID = append(b.facts.usesUID, v)
 	t, ok := b.comparand(v)
 	if !ok {
+		b.facts.unsure = true
 		return
 	}
 	b.facts.uid = t.text
@@ -80,7 +83,7 @@ func (b *builder) comparand(v document.Value) (template, bool) {
 		err = errors.New("is empty")
 	}
 	if err != nil {
-		v.Errorf("%s: %v", v.Path(), err)
+		v.Errorf("%s: %v", v.Path(), onPath(err, b.path))
 		return t, false
 	}
 	b.l.checkSources(v, t, b.path)
@@ -264,6 +267,7 @@ func (b *builder) claimField(key, name string, reads []string, holds func(claim 
 func (b *builder) needClaim(v document.Value, name string, want claimType) {
 	got, ok := b.l.claims[name]
 	switch {
+	case !ok && b.l.unknown.claims, ok && !got.known():
 	case !ok:
 		v.Errorf("SG003 claim `%s` is not declared; add `%s: %s` under `claims`%s", name, name, want, document.DidYouMean(name, keysOf(b.l.claims)))
 	case got != want:
@@ -284,6 +288,7 @@ func (b *builder) readOrg() {
 	id, ok := b.comparand(m.Need("id"))
 	roles := m.Need("role").Strings()
 	if !ok || len(roles) == 0 {
+		b.facts.unsure = true
 		return
 	}
 	b.facts.orgIs, _ = id.isParam()
@@ -311,6 +316,9 @@ func (b *builder) readClaims() {
 	all := b.m.Get("claims")
 	for _, c := range all.Entries() {
 		t, ok := b.l.claims[c.Key]
+		if !ok && b.l.unknown.claims || ok && !t.known() {
+			continue
+		}
 		if !ok {
 			c.At.Errorf("SG003 claim `%s` is not declared; add its type under `claims`%s", c.Key, document.DidYouMean(c.Key, keysOf(b.l.claims)))
 			continue
@@ -362,7 +370,7 @@ func (b *builder) readKeyPrefix() {
 	if !v.Present() {
 		return
 	}
-	if b.route != nil && b.route.Object == nil {
+	if b.l.lacksObject(b.route) {
 		v.Errorf("`key_prefix` is for routes whose `object` has a key")
 		return
 	}
@@ -381,7 +389,7 @@ func (b *builder) readKeyPrefix() {
 		err = t.check()
 	}
 	if err != nil {
-		v.Errorf("%s: %v", v.Path(), err)
+		v.Errorf("%s: %v", v.Path(), onPath(err, b.path))
 		return
 	}
 	b.l.checkSources(v, t, b.path)

@@ -351,3 +351,64 @@ guards: [{id: g, require: {ip: "${vars.office}"}}]`+guardRoutes)
 		}
 	}
 }
+
+// TestDocumentsOfOneLookupAreKeptApart: guards and an entry that name different
+// documents of one lookup are each judged by their own.
+func TestDocumentsOfOneLookupAreKeptApart(t *testing.T) {
+	p := mustLoad(t, `version: sidegate-policy/v1
+identities: [users]
+lookups: {share: {document: "shares/${sha256(params.x)}", fields: {open: bool}}}
+guards:
+  - {id: first, path: "/{x}/{rest...}", deny: {if: "!has(lookup.share)"}}
+  - {id: second, path: "/{y}/{x}", deny: {if: "!has(lookup.share)"}}
+routes:
+  - {id: r, path: "/{x}/{y}", methods: [GET], upstream: app, allow: [{who: [users], if: lookup.share.open}]}
+`)
+	for _, open := range []bool{true, false} {
+		docs := perDocument{docs: map[string]map[string]any{"shares/" + hashed("a"): {"open": open}, "shares/" + hashed("b"): {"open": !open}}}
+		if d := p.Decide(guardInput(p, bob(), "GET", "", "/a/b", docs)); d.Allow != open {
+			t.Errorf("a is open: %v, and %+v", open, d)
+		}
+	}
+}
+
+// TestUndecidableEndsWithARefusal: what is certain is decided, whatever else is
+// not on record.
+func TestUndecidableEndsWithARefusal(t *testing.T) {
+	p := mustLoad(t, guardHeader+`guards:
+  - {id: unsure, deny: {who: [users], roles: [x]}}
+  - {id: sure, deny: {who: [users]}}
+`+guardRoutes)
+	in := guardInput(p, bob(), "GET", "", "/v1/items/x", nil)
+	in.Recorded = func(string) bool { return false }
+	if d := p.Decide(in); d.Undecidable || d.Rule != "sure" {
+		t.Errorf("%+v", d)
+	}
+	p = mustLoad(t, guardHeader+`routes: [{id: up, path: /up, methods: [POST], serve: presign_upload, allow: [{who: [users]}], object: {key: "u/${auth.token.plan}/${uuid}"}}]`)
+	in = guardInput(p, bob(), "POST", "", "/up", nil)
+	in.UUID, in.Recorded = someUUID, func(string) bool { return false }
+	if d := p.Decide(in); d.Allow || !d.Undecidable {
+		t.Errorf("a key of what is not on record: %+v", d)
+	}
+}
+
+// TestAgentsAreNotToldThatAClaimHelps where no claim would.
+func TestAgentsAreNotToldThatAClaimHelps(t *testing.T) {
+	p := mustLoad(t, header+`  - {id: r, path: /r, methods: [GET], upstream: app, allow: [{roles: [admin]}]}`)
+	if d := p.Decide(guardInput(p, bob(func(id *Identity) { id.Actor = "bot" }), "GET", "", "/r", nil)); d.Allow || d.ClaimWouldHelp {
+		t.Errorf("%+v", d)
+	}
+	if d := p.Decide(guardInput(p, bob(), "GET", "", "/r", nil)); d.Allow || !d.ClaimWouldHelp {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestTrialsReadNothingThatDecidesNothing: an entry in dry_run that reads a
+// document is not asked once another allowed.
+func TestTrialsReadNothingThatDecidesNothing(t *testing.T) {
+	docs := &documents{by: map[string]map[string]any{"state/bob": {"level": int64(1)}}}
+	p := mustLoad(t, guardHeader+`routes: [{id: r, path: /r, methods: [GET], upstream: app, allow: [{id: a, who: [users]}, {id: b, who: [users], if: lookup.state.level == 1, mode: dry_run, since: 2026-01-01}]}]`)
+	if d := p.Decide(guardInput(p, bob(), "GET", "", "/r", docs)); !d.Allow || len(docs.asked) > 0 || d.Shadow != nil {
+		t.Errorf("%+v, read %v", d, docs.asked)
+	}
+}

@@ -16,8 +16,6 @@ const (
 // record does not hold the document.
 var ErrUnrecorded = errors.New("not on record")
 
-var errUnrecorded = ErrUnrecorded
-
 // knows reports whether an input's value is known: in a replay only what the
 // record holds is.
 func (in *Input) knows(name string) bool {

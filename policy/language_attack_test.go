@@ -91,6 +91,51 @@ routes: [{id: r, path: /o, methods: [GET], upstream: app, allow: optional}]
 `, "SG009 guard `g`")
 	mustRefuse(t, head+`routes: [{id: r, path: "/r/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [users], key_prefix: "u/${auth.uid}/"}, {who: [partners], key_prefix: "u/${auth.uid}/p/"}]}]
 `, "SG009 entry `r/2`")
+	// A capture that the uid is compared with is the uid, hashed or not.
+	for _, rest := range []string{
+		`{id: r, path: "/r/{x}", methods: [GET], serve: presign_download, object: {key: "u/${sha256(params.x)}/profile"}, allow: [{who: [users], uid: "${params.x}"}, {who: [partners], uid: "${params.x}"}]}`,
+		`{id: r, path: "/r/{x}/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [users], uid: "${params.x}", key_prefix: "u/${sha256(params.x)}/"}, {who: [partners], uid: "${params.x}", key_prefix: "u/${sha256(params.x)}/"}]}`,
+		// And a folder is one, whichever route leads to it.
+		`{id: a, path: "/a/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [users], key_prefix: "u/${auth.uid}/"}]}, {id: b, path: "/b/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [partners], key_prefix: "u/${auth.uid}/"}]}`,
+		`{id: a, path: /a, methods: [POST], serve: presign_upload, object: {key: "u/${auth.uid}/${uuid}"}, allow: [{who: [users]}]}, {id: b, path: "/b/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [partners], key_prefix: "u/${auth.uid}/"}]}`,
+	} {
+		mustRefuse(t, head+"routes: ["+rest+"]\n", "SG009")
+	}
+	for _, conditions := range [][2]string{
+		{`auth.uid == params.x && lookup.a.x`, `auth.uid == params.x && lookup.a.x`},
+		{`auth.uid in lookup.a.readers`, `auth.uid in lookup.a.readers`},
+		{`auth.uid in lookup.a.readers`, `auth.uid in lookup.b.readers`}, // another name of the same documents
+	} {
+		mustRefuse(t, head+`lookups:
+  a: {document: "a/${sha256(params.x)}", fields: {x: bool, readers: list(string)}}
+  b: {document: "a/${sha256(params.x)}", fields: {readers: list(string)}}
+routes: [{id: r, path: "/r/{x}", methods: [GET], upstream: app, allow: [{who: [users], if: "`+conditions[0]+`"}, {who: [partners], if: "`+conditions[1]+`"}]}]
+`, "SG009 lookup")
+	}
+}
+
+// TestAttackComparisonsOfWholes: comparing a list with a list costs as much as
+// their callers make them long, and is not counted.
+func TestAttackComparisonsOfWholes(t *testing.T) {
+	for _, condition := range []string{
+		`auth.token.roles == auth.token.roles`, `auth.token.orgs != auth.token.orgs`, `auth.token.roles.map(x, [auth.token.orgs]) == auth.token.roles.map(x, [auth.token.orgs])`,
+		`[1].all(x, auth.token.orgs == auth.token.orgs)`, `auth.token.roles in [auth.token.roles]`,
+	} {
+		mustRefuse(t, conditionPolicy(condition), "as wholes")
+	}
+	mustRefuse(t, conditionPolicy(`auth.uid.matches("(?:a?){450}b")`), "regex program size")
+	p := mustLoad(t, conditionPolicy(`auth.token.roles.all(x, !x.matches("^(?:a?){60}b$"))`))
+	if p.Routes[0].entries[0].facts.expr.bounded {
+		t.Error("a long loop of large expressions counts as cheap")
+	}
+	roles := make([]any, maxElements)
+	for i := range roles {
+		roles[i] = strings.Repeat("a", maxString)
+	}
+	in := celInputOf(p, bob(claim("roles", roles)), nil)
+	if d := p.Decide(in); d.Allow || d.Reason != ReasonEntryError {
+		t.Errorf("over the limit: %+v", d)
+	}
 }
 
 // TestAttackAbsentClaimAtAGuard: a document that cannot be named is not one

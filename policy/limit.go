@@ -407,7 +407,8 @@ func (s *budgets) room(now moment) int32 {
 			if s.forget(i); len(s.all) == 0 {
 				break
 			}
-			continue // with the one that is in its place now
+			soonest = 0 // there is room now, and what it was may have moved
+			continue    // with the one that is in its place now
 		}
 		if n == 0 || s.all[soonest].at.after(s.all[i].at) {
 			soonest = i

@@ -748,3 +748,16 @@ func BenchmarkTake(b *testing.B) {
 		}
 	})
 }
+
+// TestLimitManyCallers: budgets that are whole and budgets that are used up, side
+// by side at the place where room is looked for.
+func TestLimitManyCallers(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, entries := range []int{0, 64, 1 << 10} {
+		l, limit, now := NewLimiter(entries), rated(t, "30/m", 30, LimitUID), noon
+		for range 100_000 {
+			now = now.Add(time.Duration(random.IntN(20)) * time.Millisecond)
+			l.Take(only(limit), as(withUID(fmt.Sprint(random.IntN(3000)))), now)
+		}
+	}
+}

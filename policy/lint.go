@@ -43,7 +43,7 @@ type LintOptions struct {
 // lintIDs are the warnings of Lint. The numbers never change.
 var lintIDs = []string{
 	"SG101", "SG102", "SG103", "SG104", "SG105", "SG106", "SG107", "SG108", "SG109",
-	"SG110", "SG111", "SG112", "SG113", "SG114", "SG115", "SG116", "SG117", "SG118",
+	"SG110", "SG111", "SG112", "SG113", "SG114", "SG115", "SG116", "SG117", "SG118", "SG120", "SG121",
 }
 
 // Lint says what is wrong with a policy and, where nothing is, what in it may

@@ -14,7 +14,7 @@ import (
 const maxTrial = 30 * 24 * time.Hour
 
 // conditions is SG102 and what else can be said of single conditions: SG108,
-// SG111, SG112, SG114.
+// SG111, SG112, SG114, SG120, SG121.
 func (t *linter) conditions() {
 	for _, x := range t.rules() {
 		f := x.cond.facts
@@ -24,6 +24,7 @@ func (t *linter) conditions() {
 			}
 		}
 		t.trial(x)
+		t.providers(x)
 		if f.expr == nil {
 			continue
 		}
@@ -35,7 +36,12 @@ func (t *linter) conditions() {
 			t.warn(at, "SG102", "this is always %t: it says nothing about the request; remove it", value)
 			continue
 		}
+		if f.expr.fails() {
+			t.warn(at, "SG102", "this is an error for every request, and so never true: correct it, or remove it")
+			continue
+		}
 		t.presence(x)
+		t.patterns(x)
 	}
 	t.routeMethods()
 	for _, g := range t.l.guards {
@@ -50,9 +56,24 @@ func (t *linter) trial(x ruleAt) {
 	}
 	year, month, day := t.o.Now.Date()
 	age := time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Sub(x.cond.facts.since)
+	if age < -24*time.Hour { // what is tomorrow in UTC is today somewhere
+		t.warn(x.whole.Field("since"), "SG111", "the trial of `%s` begins in %d days, it says: `since` is the day on which it began; correct it", x.cond.rule, -age/(24*time.Hour))
+	}
 	if age > maxTrial {
 		t.warn(x.whole.Field("since"), "SG111", "`%s` has been in dry_run for %d days: enforce it, remove it, or begin a new trial", x.cond.rule, age/(24*time.Hour))
 	}
+}
+
+// fails reports whether a condition that reads nothing is an error.
+func (e *expression) fails() bool {
+	var reads func(ast.Expr) bool
+	reads = func(x ast.Expr) bool {
+		if x.Kind() == ast.IdentKind && slices.Contains(roots, x.AsIdent()) {
+			return true
+		}
+		return slices.ContainsFunc(partsOf(x), reads)
+	}
+	return !reads(e.ast.NativeRep().Expr()) && e.eval(&Input{}) == unknown
 }
 
 // folds reports whether a condition in CEL is the same for every request, and

@@ -275,6 +275,27 @@ func TestLintConditions(t *testing.T) {
 		{"thirty days", route("roles: [a], mode: dry_run, since: 2026-01-31")},
 		{"an old trial of a guard", guard("{id: g, path: /mine, mode: dry_run, since: «SG111»2025-02-20, deny: {who: [users]}}")},
 
+		{"a trial that begins tomorrow somewhere", route("roles: [a], mode: dry_run, since: 2026-03-03")},
+		{"a trial to come", route("roles: [a], mode: dry_run, since: «SG111»2027-03-02")},
+
+		{"an error for every request", route(`if: «SG102»"1 / 0 > 1"`)},
+		{"an error in a list", route(`if: «SG102»"[1][3] == 1"`)},
+		{"an error for some requests", route(`if: "request.path.size() / 0 > 1"`)},
+
+		{"a part of the text", route(`if: "request.path.«SG120»matches('/a')"`)},
+		{"a part at the start", route(`if: "request.path.«SG120»matches('^/a')"`)},
+		{"a part at the end", route(`if: "request.path.«SG120»matches('a$')"`)},
+		{"the whole text", route(`if: "request.path.matches('^/a$')"`)},
+		{"the whole text in other words", route(`if: "request.path.matches('\\\\A(?i:/a)\\\\z') || request.path.matches('^(/a|/b)$')"`)},
+		{"one of two", route(`if: "request.path.«SG120»matches('^/a|/b$')"`)},
+		{"both of two", route(`if: "request.path.matches('^/a$|^/b$')"`)},
+		{"anything around", route(`if: "request.path.matches('.*/a.*')"`)},
+		{"in a loop", route(`if: "['a'].exists(x, request.path.«SG120»matches('^/a') && x == 'a')"`)},
+		{"as a function", route(`if: "«SG120»matches(request.path, '/a')"`)},
+		{"a part, and meant so", "  # lint:ignore SG120 anywhere\n" + route(`if: "request.path.matches('/a')"`)},
+
+		{"providers of other names", route("providers: [«SG121»google, «SG121»Google.com, «SG121»email, «SG121»gogle.com, password, saml.acme, oidc.acme, a.com]")},
+
 		{"unbounded", route(`if: «SG112»"auth.token.roles.exists(r, auth.token.plan.contains(r))", roles: [a], claims: {plan: [a]}`)},
 		{"bounded", route(`if: "auth.token.roles.exists(r, r == 'a')", roles: [a]`)},
 	})

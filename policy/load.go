@@ -83,8 +83,11 @@ type loader struct {
 	optional   bool      // some route takes any token
 	ids        map[string]document.Value
 	places     map[*Route]document.Value
-	// needIdentities: some route has entries.
+	// needIdentities: some route has entries, or some condition names identities.
 	needIdentities bool
+	// unknown are sections that are there and no mapping: what they declare
+	// cannot be told, and whatever uses it is not to blame.
+	unknown struct{ claims, vars, lookups bool }
 }
 
 var (
@@ -143,6 +146,10 @@ func (l *loader) policy(root document.Value) *Policy {
 }
 
 func (l *loader) readIdentities(v document.Value) {
+	if v.IsString() {
+		v.Strings() // it says what to write
+		return
+	}
 	for _, e := range v.List() {
 		name := e.Name()
 		switch {
@@ -162,6 +169,7 @@ func (l *loader) readIdentities(v document.Value) {
 
 func (l *loader) readClaims(v document.Value) {
 	l.claims = map[string]claimType{}
+	l.unknown.claims = v.Present() && !v.IsMap()
 	for _, e := range v.Entries() {
 		if !e.At.CheckIdent(e.Key) {
 			continue
@@ -174,9 +182,9 @@ func (l *loader) readClaims(v document.Value) {
 		}
 		if !ok {
 			if isText {
-				e.Value.Errorf("%q is no type: %s", text, typeRule)
+				e.Value.Errorf("%q is no type: %s", text, typeHint(text))
 			}
-			continue
+			t = claimType{} // declared, as what cannot be told
 		}
 		l.claims[e.Key] = t
 	}
@@ -227,7 +235,7 @@ func (l *loader) readPath(v document.Value, r *Route) bool {
 		v.Errorf("paths under /.sidegate/ are the gateway's own")
 		return false
 	}
-	r.path = p
+	r.path, r.path.broken = p, !ok
 	return ok
 }
 
@@ -263,7 +271,7 @@ func texts(v document.Value) []document.Value {
 	var out []document.Value
 	for _, e := range v.List() {
 		same := func(other document.Value) bool { return other.Show() == e.Show() }
-		if e.IsString() && e.Show() != "" && !slices.ContainsFunc(out, same) {
+		if e.IsString() && !e.Failed() && e.Show() != "" && !slices.ContainsFunc(out, same) {
 			out = append(out, e)
 		}
 	}
@@ -285,7 +293,9 @@ func readMethods(v document.Value) methodSet {
 	var set methodSet
 	for _, e := range texts(v) {
 		m := e.Show()
-		if methodBit(m) == 0 {
+		if upper := strings.ToUpper(m); methodBit(m) == 0 && methodBit(upper) != 0 {
+			e.Errorf("%q is no method; did you mean %q?", m, upper)
+		} else if methodBit(m) == 0 {
 			e.Errorf("%q is no method that can be routed: %s", m, strings.Join(methods[:], ", "))
 		}
 		set |= methodsOf(m)

@@ -50,7 +50,18 @@ func (l *loader) readObject(m document.Map, r *Route) {
 	} else if k := o.Get("disposition"); k.Present() {
 		k.Errorf("`disposition` is for downloads")
 	}
-	readKey(o.Need("key"), obj)
+	readKey(o.Need("key"), r)
+}
+
+// lacksObject reports whether a route has no object, and was not meant to have
+// one: where `serve` or `object` has a mistake of its own, that is told. Of a
+// guard, which is of no route, it cannot be told.
+func (l *loader) lacksObject(r *Route) bool {
+	if r == nil || r.Object != nil {
+		return false
+	}
+	at := l.places[r]
+	return !at.Field("object").Present() && (!at.Field("serve").Present() || r.Serve == ConfirmUpload)
 }
 
 func (l *loader) readBucket(o document.Map, obj *Object) {
@@ -63,7 +74,7 @@ func (l *loader) readBucket(o document.Map, obj *Object) {
 	}
 }
 
-func readKey(v document.Value, obj *Object) {
+func readKey(v document.Value, r *Route) {
 	text, ok := v.Text()
 	if !ok {
 		return
@@ -73,10 +84,10 @@ func readKey(v document.Value, obj *Object) {
 		err = t.check()
 	}
 	if err != nil {
-		v.Errorf("%s: %v", v.Path(), err)
+		v.Errorf("%s: %v", v.Path(), onPath(err, &r.path))
 		return
 	}
-	obj.key = t
+	r.Object.key = t
 }
 
 func readContentTypes(v document.Value, obj *Object) {

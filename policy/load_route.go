@@ -22,7 +22,9 @@ func (l *loader) readLimits(v document.Value, r *Route) {
 		}
 		limit := &Limit{id: fmt.Sprintf("%s/%d", r.ID, i)}
 		rate := m.Need("rate")
-		if text, ok := rate.Text(); ok {
+		if rate.IsInt() {
+			rate.Errorf("`%s` must be a rate, not a number: write %[2]s/m for each minute, or %[2]s/s", rate.Path(), rate.Show())
+		} else if text, ok := rate.Text(); ok {
 			if limit.Count, limit.Period, ok = parseRate(text); !ok {
 				rate.Errorf("%q is no rate: write a count and s, m, h or d, as 30/m", text)
 			}
@@ -93,6 +95,7 @@ func (l *loader) note(p *Policy) {
 		}
 	}
 	l.checkLookups(conditions)
+	l.checkFolders(p.Routes)
 	for _, c := range conditions {
 		if c.dryRun {
 			p.shadow = append(p.shadow, c.rule)

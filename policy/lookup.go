@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"sidegate/policy/document"
@@ -91,10 +92,10 @@ func (r *lookedUp) record() map[string]any {
 				absent = append(absent, name)
 				continue
 			}
-			fields[name] = v
 			if _, err := r.of.types[name].typed(v); err != nil {
-				not[name] = r.of.types[name].String()
+				not[name], v = r.of.types[name].String(), nil // no replay may use what it was
 			}
+			fields[name] = v
 		}
 		out["fields"] = fields
 		if absent != nil {
@@ -115,7 +116,7 @@ func (in *Input) document(l *Lookup, strict bool) verdict {
 	t := l.document
 	t.strict = strict
 	name, known := t.render(in)
-	if known == yes && !ValidKey(name) {
+	if known == yes && !validDocument(name) {
 		known = no
 	}
 	if known == no && strict { // also where the claim that names it is absent
@@ -182,6 +183,7 @@ type lookupFacts struct {
 	at, key document.Value
 	doc     document.Value
 	used    bool
+	broken  bool // what fields it has, or what names it, cannot be told
 }
 
 var lookupKeys = document.Keys{Known: []string{"document", "fields", "cache", "timeout"}}
@@ -196,12 +198,14 @@ const (
 
 func (l *loader) readLookups(v document.Value) {
 	l.lookups = map[string]*lookupFacts{}
+	l.unknown.lookups = v.Present() && !v.IsMap()
 	for _, e := range v.Entries() {
 		if !e.At.CheckIdent(e.Key) {
 			continue
 		}
 		m := e.Value.Map(lookupKeys)
 		if !m.IsMap() {
+			l.lookups[e.Key] = &lookupFacts{Lookup: Lookup{Name: e.Key}, at: e.Value, key: e.At, broken: true}
 			continue
 		}
 		f := &lookupFacts{Lookup: Lookup{Name: e.Key, Timeout: lookupTimeout}, at: e.Value, key: e.At, doc: m.Need("document")}
@@ -214,11 +218,17 @@ func (l *loader) readLookups(v document.Value) {
 		f.types = l.readFields(m.Need("fields"))
 		f.Fields = keysOf(f.types)
 		l.readDocument(f)
+		f.broken = len(f.types) == 0 || len(f.document.parts) == 0
 		l.lookups[e.Key] = f
 	}
 	if v.Present() && l.env != nil && !l.env.Lookups {
 		v.Errorf("`lookups` needs `lookups.firestore` in sidegate.yaml: it says where documents are read")
 	}
+}
+
+// validDocument reports whether a document can have this name.
+func validDocument(name string) bool {
+	return ValidKey(name) && !(strings.Contains(name, "__") && reservedID.MatchString("/"+name+"/"))
 }
 
 // reservedID are collection and document ids that no document can have
@@ -234,12 +244,10 @@ func (l *loader) readFields(v document.Value) map[string]claimType {
 		}
 		text, isText := e.Value.Text()
 		t, ok := parseClaimType(text)
-		switch {
-		case ok:
-			out[e.Key] = t
-		case isText:
-			e.Value.Errorf("%q is no type: %s", text, typeRule)
+		if !ok && isText {
+			e.Value.Errorf("%q is no type: %s", text, typeHint(text))
 		}
+		out[e.Key] = t // of no type that is known where it has a mistake
 	}
 	if v.IsMap() && (len(entries) == 0 || len(entries) > maxLookupFields) {
 		v.Errorf("`%s`: name 1 to %d fields", v.Path(), maxLookupFields)
@@ -254,8 +262,14 @@ func (l *loader) readDocument(f *lookupFacts) {
 		return
 	}
 	t, err := parseTemplate(text)
+	if err == nil && strings.HasPrefix(text, "/") {
+		err = errors.New("a document's name does not begin with `/`")
+	}
 	if err == nil {
 		err = t.check()
+	}
+	if errors.Is(err, errNoKey) {
+		err = errors.New("can never be the name of a document: no empty, `.` or `..` segments, no backslash and control characters, at most 1024 bytes")
 	}
 	if err != nil {
 		f.doc.Errorf("%s: %v", f.doc.Path(), err)
@@ -288,6 +302,9 @@ func (l *loader) readDocument(f *lookupFacts) {
 // document may be named by captures that are there, and by a uid that means
 // one person.
 func (b *builder) useLookup(v document.Value, look *Lookup) {
+	if b.l.lookups[look.Name].broken {
+		b.facts.unsure = true
+	}
 	for _, p := range look.document.parts {
 		switch p.source {
 		case sourceParam, sourceParamHash:

@@ -123,8 +123,8 @@ func requestPath(path string) string {
 // them; those around it where there are none.
 func serverPaths(v document.Value, around []string) []string {
 	var out []string
-	for _, s := range v.Field("servers").List() {
-		if path := serverPath(s); !slices.Contains(out, path) {
+	for i, s := range v.Field("servers").List() {
+		if path := serverPath(s); i < maxServers && !slices.Contains(out, path) {
 			out = append(out, path)
 		}
 	}
@@ -134,11 +134,27 @@ func serverPaths(v document.Value, around []string) []string {
 	return out
 }
 
-// serverPath is the path of a server's URL, with its variables' defaults.
+// Bounds of what is read of `servers`.
+const (
+	maxServers    = 100
+	maxServerPath = maxPath
+)
+
+var serverVariable = regexp.MustCompile(`\{[^{}]*\}`)
+
+// serverPath is the path of a server's URL, with its variables' defaults. A
+// default is text: what looks like a variable in it is none.
 func serverPath(server document.Value) string {
-	at := server.Field("url").Show()
-	for _, v := range server.Field("variables").Entries() {
-		at = strings.ReplaceAll(at, "{"+v.Key+"}", v.Value.Field("default").Show())
+	variables := server.Field("variables")
+	at := serverVariable.ReplaceAllStringFunc(server.Field("url").Show(), func(name string) string {
+		v := variables.Field(name[1 : len(name)-1]).Field("default")
+		if !v.Present() || len(v.Show()) > maxServerPath {
+			return name
+		}
+		return v.Show()
+	})
+	if len(at) > maxServerPath {
+		at = at[:maxServerPath]
 	}
 	if _, rest, ok := strings.Cut(at, "//"); ok { // scheme and host
 		_, at, _ = strings.Cut(rest, "/")

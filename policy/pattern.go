@@ -15,6 +15,7 @@ type pattern struct {
 	rest     bool
 	restName string
 	suffix   []string
+	broken   bool // it could not be read: what it captures is not known
 }
 
 // A segment is a literal, or, with a name, a capture.
@@ -100,6 +101,12 @@ func checkLiteral(s string) error {
 		return fmt.Errorf("the segment `%s` matches no request", s)
 	case strings.ContainsAny(s, "{}"):
 		return fmt.Errorf("`%s`: a capture is a whole segment, {name} or {name...}", s)
+	case s == "*" || s == "**":
+		return errors.New("`*` cannot stand in a path: for the rest of a path write {rest...}, for one segment {name}")
+	case strings.HasPrefix(s, ":") && isIdent(s[1:]):
+		return fmt.Errorf("`%s` would be taken as it stands: a capture is written {%s}", s, s[1:])
+	case strings.HasPrefix(s, "<") && strings.HasSuffix(s, ">") && isIdent(s[1:len(s)-1]):
+		return fmt.Errorf("`%s` would be taken as it stands: a capture is written {%s}", s, s[1:len(s)-1])
 	case strings.ContainsAny(s, "\\;?#*"):
 		return fmt.Errorf("`%s`: the characters \\ ; ? # * cannot stand in a path", s)
 	case strings.Contains(s, "%"):
@@ -159,6 +166,9 @@ func (p pattern) names() []string {
 
 // capturesAs finds a capture of this name; single is false for {name...}.
 func (p pattern) capturesAs(name string) (single, ok bool) {
+	if p.broken {
+		return true, true
+	}
 	for _, s := range p.prefix {
 		if s.captures() && s.name == name {
 			return true, true

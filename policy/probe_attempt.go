@@ -158,7 +158,7 @@ func (s *scene) input(a *attempt) (*Input, bool) {
 	}
 	if s.route.Serve == PresignUpload {
 		u := a.upload()
-		in.Ext, in.Size, in.ContentType = u.Ext(), u.Size, u.ContentType
+		in.Ext, in.Size, in.ContentType = u.Ext(), u.Size, u.MediaType()
 	}
 	in.makeKey(s.route.Object)
 	return in, true

@@ -203,12 +203,14 @@ var unseen = []*regexp.Regexp{
 	regexp.MustCompile(`is no time zone`),
 	regexp.MustCompile(`two values stand side by side`),
 	regexp.MustCompile(`SG006 `),
+	regexp.MustCompile(`would be taken as it stands[;:]`),
 	// other places: of this file
 	regexp.MustCompile(`SG00[123489] `),
 	regexp.MustCompile("is not in the policy's `identities`"),
 	regexp.MustCompile(`is declared as .*, and .* is needed here`),
 	regexp.MustCompile(`which cannot stand within text`),
-	regexp.MustCompile("must be a duration such as 15m, not a (list|number)"), // what a variable gave
+	regexp.MustCompile("`identities` is missing: "),
+	regexp.MustCompile("\\(from `vars\\."), // what a variable gave
 	// of sidegate.yaml
 	regexp.MustCompile(`is not defined in sidegate\.yaml`),
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -104,7 +105,58 @@ func parseSource(expr string) (part, error) {
 	case "ext":
 		return part{source: sourceExt}, nil
 	}
-	return part{}, fmt.Errorf("`${%s}` is none of ${auth.uid}, ${auth.actor}, ${auth.identity}, ${auth.tenant}, ${auth.email}, ${auth.provider}, ${auth.token.NAME}, ${params.NAME}, ${sha256(params.NAME)}, ${vars.NAME}, ${uuid}, ${ext}", expr)
+	return part{}, &sourceError{expr}
+}
+
+// A sourceError says that ${expr} is nothing that a template can read.
+type sourceError struct{ expr string }
+
+func (e *sourceError) Error() string { return e.text(meant(e.expr)) }
+
+func (e *sourceError) text(instead string) string {
+	if instead != "" {
+		return fmt.Sprintf("`${%s}` is nothing that a template can read; did you mean ${%s}?", e.expr, instead)
+	}
+	return fmt.Sprintf("`${%s}` is nothing that a template can read; there are ${auth.uid}, ${auth.actor}, ${auth.identity}, ${auth.tenant}, ${auth.email}, ${auth.provider}, ${auth.token.NAME}, ${params.NAME}, ${sha256(params.NAME)}, ${vars.NAME}, ${uuid}, ${ext}", e.expr)
+}
+
+// onPath is err, and of a source that is a capture's name it says so.
+func onPath(err error, path *pattern) error {
+	var e *sourceError
+	if path != nil && errors.As(err, &e) && slices.Contains(path.names(), e.expr) {
+		return errors.New(e.text("params." + e.expr))
+	}
+	return err
+}
+
+// meant is the source that other languages of rules call by this name; "": none.
+func meant(name string) string {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	for _, prefix := range []string{"request.auth.token.", "request.auth.", "auth.token.", "auth.claims.", "token.", "claims.", "user.", "auth.", ""} {
+		if name != prefix+last || !isIdent(last) {
+			continue
+		}
+		switch last {
+		case "uid", "sub", "user_id", "userId":
+			return "auth.uid"
+		case "email", "actor", "identity", "tenant", "provider":
+			return "auth." + last
+		}
+		if strings.HasSuffix(prefix, "token.") || strings.HasSuffix(prefix, "claims.") {
+			return "auth.token." + last
+		}
+	}
+	for _, prefix := range []string{"path.", "param.", "request.params.", "request.path.", "req.params."} {
+		if name == prefix+last && isIdent(last) {
+			return "params." + last
+		}
+	}
+	for _, source := range append(keysOf(authSources), "uuid", "ext") {
+		if strings.EqualFold(source, name) {
+			return source
+		}
+	}
+	return ""
 }
 
 // input is the name of what a part reads; "" for text and what is made anew.
@@ -261,6 +313,8 @@ func (t template) render(in *Input) (string, verdict) {
 	return string(key), yes
 }
 
+var errNoKey = errors.New("can never be valid in a key: no empty, `.` or `..` segments, no backslash and control characters, at most 1024 bytes")
+
 // check holds a key's template against what no value could mend.
 func (t template) check() error {
 	var form strings.Builder
@@ -277,7 +331,7 @@ func (t template) check() error {
 		before = p.source
 	}
 	if !ValidKey(form.String()) {
-		return errors.New("can never be valid in a key: no empty, `.` or `..` segments, no backslash and control characters, at most 1024 bytes")
+		return errNoKey
 	}
 	return nil
 }

@@ -11,13 +11,14 @@ import (
 type variable struct {
 	at    document.Value
 	key   document.Value
-	value any // string, int64, float64, bool, or []any of one of these
-	kind  claimType
+	value any       // string, int64, float64, bool, or []any of one of these
+	kind  claimType // not known where the value has a mistake
 	used  bool
 }
 
 func (l *loader) readVars(v document.Value) {
 	l.vars = map[string]*variable{}
+	l.unknown.vars = v.Present() && !v.IsMap()
 	for _, e := range v.Entries() {
 		if !e.At.CheckIdent(e.Key) {
 			continue
@@ -28,9 +29,7 @@ func (l *loader) readVars(v document.Value) {
 		} else {
 			x.value, x.kind = scalarVariable(e.Value)
 		}
-		if x.kind.scalar != "" {
-			l.vars[e.Key] = x
-		}
+		l.vars[e.Key] = x
 	}
 }
 
@@ -83,6 +82,9 @@ func scalarVariable(v document.Value) (any, claimType) {
 func (l *loader) substitute(v document.Value) {
 	v.Substitute("vars.", func(name string, at document.Value) (document.Value, bool) {
 		x := l.vars[name]
+		if x == nil && l.unknown.vars || x != nil && !x.kind.known() {
+			return document.Value{}, false // told where it is declared
+		}
 		if x == nil {
 			at.Errorf("SG003 variable `%s` is not defined; add it under `vars`%s", name, document.DidYouMean(name, keysOf(l.vars)))
 			return document.Value{}, false

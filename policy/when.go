@@ -134,6 +134,10 @@ func readSpan(v document.Value) (span, bool) {
 	from, to, ok := strings.Cut(v.Show(), "-")
 	a, okA := minutes(from)
 	b, okB := minutes(to)
+	if okA && okB && a == b {
+		v.Errorf("%q starts and ends at the same time: leave `hours` out for the whole day", v.Show())
+		return span{}, false
+	}
 	if !ok || !okA || !okB || a == b || a == 24*60 {
 		v.Errorf("%q is no part of a day: write it as \"07:00-20:00\"; the end is not within it, and may be past midnight", v.Show())
 		return span{}, false

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -123,7 +124,11 @@ func bearerToken(header string) (token string, bearer bool) {
 
 // Lookup reads a document for the policy.
 func (x *exchange) Lookup(l *policy.Lookup, document string) (policy.Document, error) {
-	return x.p.lookups.get(x.r.Context(), l, document)
+	ctx := x.r.Context()
+	if x.identity == nil {
+		ctx = context.WithValue(ctx, nobodyKey{}, true)
+	}
+	return x.p.lookups.get(ctx, l, document)
 }
 
 // limit takes the request from the budgets of its caller: 429 where one is used

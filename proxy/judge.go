@@ -18,11 +18,13 @@ type Given struct {
 
 // A Judgement is what would become of a request.
 type Judgement struct {
-	Allow       bool
-	Status      int    // of a refusal
-	Code        string // the audit log's code
-	Rule        string
-	Shadow      map[string]string
+	Allow  bool
+	Status int    // of a refusal
+	Code   string // the audit log's code
+	Rule   string
+	Shadow map[string]string
+	// Allowed are the methods of the path, where the request's is none of them.
+	Allowed     []string
 	Detail      string // what the caller of a refusal is told
 	Field       string // of invalid_field
 	Key         string // of the object that would be signed
@@ -44,6 +46,7 @@ func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 	x.limits, x.lookups, x.given = given.Limits, given.Lookups, &given
 	d, _ := p.decide(x)
 	j := Judgement{Allow: d.allow, Code: d.reason, Rule: d.rule, Shadow: d.shadow, Undecidable: x.undecidable, Policy: x.policy, Input: x.input}
+	j.Allowed = x.match.Allowed
 	if x.object != nil {
 		j.Key = x.object.Key
 	}

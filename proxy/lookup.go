@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,11 @@ const (
 	// maxDocumentReads bounds the reads at one time: a store that hangs must
 	// not gather goroutines and streams.
 	maxDocumentReads = 256
+	// maxLookupReads bounds those of one lookup, and those of them for callers
+	// that nobody vouches for: a store that is slow for some, or strangers who
+	// ask for much, must not keep others from theirs.
+	maxLookupReads = 64
+	maxNobodyReads = 32
 )
 
 var (
@@ -46,6 +52,7 @@ type lookupCache struct {
 	now     func() time.Time
 	metrics *lookupMetrics
 	reads   chan struct{} // has an element for each read under way
+	shares  sync.Map      // by the lookup's name: *lookupShare
 	flights singleflight.Group
 	kept    *keptDocuments
 }
@@ -54,6 +61,42 @@ type lookupCache struct {
 // have a monotonic reading, as time.Now has.
 func newLookupCache(reader DocumentReader, now func() time.Time, maxBytes int64, m *lookupMetrics) *lookupCache {
 	return &lookupCache{reader: reader, now: now, metrics: m, reads: make(chan struct{}, maxDocumentReads), kept: newKeptDocuments(maxBytes)}
+}
+
+// A lookupShare is what of the reads one lookup may have under way.
+type lookupShare struct{ all, nobody chan struct{} }
+
+func (c *lookupCache) share(name string) *lookupShare {
+	if s, ok := c.shares.Load(name); ok {
+		return s.(*lookupShare)
+	}
+	s, _ := c.shares.LoadOrStore(name, &lookupShare{make(chan struct{}, maxLookupReads), make(chan struct{}, maxNobodyReads)})
+	return s.(*lookupShare)
+}
+
+// nobodyKey marks the context of a read for a caller who was not verified.
+type nobodyKey struct{}
+
+// places takes a place in each of the bounds, in an order that is the same for
+// all; done gives them back.
+func (c *lookupCache) places(ctx context.Context, name string) (done func(), err error) {
+	share := c.share(name)
+	bounds := []chan struct{}{share.all, c.reads}
+	if ctx.Value(nobodyKey{}) != nil {
+		bounds = []chan struct{}{share.nobody, share.all, c.reads}
+	}
+	done = func() {}
+	for _, bound := range bounds {
+		select {
+		case bound <- struct{}{}:
+			before := done
+			done = func() { <-bound; before() }
+		case <-ctx.Done():
+			done()
+			return nil, fmt.Errorf("%d other reads are under way: %w", cap(bound), context.Cause(ctx))
+		}
+	}
+	return done, nil
 }
 
 // A datedDocument is what a read found. The date is that of its beginning: the
@@ -150,10 +193,9 @@ func (c *lookupCache) fly(ctx context.Context, l *policy.Lookup, document, key s
 // read asks the reader. It ends with ctx even where the reader does not, and a
 // panic of the reader is an error: singleflight would end the process with it.
 func (c *lookupCache) read(ctx context.Context, l *policy.Lookup, document string) (datedDocument, error) {
-	select {
-	case c.reads <- struct{}{}:
-	case <-ctx.Done():
-		return datedDocument{}, fmt.Errorf("%d other reads are under way: %w", maxDocumentReads, context.Cause(ctx))
+	done, err := c.places(ctx, l.Name)
+	if err != nil {
+		return datedDocument{}, err
 	}
 	type answer struct {
 		document policy.Document
@@ -168,7 +210,7 @@ func (c *lookupCache) read(ctx context.Context, l *policy.Lookup, document strin
 				a = answer{err: fmt.Errorf("panic: %v", broken)}
 			}
 			c.metrics.duration.WithLabelValues(l.Name).Observe(c.now().Sub(began).Seconds())
-			<-c.reads
+			done()
 			answered <- a
 		}()
 		a.document, a.err = c.reader.ReadDocument(ctx, document, l.Fields)

@@ -411,6 +411,7 @@ func TestLookupReadsAreBounded(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 2 * maxDocumentReads {
 			l := aLookup(time.Duration(i%2) * time.Minute)
+			l.Name = fmt.Sprint("share", i%16) // each may have its share
 			all.Go(func() {
 				if d, err := c.get(t.Context(), l, fmt.Sprint("shares/", i)); err == nil || d.Exists {
 					t.Errorf("%v, %v", d, err)
@@ -432,6 +433,48 @@ func TestLookupReadsAreBounded(t *testing.T) {
 		if most.Load() != maxDocumentReads {
 			t.Errorf("%d reads at one time", most.Load())
 		}
+	})
+}
+
+// TestAttackStarvingLookups: one lookup that is slow, and callers whom nobody
+// vouches for, leave the others their reads.
+func TestAttackStarvingLookups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Int64
+		release := make(chan struct{})
+		c := newTestLookups(t, readFunc(func(_ context.Context, path string, _ []string) (policy.Document, error) {
+			if strings.HasPrefix(path, "slow/") {
+				slow.Add(1)
+				<-release
+			}
+			return numbered(1), nil
+		}))
+		named := func(name string) *policy.Lookup {
+			return &policy.Lookup{Name: name, Timeout: 2 * time.Second, Fields: []string{"n"}}
+		}
+		nobody := context.WithValue(t.Context(), nobodyKey{}, true)
+		for i := range 300 {
+			go c.get(nobody, named("slow"), fmt.Sprint("slow/", i))
+		}
+		synctest.Wait()
+		if n := slow.Load(); n != maxNobodyReads {
+			t.Errorf("%d reads for nobody", n)
+		}
+		for i := range 300 {
+			go c.get(t.Context(), named("slow"), fmt.Sprint("slow/known", i))
+		}
+		synctest.Wait()
+		if n := slow.Load(); n != maxLookupReads {
+			t.Errorf("%d reads of one lookup", n)
+		}
+		if d, err := c.get(t.Context(), named("quick"), "quick/a"); err != nil || !d.Exists {
+			t.Errorf("another lookup: %v, %v", d, err)
+		}
+		if d, err := c.get(nobody, named("quick"), "quick/b"); err != nil || !d.Exists {
+			t.Errorf("another lookup, for nobody: %v, %v", d, err)
+		}
+		close(release)
+		synctest.Wait()
 	})
 }
 

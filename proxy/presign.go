@@ -60,7 +60,6 @@ func (p *Proxy) decideUpload(x *exchange) (decision, action) {
 	if !d.allow {
 		return d, nil
 	}
-	x.object.Key = asked.Key // of a refusal it would be one that never was
 	if problem != nil {
 		return refuse(problem.code, problem).by(d), nil
 	}
@@ -71,6 +70,7 @@ func (p *Proxy) decideUpload(x *exchange) (decision, action) {
 		return d, nil
 	}
 	expires, _ := o.Expiry(body.Expires)
+	x.object.Key = asked.Key // of a refusal it would be one that never was
 	x.upload.request = upload.Request{
 		ID: upload.NewID(), Namespace: x.identity.Namespace, UID: x.identity.UID, Identity: x.identity.Name,
 		Record: x.id, Bucket: o.Bucket, Key: asked.Key, ContentType: body.ContentType, Size: size,

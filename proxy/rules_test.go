@@ -34,6 +34,9 @@ routes:
   - {id: admins, path: /admins, methods: [GET], upstream: app, limit: {rate: 1/h, burst: 1, per: route}, allow: [{id: admin, who: [users], roles: [admin]}]}
   - {id: static, path: "/static/{rest...}", methods: [GET], upstream: app, allow: public, audit: "off", limit: {rate: 1/h, burst: 3, per: ip}}
   - {id: static-up, path: /static-up, methods: [POST], upstream: app, allow: public, audit: "off", max_body: 1KiB}
+  - {id: confirm, path: "/confirm/{session}", methods: [POST], serve: confirm_upload, limit: {rate: 1/h, burst: 1, per: uid}, allow: [{id: user, who: [users]}]}
+  - {id: get, path: "/get/{key...}", methods: [GET], serve: presign_download, limit: {rate: 1/h, burst: 1, per: uid}, allow: [{id: user, who: [users], key_prefix: "users/${auth.uid}/"}], object: {key: "${params.key}"}}
+  - {id: once, path: "/trial-once/{rest...}", methods: [GET], upstream: app, limit: {rate: 1/h, burst: 1, per: route}, allow: [{id: user, who: [users]}, {id: next, mode: dry_run, since: 2026-02-20, who: [users]}]}
   - {id: safe, path: /safe, methods: [GET], upstream: app, allow: public, audit: power}
   - {id: safest, path: /safest, methods: [GET], upstream: app, allow: public, audit: machine}
   - id: presign
@@ -199,6 +202,26 @@ func TestLimitsOfServedRoutes(t *testing.T) {
 	g.checkRate(post(good), 59*time.Minute)
 }
 
+// TestLimitsOfEveryOperation: confirmations, downloads and requests for an app
+// have their limits as uploads have, and a refusal for one keeps what rules in
+// dry_run say.
+func TestLimitsOfEveryOperation(t *testing.T) {
+	g := rulesGate(t, nil)
+	for _, c := range []struct {
+		method, target string
+		first          int
+	}{{"POST", "/confirm/0123456789abcdef0123456789abcdef", 404}, {"GET", "/get/users/bob/a", 200}, {"GET", "/trial-once/a", 200}} {
+		if a := g.send(c.method, c.target, "bob", "Connection: close"); a.StatusCode != c.first {
+			t.Errorf("%s: %d", c.target, a.StatusCode)
+		}
+		g.outcome()
+		g.checkRate(g.send(c.method, c.target, "bob", "Connection: close"), 59*time.Minute)
+	}
+	if got := g.decision().Decision.Shadow; !reflect.DeepEqual(got, map[string]string{"once/next": "allow"}) {
+		t.Errorf("%v", got)
+	}
+}
+
 // TestLimitsOutliveAPolicy: a reload gives nobody a new budget.
 func TestLimitsOutliveAPolicy(t *testing.T) {
 	g := rulesGate(t, nil)
@@ -250,6 +273,19 @@ func TestAuditOfARoute(t *testing.T) {
 	}
 	if all := g.ledger(); len(all) != 4 {
 		t.Errorf("%d records", len(all))
+	}
+}
+
+// TestAuditOffRecordsAFault: a panic on a route with `audit: off` is on record.
+func TestAuditOffRecordsAFault(t *testing.T) {
+	g := rulesGate(t, nil)
+	f := g.proxy.upstreams["app"]
+	f.proxy.Transport = panicTransport{}
+	if a := g.send("GET", "/static/x", "", "Connection: close"); a.StatusCode != 500 {
+		t.Errorf("%d", a.StatusCode)
+	}
+	if e := g.outcomeOf(500); e.Record != g.decision().Record || g.decision().Decision.Code != "internal" || g.decision().Decision.Effect != "deny" {
+		t.Errorf("%+v, %+v", e, g.decision())
 	}
 }
 

@@ -11,9 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -60,13 +58,15 @@ type Document struct {
 	source   []byte
 	lines    []string // of source, once somebody asked
 	expanded map[*yaml.Node]string
-	failed   map[*yaml.Node]bool // could not be expanded: a mistake is on record
+	failed   map[*yaml.Node]bool   // a mistake in the text itself is on record
+	origin   map[*yaml.Node]string // of what stands here by substitution
+	bangs    bool                  // a `!` stands somewhere: the library forgets one that a blank follows
 }
 
 // New makes a reader for the file of that name. Without an Expander the forms
 // ${env:} and ${file:} are mistakes.
 func New(name string, expand Expander) *Document {
-	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}, failed: map[*yaml.Node]bool{}}
+	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}, failed: map[*yaml.Node]bool{}, origin: map[*yaml.Node]string{}}
 }
 
 // Parse reads data and returns its top-level value. version is what the
@@ -83,43 +83,47 @@ func (d *Document) Parse(data []byte, version string) Value {
 		if errors.Is(err, io.EOF) {
 			d.add(0, 0, "is empty; it must start with `version: "+version+"`")
 		} else {
-			d.addSyntax(err)
+			d.addSyntax(err, data)
 		}
 		return Value{}
 	}
 	root := doc.Content[0]
+	v := Value{d: d, n: root}
+	if v.IsMap() && d.otherVersion(v, version) {
+		return Value{} // nothing else that it says can be judged
+	}
+	d.bangs = bytes.IndexByte(data, '!') >= 0
 	d.check(root)
 	var second yaml.Node
 	if err := dec.Decode(&second); err == nil {
 		d.add(second.Line, second.Column, "a second YAML document; one file holds one")
 	} else if !errors.Is(err, io.EOF) {
-		d.addSyntax(err)
+		d.addSyntax(err, data)
 	}
 	if root.Kind != yaml.MappingNode {
 		d.add(root.Line, root.Column, "want a mapping that starts with `version: "+version+"`")
 		return Value{}
 	}
-	v := Value{d: d, n: root}
-	d.checkVersion(v, version)
+	if !v.lookup("version").Present() {
+		d.add(root.Line, root.Column, "`version` is missing; write `version: "+version+"`")
+	}
 	return v
 }
 
-func (d *Document) checkVersion(root Value, want string) {
+// otherVersion refuses a file of another kind or version.
+func (d *Document) otherVersion(root Value, want string) bool {
 	v := root.lookup("version")
-	if !v.Present() {
-		d.add(root.n.Line, root.n.Column, "`version` is missing; write `version: "+want+"`")
-		return
-	}
-	if v.n.Value == want {
-		return
+	if !v.Present() || v.n.Value == want {
+		return false
 	}
 	kind, _, _ := strings.Cut(want, "/")
 	got, _, _ := strings.Cut(v.n.Value, "/")
 	if got != kind && strings.HasPrefix(got, "sidegate-") {
 		v.Errorf("this is a %s file, where a %s file was expected", got, kind)
-		return
+		return true
 	}
 	v.Errorf("version is %q; this sidegate reads %q", v.n.Value, want)
+	return true
 }
 
 // Err is nil, or Errors with every mistake found so far.
@@ -146,35 +150,23 @@ func (d *Document) add(line, column int, text string) {
 	d.errs = append(d.errs, Error{File: d.name, Line: line, Column: column, Text: text})
 }
 
-var (
-	yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)`)
-	// A secret that starts with `*` reads as an alias, and the library would
-	// show it.
-	unknownAlias = regexp.MustCompile(`^unknown anchor .*`)
-)
-
-func (d *Document) addSyntax(err error) {
-	m := yamlLine.FindStringSubmatch(err.Error())
-	line, _ := strconv.Atoi(m[1])
-	column := 0
-	if line > 0 {
-		column = 1
-	}
-	text := unknownAlias.ReplaceAllString(m[2], "an alias without an anchor (quote a value that starts with `*`)")
-	d.add(line, column, "not YAML: "+text)
-}
-
 // check walks the tree once for what is refused wherever it stands.
 func (d *Document) check(n *yaml.Node) {
 	bad := func(text string) { d.add(n.Line, n.Column, text) }
 	if n.Anchor != "" {
 		bad("YAML anchors are not allowed: write the value where it is used")
 	}
-	if n.Style&yaml.TaggedStyle != 0 {
+	switch {
+	case n.Style&yaml.TaggedStyle != 0 && strings.HasPrefix(n.Tag, "!!"):
 		bad("YAML tags are not allowed")
+	case n.Style&yaml.TaggedStyle != 0, d.bangs && d.runeAt(n.Line, n.Column) == '!':
+		d.failed[n] = true
+		bad("YAML tags are not allowed: " + hintBang)
+		return
 	}
 	switch n.Kind {
 	case yaml.AliasNode:
+		d.failed[n] = true
 		bad("YAML aliases are not allowed: write the value where it is used")
 		return
 	case yaml.ScalarNode:
@@ -189,9 +181,29 @@ func (d *Document) check(n *yaml.Node) {
 	case yaml.MappingNode:
 		d.checkKeys(n)
 		for i := 1; i < len(n.Content); i += 2 {
-			d.check(n.Content[i])
+			d.checkIn(n, n.Content[i])
 		}
 	}
+}
+
+// checkIn checks a value of a mapping.
+func (d *Document) checkIn(mapping, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Value == "" && mapping.Style&yaml.FlowStyle != 0 {
+		d.failed[n] = true
+		d.add(n.Line, n.Column, "no value: leave the key out, or give it one; "+hintFlow)
+		return
+	}
+	d.check(n)
+}
+
+// runeAt is the character at a place of the file.
+func (d *Document) runeAt(line, column int) rune {
+	for _, r := range d.line(line) {
+		if column--; column == 0 {
+			return r
+		}
+	}
+	return 0
 }
 
 func (d *Document) checkKeys(n *yaml.Node) {
@@ -215,6 +227,7 @@ func (d *Document) checkKeys(n *yaml.Node) {
 
 func (d *Document) checkScalar(n *yaml.Node) {
 	if n.Tag == "!!null" {
+		d.failed[n] = true
 		d.add(n.Line, n.Column, "no value: leave the key out, or give it one")
 		return
 	}

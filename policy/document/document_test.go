@@ -51,7 +51,7 @@ func TestParseRefuses(t *testing.T) {
 		{"version: sidegate-test/v1\n? [a]\n: b", "a key must be a string"},
 		{"version: sidegate-test/v1\na: 'b", "not YAML: "},
 		{"version: sidegate-test/v1\na: ${env:X}", "t.yaml:2:4: ${env:} and ${file:} are for sidegate.yaml only"},
-		{"version: sidegate-test/v1\na: *secret", "t.yaml: not YAML: an alias without an anchor"},
+		{"version: sidegate-test/v1\na: *secret", "t.yaml:2:4: not YAML: an alias without an anchor"},
 	} {
 		d := New("t.yaml", nil)
 		d.Parse([]byte(tt.text), testVersion)

@@ -50,7 +50,7 @@ func looseNode(d *Document, data []byte) (*yaml.Node, error) {
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, Error{File: d.name, Text: "is empty"}
 	} else if err != nil {
-		d.addSyntax(err)
+		d.addSyntax(err, data)
 		return nil, d.errs[0]
 	}
 	return doc.Content[0], nil

@@ -2,6 +2,7 @@ package document
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -32,7 +33,7 @@ func (s *substitution) walk(v Value) {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(v.n.Content); i += 2 {
 			key, value := v.n.Content[i].Value, v.n.Content[i+1]
-			if value.Kind != yaml.ScalarNode || !contains(s.except, key) {
+			if value.Kind != yaml.ScalarNode || !slices.Contains(s.except, key) {
 				s.walk(Value{v.d, value, join(v.path, key)})
 			}
 		}
@@ -47,18 +48,10 @@ func (s *substitution) walk(v Value) {
 	}
 }
 
-func contains(list []string, s string) bool {
-	for _, one := range list {
-		if one == s {
-			return true
-		}
-	}
-	return false
-}
-
 func (s *substitution) replace(v Value) {
 	var out strings.Builder
 	rest, replaced := v.n.Value, 0
+	var from []string
 	for {
 		i := strings.Index(rest, s.prefix)
 		if i < 0 {
@@ -74,8 +67,10 @@ func (s *substitution) replace(v Value) {
 			v.d.failed[v.n] = true
 			return
 		}
+		from = append(from, fmt.Sprintf("`%s`, line %d", with.path, with.n.Line))
 		if i == 0 && end+1 == len(v.n.Value) {
 			*v.n = *moved(with.n, v.n.Line, v.n.Column)
+			v.d.comesFrom(v.n, from)
 			return
 		}
 		if with.n.Kind != yaml.ScalarNode {
@@ -94,6 +89,19 @@ func (s *substitution) replace(v Value) {
 		return
 	}
 	v.n.Value = text
+	v.d.comesFrom(v.n, from)
+}
+
+// comesFrom remembers which variables a value was made of: mistakes in it say
+// so.
+func (d *Document) comesFrom(n *yaml.Node, variables []string) {
+	if len(variables) == 0 {
+		return
+	}
+	d.origin[n] = " (from " + strings.Join(variables, " and ") + ")"
+	for _, c := range n.Content {
+		d.comesFrom(c, variables)
+	}
 }
 
 // moved is a copy of a value that stands where it is used: mistakes are told
@@ -118,7 +126,7 @@ func (v Value) ErrorIn(line, column int, format string, args ...any) {
 		return
 	}
 	l, c := v.within(line, column)
-	v.d.add(l, c, fmt.Sprintf(format, args...))
+	v.d.add(l, c, fmt.Sprintf(format, args...)+v.d.origin[v.n])
 }
 
 func (v Value) within(line, column int) (int, int) {

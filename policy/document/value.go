@@ -58,7 +58,7 @@ func (v Value) Errorf(format string, args ...any) {
 		return
 	}
 	line, column := v.Position()
-	v.d.add(line, column, fmt.Sprintf(format, args...))
+	v.d.add(line, column, fmt.Sprintf(format, args...)+v.d.origin[v.n])
 }
 
 // Show is the value's text as it was written: what ${env:} and ${file:} gave
@@ -68,6 +68,14 @@ func (v Value) Show() string {
 		return ""
 	}
 	return v.n.Value
+}
+
+// Quote is Show in quotes; of text that a variable gave it says that.
+func (v Value) Quote() string {
+	if v.Literal() {
+		return strconv.Quote(v.Show())
+	}
+	return "what " + v.Show() + " holds"
 }
 
 // Literal reports whether the value is plain text: it came from no variable.
@@ -114,12 +122,19 @@ type Map struct{ Value }
 // Keys says which keys a mapping may have. Later holds those that belong to
 // the format but whose feature this version does not have: they are refused
 // with words of their own, never accepted and ignored.
-type Keys struct{ Known, Later []string }
+type Keys struct {
+	Known, Later []string
+	// Hints say what to write in place of keys that are often taken for others.
+	Hints map[string]string
+}
 
 // Map reads a mapping with these keys.
 func (v Value) Map(keys Keys) Map {
 	if v.n == nil {
 		return Map{v}
+	}
+	if v.d.failed[v.n] {
+		return Map{Value{d: v.d, path: v.path}}
 	}
 	if !v.IsMap() {
 		v.Errorf("`%s` must be a mapping, not %s", v.path, kind(v.n))
@@ -134,7 +149,11 @@ func (v Value) Map(keys Keys) Map {
 			v.d.add(k.Line, k.Column, fmt.Sprintf("`%s` is not supported by this version of sidegate; remove it", join(v.path, k.Value)))
 			continue
 		}
-		v.d.add(k.Line, k.Column, fmt.Sprintf("unknown key `%s`%s", join(v.path, k.Value), DidYouMean(k.Value, keys.Known)))
+		hint := DidYouMean(k.Value, keys.Known)
+		if h, ok := keys.Hints[k.Value]; ok {
+			hint = ": " + h
+		}
+		v.d.add(k.Line, k.Column, fmt.Sprintf("unknown key `%s`%s", join(v.path, k.Value), hint))
 	}
 	return Map{v}
 }
@@ -160,7 +179,7 @@ type Entry struct {
 
 // Entries reads a mapping with keys of the writer's own choice, in file order.
 func (v Value) Entries() []Entry {
-	if v.n == nil {
+	if v.n == nil || v.d.failed[v.n] {
 		return nil
 	}
 	if !v.IsMap() {
@@ -214,9 +233,7 @@ func (v Value) scalar(want string, tags ...string) (string, bool) {
 		if slices.Contains(tags, "!!str") {
 			hint = " (quote it)"
 		}
-		if v.n.Tag != "!!null" { // already refused
-			v.Errorf("`%s` must be %s, not %s%s", v.path, want, kind(v.n), hint)
-		}
+		v.Errorf("`%s` must be %s, not %s%s", v.path, want, kind(v.n), hint)
 		return "", false
 	}
 	return v.n.Value, true
@@ -244,7 +261,7 @@ func (v Value) Bool() bool {
 	case "false", "False", "FALSE":
 		return false
 	}
-	v.Errorf("`%s` must be true or false, not %q", v.path, v.Show())
+	v.Errorf("`%s` must be true or false, not %s", v.path, v.Quote())
 	return false
 }
 
@@ -256,7 +273,7 @@ func (v Value) Int(min, max int64) int64 {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < min || n > max {
-		v.Errorf("`%s` must be a whole number from %d to %d, not %q", v.path, min, max, v.Show())
+		v.Errorf("`%s` must be a whole number from %d to %d, not %s", v.path, min, max, v.Quote())
 		return 0
 	}
 	return n
@@ -270,7 +287,7 @@ func (v Value) Float() float64 {
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
-		v.Errorf("`%s` must be a number, not %q", v.path, v.Show())
+		v.Errorf("`%s` must be a number, not %s", v.path, v.Quote())
 		return 0
 	}
 	return f
@@ -291,7 +308,7 @@ func (v Value) time(layout, want string) time.Time {
 	}
 	t, err := time.Parse(layout, s)
 	if err != nil {
-		v.Errorf("`%s` must be %s, not %q", v.path, want, v.Show())
+		v.Errorf("`%s` must be %s, not %s", v.path, want, v.Quote())
 		return time.Time{}
 	}
 	return t
@@ -315,7 +332,14 @@ func (v Value) OneOf(words ...string) string {
 	if !ok || slices.Contains(words, s) {
 		return s
 	}
-	v.Errorf("`%s` must be one of %s, not %q%s", v.path, strings.Join(words, ", "), v.Show(), DidYouMean(s, words))
+	switch {
+	case len(words) == 1 && words[0] == "true":
+		v.Errorf("`%s` must be true, not %s: leave the key out otherwise", v.path, v.Quote())
+	case len(words) == 1:
+		v.Errorf("`%s` must be %s, not %s", v.path, words[0], v.Quote())
+	default:
+		v.Errorf("`%s` must be one of %s, not %s%s", v.path, strings.Join(words, ", "), v.Quote(), DidYouMean(v.Show(), words))
+	}
 	return ""
 }
 
@@ -358,9 +382,14 @@ func (v Value) CheckIdent(s string) bool {
 // Strings reads a list of non-empty, different strings.
 func (v Value) Strings() []string {
 	var out []string
+	if v.IsString() && !v.Failed() {
+		v.Errorf("`%s` must be a list, not a string: write %s", v.path, v.asList())
+		v.d.failed[v.n] = true
+	}
 	for _, e := range v.List() {
 		s := e.String()
 		switch {
+		case e.Failed():
 		case s == "" && e.IsString():
 			e.Errorf("`%s` is an empty string", e.path)
 		case s == "":
@@ -372,6 +401,16 @@ func (v Value) Strings() []string {
 	}
 	return out
 }
+
+// asList shows a word as a list of it, in files that hold no secrets.
+func (v Value) asList() string {
+	if v.d.expand != nil || !wordForm.MatchString(v.n.Value) {
+		return "it in [ ]"
+	}
+	return "[" + v.n.Value + "]"
+}
+
+var wordForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 var durationForm = regexp.MustCompile(`^(?:\d+(?:d|h|ms|m|s))+$`)
 var durationPart = regexp.MustCompile(`(\d+)(d|h|ms|m|s)`)
@@ -387,7 +426,7 @@ func (v Value) Duration() time.Duration {
 func (v Value) DurationIn(min, max time.Duration) time.Duration {
 	d, ok := v.duration()
 	if ok && (d < min || d > max) {
-		v.Errorf("`%s` must be from %s to %s, not %q", v.path, FormatDuration(min), FormatDuration(max), v.Show())
+		v.Errorf("`%s` must be from %s to %s, not %s", v.path, FormatDuration(min), FormatDuration(max), v.Quote())
 		return 0
 	}
 	return d
@@ -415,12 +454,16 @@ func FormatDuration(d time.Duration) string {
 }
 
 func (v Value) duration() (time.Duration, bool) {
+	if v.IsInt() && !v.Failed() {
+		v.Errorf("`%s` must be a duration such as 15m, not a number: write %[2]sm for minutes, or %[2]ss for seconds", v.path, v.Show())
+		return 0, false
+	}
 	s, ok := v.scalar("a duration such as 15m", "!!str")
 	if !ok {
 		return 0, false
 	}
 	if !durationForm.MatchString(s) {
-		v.Errorf("`%s`: %q is no duration; write it as 300ms, 10s, 15m, 12h or 90d", v.path, v.Show())
+		v.Errorf("`%s`: %s is no duration; write it as 300ms, 10s, 15m, 12h or 90d", v.path, v.Quote())
 		return 0, false
 	}
 	var sum time.Duration
@@ -428,7 +471,7 @@ func (v Value) duration() (time.Duration, bool) {
 		n, err := strconv.ParseInt(part[1], 10, 64)
 		unit := unitOf(part[2])
 		if err != nil || n > int64((math.MaxInt64-sum)/unit) {
-			v.Errorf("`%s`: %q is longer than this program can count", v.path, v.Show())
+			v.Errorf("`%s`: %s is longer than this program can count", v.path, v.Quote())
 			return 0, false
 		}
 		sum += time.Duration(n) * unit
@@ -457,7 +500,7 @@ func (v Value) Size() int64 {
 func (v Value) SizeIn(min, max int64) int64 {
 	n, ok := v.size()
 	if ok && (n < min || n > max) {
-		v.Errorf("`%s` must be from %s to %s, not %q", v.path, formatSize(min), formatSize(max), v.Show())
+		v.Errorf("`%s` must be from %s to %s, not %s", v.path, formatSize(min), formatSize(max), v.Quote())
 		return 0
 	}
 	return n
@@ -473,19 +516,23 @@ func formatSize(n int64) string {
 }
 
 func (v Value) size() (int64, bool) {
+	if n, err := strconv.ParseInt(v.Show(), 10, 64); v.IsInt() && err == nil && n >= 0 && !v.Failed() {
+		v.Errorf("`%s` must be a size such as 25MiB, not a number: write %s", v.path, formatSize(n))
+		return 0, false
+	}
 	s, ok := v.scalar("a size such as 25MiB", "!!str")
 	if !ok {
 		return 0, false
 	}
 	m := sizeForm.FindStringSubmatch(s)
 	if m == nil {
-		v.Errorf("`%s`: %q is no size; write it as 512B, 32KiB, 25MiB or 1GiB", v.path, v.Show())
+		v.Errorf("`%s`: %s is no size; write it as 512B, 32KiB, 25MiB or 1GiB", v.path, v.Quote())
 		return 0, false
 	}
 	n, err := strconv.ParseInt(m[1], 10, 64)
 	shift := map[string]uint{"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[m[2]]
 	if err != nil || n > math.MaxInt64>>shift {
-		v.Errorf("`%s`: %q is larger than this program can count", v.path, v.Show())
+		v.Errorf("`%s`: %s is larger than this program can count", v.path, v.Quote())
 		return 0, false
 	}
 	return n << shift, true
@@ -515,7 +562,11 @@ func kind(n *yaml.Node) string {
 func DidYouMean(s string, words []string) string {
 	best, distance := "", len(s)/3+2
 	for _, w := range words {
-		if d := editDistance(s, w); d < distance {
+		d := editDistance(s, w)
+		if strings.EqualFold(s, w) {
+			d = 0
+		}
+		if d < distance {
 			best, distance = w, d
 		}
 	}
@@ -523,6 +574,17 @@ func DidYouMean(s string, words []string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// Near is the word that s was certainly meant to be: it differs by its case or
+// by one letter; "" where there is none.
+func Near(s string, words []string) string {
+	for _, w := range words {
+		if strings.EqualFold(s, w) || len(s) > 3 && editDistance(s, w) == 1 {
+			return w
+		}
+	}
+	return ""
 }
 
 // editDistance is Levenshtein's, over bytes.

@@ -66,6 +66,23 @@ func TestTokensThatAreGood(t *testing.T) {
 	}
 }
 
+// TestSecondFactor: whether the sign-in had one, and which, is the token's own
+// word in one place.
+func TestSecondFactor(t *testing.T) {
+	now := time.Now()
+	authenticator := newSet(t, newGoogle(t).verifier(t, "", nil))
+	for want, change := range map[string]change{
+		"":      set("sign_in_second_factor", "phone"), // not there
+		"totp":  inFirebase("sign_in_second_factor", "totp"),
+		"phone": inFirebase("sign_in_second_factor", "phone"),
+	} {
+		id, err := authenticator.Authenticate(t.Context(), good(now, change))
+		if err != nil || id.SecondFactor != want {
+			t.Errorf("%q: %+v, %v", want, id, err)
+		}
+	}
+}
+
 func TestTenantPicksTheIdentity(t *testing.T) {
 	now := time.Now()
 	g := newGoogle(t)

@@ -293,6 +293,7 @@ func claimAttacks(now time.Time) []attack {
 	for _, value := range []any{1, nil, true, []any{"a@example.com"}, map[string]any{}} {
 		add(oidc.ReasonClaim, fmt.Sprintf("email %#v", value), set("email", value))
 		add(oidc.ReasonClaim, fmt.Sprintf("sign_in_provider %#v", value), inFirebase("sign_in_provider", value))
+		add(oidc.ReasonClaim, fmt.Sprintf("sign_in_second_factor %#v", value), inFirebase("sign_in_second_factor", value))
 	}
 	for _, value := range []any{1, true, []any{}, "password"} {
 		add(oidc.ReasonClaim, fmt.Sprintf("firebase %#v", value), set("firebase", value))
@@ -305,6 +306,7 @@ func claimAttacks(now time.Time) []attack {
 	}
 	add(oidc.ReasonMalformed, "Tenant", inFirebase("Tenant", "consumer"))
 	add(oidc.ReasonMalformed, "TENANT", inFirebase("TENANT", ""))
+	add(oidc.ReasonMalformed, "Sign_in_second_factor", inFirebase("Sign_in_second_factor", "totp"))
 	add(oidc.ReasonClaim, "act", set("act", map[string]any{"sub": "agent"}))
 	add(oidc.ReasonAudience, "a custom token", set("aud", "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"))
 	return all

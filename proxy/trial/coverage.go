@@ -63,8 +63,8 @@ func reachedPolicy(j *proxy.Judgement) bool {
 	switch j.Code {
 	case "bad_target", "bad_request", "method", "no_route":
 		return j.Rule != ""
-	case "rate": // before identity, or after all
-		return j.Rule != "" || r.Access != policy.AccessList
+	case "rate": // before identity, where no rule is named, or after all
+		return j.Rule != ""
 	}
 	return true
 }

@@ -140,7 +140,7 @@ func undecidable(e *audit.Event, j *proxy.Judgement, r *policy.Recorded) string 
 	if route == nil {
 		return ""
 	}
-	if e.Decision.Code == policy.ReasonPublic && e.Identity == nil && route.Access == policy.AccessList {
+	if e.Identity == nil && !routeless(e) && e.Decision.Code != policy.ReasonNoToken && j.Policy.AsksWho(&j.Input) {
 		return "who called a public route is not on record"
 	}
 	passed := j.Allow || j.Field != "" || j.Status == 413 || j.Status == 415 || j.Status == 400
@@ -155,11 +155,18 @@ func undecidable(e *audit.Event, j *proxy.Judgement, r *policy.Recorded) string 
 	return ""
 }
 
+// routeless reports whether the request had found no route, where nobody was
+// asked for either.
+func routeless(e *audit.Event) bool {
+	return e.Decision.Code == policy.ReasonNoRoute || e.Decision.Code == policy.ReasonMethod
+}
+
 // after is the judgement as it is compared with the record.
 func after(e *audit.Event, j *proxy.Judgement) Decided {
 	d := decidedOf(j)
 	d.To = "" // of which the record says nothing
-	if j.Code == policy.ReasonNoToken && (e.Decision.Code == policy.ReasonNoRoute || e.Decision.Code == policy.ReasonMethod) {
+	if routeless(e) && j.Input.Route != nil && j.Policy.AsksWho(&j.Input) {
+		d.Allow, d.Rule = false, ""
 		d.Status, d.Code = 0, WhoCalls
 	}
 	return d

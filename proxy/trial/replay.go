@@ -113,9 +113,12 @@ func (o Replay) feed(lines iter.Seq2[audit.Line, error], batches, free chan *bat
 			continue
 		}
 		if err != nil {
-			return err
+			if bad == nil {
+				bad = err
+			}
+			break // what was read before counts
 		}
-		if o.Progress != nil && read%batchLines == 0 {
+		if o.Progress != nil {
 			o.Progress(read)
 		}
 		switch {

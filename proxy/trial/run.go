@@ -10,6 +10,7 @@ import (
 
 	"sidegate/policy"
 	"sidegate/proxy"
+	"sidegate/storage/audit"
 )
 
 var errUnavailable = errors.New("the fixture says that it is unavailable")
@@ -153,7 +154,7 @@ func because(j *proxy.Judgement) string {
 		if t.Why != "" || t.Kind == "deny" && t.Result == policy.Hit {
 			fmt.Fprintf(&out, "\n%s %s: %s", t.Kind, t.Rule, t.Result)
 			if t.Why != "" {
-				fmt.Fprintf(&out, ": %s", t.Why)
+				fmt.Fprintf(&out, ": %s", audit.Printable(t.Why))
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -69,8 +70,12 @@ var (
 	fileKeys     = document.Keys{Known: []string{"version", "policy", "now", "identities", "lookups", "tests"}}
 	identityKeys = document.Keys{Known: []string{"from", "uid", "actor", "tenant", "provider", "email", "email_verified", "claims", "mfa", "signed_in", "app_check"}}
 	testKeys     = document.Keys{Known: []string{"name", "as", "host", "ip", "at", "cases"}}
-	caseKeys     = document.Keys{Known: append(slices.Clone(methodKeys), "as", "host", "ip", "at", "body", "times", "expect", "by", "reason", "key", "shadow")}
+	caseKeys     = document.Keys{Known: append(slices.Clone(methodKeys), "as", "host", "ip", "at", "body", "times", "expect", "by", "reason", "key", "shadow"), Hints: map[string]string{
+		"path": targetHint, "url": targetHint, "target": targetHint, "method": targetHint, "status": "write `expect: allow`, `deny` or a status",
+	}}
 )
+
+const targetHint = "the target goes beside the method, as `get: /x`"
 
 var methodKeys = []string{"get", "head", "post", "put", "patch", "delete", "options"}
 
@@ -166,7 +171,12 @@ func (r *reader) file(m document.Map) *File {
 
 // identity makes a fixture's identity as it is at a time.
 func (r *reader) identity(v document.Value, at time.Time) (*policy.Identity, bool) {
-	m := v.Map(identityKeys)
+	keys := identityKeys
+	keys.Hints = map[string]string{}
+	for _, claim := range r.p.Claims() {
+		keys.Hints[claim] = "a token's claims go under `claims: {" + claim + ": …}`"
+	}
+	m := v.Map(keys)
 	from := m.Need("from")
 	id := &policy.Identity{Name: from.String(), UID: m.Need("uid").String(), Claims: map[string]any{}, Expires: at.Add(time.Hour)}
 	if from.Present() && !slices.Contains(r.p.Identities(), id.Name) {
@@ -181,6 +191,7 @@ func (r *reader) identity(v document.Value, at time.Time) (*policy.Identity, boo
 	}
 	id.Actor, id.Tenant, id.Provider, id.Email = m.Get("actor").String(), m.Get("tenant").String(), m.Get("provider").String(), m.Get("email").String()
 	id.EmailVerified = m.Get("email_verified").Bool()
+	r.checkClaims(m.Get("claims"))
 	if claims, ok := m.Get("claims").Plain().(map[string]any); ok {
 		id.Claims = claims
 	} else {
@@ -195,6 +206,18 @@ func (r *reader) identity(v document.Value, at time.Time) (*policy.Identity, boo
 	}
 	id.AuthTime = at.Add(-age)
 	return id, m.Get("app_check").Bool()
+}
+
+// checkClaims refuses a claim that is certainly misspelt. Others that the policy
+// does not declare are taken: real tokens have them.
+func (r *reader) checkClaims(v document.Value) {
+	declared := r.p.Claims()
+	for _, e := range v.Entries() {
+		near := document.Near(e.Key, declared)
+		if near != "" && near != e.Key && !slices.Contains(declared, e.Key) && !v.Field(near).Present() {
+			e.At.Errorf("the policy declares no claim `%s`; did you mean %q?", e.Key, near)
+		}
+	}
 }
 
 // lookups reads the documents that there are: each names its lookup, and what
@@ -241,6 +264,9 @@ func (r *reader) lookup(v document.Value, all map[string]*policy.Lookup) {
 		default:
 			field.At.Errorf("lookup `%s` has no field `%s`%s", of.Name, field.Key, document.DidYouMean(field.Key, of.Fields))
 		}
+	}
+	if doc.unavailable && len(doc.doc.Fields) > 0 {
+		v.Errorf("a document that is `unavailable: true` cannot be read, so that it has no fields: leave one of the two out")
 	}
 	key := of.Name + "\x00" + name
 	if _, twice := r.f.fixtures.documents[key]; twice {
@@ -357,6 +383,9 @@ func (r *reader) readTarget(v document.Value, m document.Map, q *Request) {
 
 func (r *reader) readAs(as, at document.Value, c *Case) {
 	c.As = as.String()
+	if as.Present() && !as.IsString() {
+		return // refused already
+	}
 	if !as.Present() {
 		at.Errorf("`as` is missing: name a caller of `identities`, or nobody")
 		return
@@ -388,11 +417,17 @@ func (r *reader) readBody(v document.Value, q *Request) {
 	q.Body = body
 }
 
+var statusForm = regexp.MustCompile(`^[45]\d\d$`)
+
 func (r *reader) readExpect(m document.Map, e *Expectation) {
 	want := m.Need("expect")
 	switch {
+	case want.IsInt() && len(want.Show()) == 3 && want.Show() < "400":
+		want.Errorf("`%s`: what is allowed has the app's status: write allow", want.Path())
 	case want.IsInt():
 		e.Status = int(want.Int(400, 599))
+	case want.IsString() && statusForm.MatchString(want.Show()):
+		want.Errorf("`%s`: a status is written without quotes: %s", want.Path(), want.Show())
 	default:
 		switch want.OneOf("allow", "deny") {
 		case "allow":

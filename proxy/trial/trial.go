@@ -99,6 +99,9 @@ func (q *Request) http() *http.Request {
 		Method: q.Method, RequestURI: q.Target, Host: q.Host, URL: &url.URL{}, Header: http.Header{},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody,
 	}
+	if _, rest, absolute := strings.Cut(q.Target, "://"); absolute && !strings.HasPrefix(q.Target, "/") {
+		r.Host, _, _ = strings.Cut(rest, "/") // net/http gives handlers the target's
+	}
 	if path, query, _ := strings.Cut(q.Target, "?"); path != "" {
 		r.URL.Path, r.URL.RawQuery = path, query
 	}

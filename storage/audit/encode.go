@@ -164,11 +164,11 @@ func (e *encoder) decision(d *Decision) {
 		e.buf = append(e.buf, '}')
 		e.group = "decision"
 	}
+	e.table("shadow", d.Shadow) // first: inputs may use up all that there is room for
 	if len(d.Inputs) > 0 {
 		e.key("inputs")
 		e.mapping(d.Inputs, 0)
 	}
-	e.table("shadow", d.Shadow)
 	e.close()
 }
 
@@ -361,6 +361,11 @@ func (e *encoder) mapping(m map[string]any, depth int) {
 	// if perhaps in an older array.
 	keys := e.keys[from:]
 	slices.Sort(keys)
+	if i := slices.Index(keys, "claims"); depth == 0 && i >= 0 {
+		// The last: they are the issuer's, and may push out what comes after.
+		copy(keys[i:], keys[i+1:])
+		keys[len(keys)-1] = "claims"
+	}
 	for _, k := range keys {
 		if e.free <= 0 {
 			e.wasCut("inputs")
