@@ -190,8 +190,11 @@ func (s sizes) EstimateCallCost(function, _ string, target *cost.AstNode, args [
 	} else if size := s.EstimateSize(*text); size != nil {
 		longest = size.Max
 	}
-	literal, _ := pattern.Expr().AsLiteral().Value().(string)
-	return &cost.CallEstimate{CostEstimate: cost.CostEstimate{Min: 1, Max: matchCost(longest, literal)}}
+	literal := ""
+	if x := pattern.Expr(); x.Kind() == ast.LiteralKind { // every other is refused
+		literal, _ = x.AsLiteral().Value().(string)
+	}
+	return cost.NewCallEstimate(cost.Estimate{Min: 1, Max: matchCost(longest, literal)}, nil)
 }
 
 // CallCost is the same while a condition runs that is counted.
