@@ -55,6 +55,7 @@ type inputSet struct {
 	email        bool
 	secondFactor bool
 	appCheck     bool
+	none         bool // nothing of all this
 }
 
 // Inputs is what the policy reads of a request beside what the audit record
@@ -62,7 +63,7 @@ type inputSet struct {
 // that it reads and the token does not have, `lookups` the documents that were
 // read for this decision, and `checksum` is there where an upload's body had one.
 func (p *Policy) Inputs(in *Input) map[string]any {
-	if in.Route == nil {
+	if in.Route == nil || (p.inputs.none && len(in.looked) == 0 && !in.Checksum) {
 		return nil
 	}
 	out := map[string]any{}
