@@ -136,3 +136,28 @@ func changesJUnit(w io.Writer, suite, file string, changes []*trial.Change, rule
 	}
 	return writeJUnit(w, []junitSuite{s})
 }
+
+// A changeList is what diff or replay found, for people and for CI systems.
+type changeList struct {
+	changes   []*trial.Change
+	rules     []policy.Rule
+	file      string // of the policy that is new
+	command   string
+	suite     string // its name in JUnit's XML
+	one, many string // what changed
+}
+
+// write writes the list; the printer is for what comes after it.
+func (c *changeList) write(p *program, format string) (printer, error) {
+	out := printer{w: p.stdout}
+	switch format {
+	case "junit":
+		out.w = p.stderr // the document is one of XML
+		return out, changesJUnit(p.stdout, c.suite, c.file, c.changes, c.rules, c.one, c.many)
+	case "github":
+		changesGithub(&out, c.changes, c.file, c.command, c.rules, c.one, c.many)
+	default:
+		showChanges(&out, c.changes, c.one, c.many, p.colour(p.stdout))
+	}
+	return out, out.err
+}

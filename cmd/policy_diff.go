@@ -172,20 +172,13 @@ func onlyFor(name, not, but string, err error) string {
 
 func (r *diffReport) write(p *program, o *diffOptions, after *trial.Gate) error {
 	const one, many = "request", "requests"
-	out := printer{w: p.stdout}
-	rules := after.Policy.Rules()
-	switch o.format {
-	case "json":
+	if o.format == "json" {
 		return writeJSON(p.stdout, r)
-	case "junit":
-		if err := changesJUnit(p.stdout, "policy diff "+r.Old.File+" "+r.New.File, r.New.File, r.Changes, rules, one, many); err != nil {
-			return err
-		}
-		out.w = p.stderr // the document is one of XML
-	case "github":
-		changesGithub(&out, r.Changes, r.New.File, "policy diff", rules, one, many)
-	default:
-		showChanges(&out, r.Changes, one, many, p.colour(p.stdout))
+	}
+	c := changeList{r.Changes, after.Policy.Rules(), r.New.File, "policy diff", "policy diff " + r.Old.File + " " + r.New.File, one, many}
+	out, err := c.write(p, o.format)
+	if err != nil {
+		return err
 	}
 	for _, n := range r.Notes {
 		out.line("note: %s", n)

@@ -91,7 +91,7 @@ func (p *program) lintPolicy(ctx context.Context, args []string, o *lintOptions)
 	}
 	r := lintReport{file: shortPath(absolute(path))}
 	options := policy.LintOptions{Env: policyEnvironment(t.config), Now: now}
-	if err := r.lint(path, options, func() (map[string]string, error) { return p.untestedBy(o.config)(ctx, path) }); err != nil {
+	if err := r.lint(path, options, func() (map[string]string, error) { return t.untested(ctx, path) }); err != nil {
 		return err
 	}
 	if o.openapi != "" && !r.has(policy.SeverityError) {

@@ -193,20 +193,13 @@ func newReplayReport(name namedPolicy, r *trial.Replayed) *replayReport {
 
 func (r *replayReport) write(p *program, o *replayOptions, g *trial.Gate) error {
 	const one, many = "decision", "decisions"
-	out := printer{w: p.stdout}
-	rules := g.Policy.Rules()
-	switch o.format {
-	case "json":
+	if o.format == "json" {
 		return writeJSON(p.stdout, r)
-	case "junit":
-		if err := changesJUnit(p.stdout, "policy replay "+r.Policy.File, r.Policy.File, r.Changes, rules, one, many); err != nil {
-			return err
-		}
-		out.w = p.stderr // the document is one of XML
-	case "github":
-		changesGithub(&out, r.Changes, r.Policy.File, "policy replay", rules, one, many)
-	default:
-		showChanges(&out, r.Changes, one, many, p.colour(p.stdout))
+	}
+	c := changeList{r.Changes, g.Policy.Rules(), r.Policy.File, "policy replay", "policy replay " + r.Policy.File, one, many}
+	out, err := c.write(p, o.format)
+	if err != nil {
+		return err
 	}
 	for _, why := range slices.Sorted(maps.Keys(r.Why)) {
 		out.line("undecidable, %s: %s", count(r.Why[why], one, many), audit.Printable(why))

@@ -231,38 +231,29 @@ func (r *testRun) percent() float64 {
 	return out
 }
 
-// untestedBy is what the tests beside a policy never saw of its rules, for
-// lint; nil where there are no tests.
-func (p *program) untestedBy(config string) func(ctx context.Context, policyPath string) (map[string]string, error) {
-	return func(ctx context.Context, policyPath string) (map[string]string, error) {
-		t, err := p.newTryout(config)
-		if err != nil {
-			return nil, err
-		}
-		paths, err := testFiles([]string{filepath.Dir(policyPath)})
-		if err != nil {
-			return nil, err
-		}
-		policyPath = absolute(policyPath)
-		paths = slices.DeleteFunc(paths, func(path string) bool {
-			of, ok := policyNamedBy(path)
-			return ok && of != policyPath // one that cannot be read may be of this policy
-		})
-		if len(paths) == 0 {
-			return nil, nil
-		}
-		run, err := t.runTests(ctx, paths, nil)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range run.files {
-			if f.err != nil {
-				return nil, f.err
-			}
-		}
-		if c := t.cover[policyPath]; c != nil {
-			return c.Untested(), nil
-		}
-		return nil, fs.ErrNotExist
+// untested is what the tests beside a policy never saw of its rules, for lint;
+// nil where there are no tests.
+func (t *tryout) untested(ctx context.Context, policyPath string) (map[string]string, error) {
+	paths, err := testFiles([]string{filepath.Dir(policyPath)})
+	if err != nil {
+		return nil, err
 	}
+	policyPath = absolute(policyPath)
+	paths = slices.DeleteFunc(paths, func(path string) bool {
+		of, ok := policyNamedBy(path)
+		return ok && of != policyPath // one that cannot be read may be of this policy
+	})
+	run, err := t.runTests(ctx, paths, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range run.files {
+		if f.err != nil {
+			return nil, f.err
+		}
+	}
+	if c := t.cover[policyPath]; c != nil {
+		return c.Untested(), nil
+	}
+	return nil, nil
 }

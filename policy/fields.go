@@ -225,26 +225,20 @@ func (b *builder) readAppCheck() {
 	})
 }
 
-func (b *builder) readRoles() {
-	v := b.m.Get("roles")
-	if !v.Present() {
-		return
-	}
-	roles := v.Strings()
-	b.facts.roles = roles
-	b.needClaim(v, "roles", claimType{"list", "string"})
-	b.claimField("roles", "roles", nil, func(claim any, _ *Input) verdict { return anyOf(claim, roles) })
-}
+func (b *builder) readRoles()  { b.facts.roles = b.readListClaim("roles", anyOf) }
+func (b *builder) readScopes() { b.facts.scopes = b.readListClaim("scopes", allOf) }
 
-func (b *builder) readScopes() {
-	v := b.m.Get("scopes")
+// readListClaim reads values that the claim of the key's name, a list, is held
+// against.
+func (b *builder) readListClaim(key string, holds func(claim any, values []string) verdict) []string {
+	v := b.m.Get(key)
 	if !v.Present() {
-		return
+		return nil
 	}
-	scopes := v.Strings()
-	b.facts.scopes = scopes
-	b.needClaim(v, "scopes", claimType{"list", "string"})
-	b.claimField("scopes", "scopes", nil, func(claim any, _ *Input) verdict { return allOf(claim, scopes) })
+	values := v.Strings()
+	b.needClaim(v, key, claimType{"list", "string"})
+	b.claimField(key, key, nil, func(claim any, _ *Input) verdict { return holds(claim, values) })
+	return values
 }
 
 // claimField adds a condition on a claim; where the claim is absent it is false.
