@@ -16,13 +16,16 @@ import (
 // config names are not checked. An error that is errInvalid lists every
 // mistake of the file.
 func loadPolicy(path string, c *Config) (*policy.Policy, error) {
-	p, _, err := loadPolicySeen(path, c)
-	return p, err
+	data, _, err := readPolicy(path)
+	if err != nil {
+		return nil, err
+	}
+	return parsePolicy(path, data, c)
 }
 
-// loadPolicySeen is loadPolicy, and tells which state of the file it read: in
-// one reading, since a file may change between two, and a pipe has only one.
-func loadPolicySeen(path string, c *Config) (*policy.Policy, fingerprint, error) {
+// readPolicy reads a policy's file, and tells which state of it that was: in one
+// reading, since a file may change between two, and a pipe has only one.
+func readPolicy(path string) ([]byte, fingerprint, error) {
 	data, err := readBounded(path, document.MaxBytes)
 	seen := stateOf(data, err)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -31,11 +34,15 @@ func loadPolicySeen(path string, c *Config) (*policy.Policy, fingerprint, error)
 	if err != nil {
 		return nil, seen, fmt.Errorf("read the policy: %w", err)
 	}
+	return data, seen, nil
+}
+
+func parsePolicy(path string, data []byte, c *Config) (*policy.Policy, error) {
 	p, err := policy.Load(shortPath(path), data, policyEnvironment(c))
 	if err != nil {
-		return nil, seen, invalid{err}
+		return nil, invalid{err}
 	}
-	return p, seen, nil
+	return p, nil
 }
 
 // policyEnvironment is what a policy may name.

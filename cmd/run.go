@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/net/netutil"
 
+	"sidegate/policy"
 	"sidegate/policy/document"
 	"sidegate/proxy"
 	"sidegate/proxy/oidc"
@@ -92,8 +93,7 @@ func (g *gateway) close() error {
 // open checks and opens, the cheap first: files, listeners, stores.
 func (g *gateway) open(ctx context.Context) error {
 	c := g.s.config
-	pol, seen, err := loadPolicySeen(g.s.policy, c)
-	g.seePolicy(seen)
+	pol, err := g.readPolicy()
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,9 @@ func (g *gateway) run(ctx context.Context) error {
 		default: // one is waiting, and will see this change too
 		}
 	}
-	running.Go(func() { watchFile(background, g.s.policy, func() fingerprint { return *g.policySeen.Load() }, poke) })
+	if at, err := os.Stat(g.s.policy); err != nil || at.Mode().IsRegular() { // a pipe was read, and has no more
+		running.Go(func() { watchFile(background, g.s.policy, func() fingerprint { return *g.policySeen.Load() }, poke) })
+	}
 	running.Go(func() { onHangup(background, g.hangups, poke) })
 	running.Go(func() { g.reloadOn(background, changed) })
 
@@ -344,11 +346,21 @@ func (g *gateway) reloadOn(ctx context.Context, changed <-chan struct{}) {
 // fingerprint is no file's: it makes the watcher look again.
 func (g *gateway) seePolicy(f fingerprint) { g.policySeen.Store(&f) }
 
+// readPolicy reads the policy's file. What it saw is remembered before the file
+// is understood: a change meanwhile is seen once, and not twice.
+func (g *gateway) readPolicy() (*policy.Policy, error) {
+	data, seen, err := readPolicy(g.s.policy)
+	g.seePolicy(seen)
+	if err != nil {
+		return nil, err
+	}
+	return parsePolicy(g.s.policy, data, g.s.config)
+}
+
 // reload replaces the policy, or keeps the last good one and says why.
 func (g *gateway) reload(ctx context.Context) {
 	old := g.proxy.Policy()
-	pol, seen, err := loadPolicySeen(g.s.policy, g.s.config)
-	g.seePolicy(seen)
+	pol, err := g.readPolicy()
 	if err != nil {
 		g.reloads.failed()
 		g.log.Error().Err(err).Str("policy", old.SHA256).Msg("the new policy is refused; the old one stays in force")

@@ -137,7 +137,8 @@ func (b *builder) compile(v document.Value, text string) *expression {
 		return nil
 	}
 	e := &expression{text: text, ast: compiled, strict: b.facts.place != inEntry, compiler: c, params: b.path.names()}
-	w := astWalk{b: b, at: v, e: e, source: compiled.NativeRep().SourceInfo()}
+	costs := sizes{patterns: map[string]int{}}
+	w := astWalk{b: b, at: v, e: e, source: compiled.NativeRep().SourceInfo(), patterns: costs.patterns}
 	w.walk(compiled.NativeRep().Expr(), false)
 	if w.failed {
 		return nil
@@ -147,9 +148,9 @@ func (b *builder) compile(v document.Value, text string) *expression {
 		return nil
 	}
 	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
-	estimate, err := c.env.EstimateCost(compiled, sizes{})
+	estimate, err := c.env.EstimateCost(compiled, costs)
 	if e.bounded = err == nil && estimate.Max <= maxCost; !e.bounded {
-		options = append(options, cel.CostTracking(sizes{}), cel.CostLimit(maxCost))
+		options = append(options, cel.CostTracking(costs), cel.CostLimit(maxCost))
 	}
 	if e.program, err = c.env.Program(compiled, options...); err != nil {
 		v.Errorf("`if`: %v", err)
@@ -159,7 +160,9 @@ func (b *builder) compile(v document.Value, text string) *expression {
 }
 
 // sizes estimates by what claims, documents and targets may hold at most.
-type sizes struct{}
+type sizes struct {
+	patterns map[string]int // the condition's regular expressions: the sizes of their programs
+}
 
 func (sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	switch node.Type().Kind() {
@@ -194,24 +197,28 @@ func (s sizes) EstimateCallCost(function, _ string, target *cost.AstNode, args [
 	if x := pattern.Expr(); x.Kind() == ast.LiteralKind { // every other is refused
 		literal, _ = x.AsLiteral().Value().(string)
 	}
-	return cost.NewCallEstimate(cost.Estimate{Min: 1, Max: matchCost(longest, literal)}, nil)
+	return cost.NewCallEstimate(cost.Estimate{Min: 1, Max: s.matchCost(longest, literal)}, nil)
 }
 
 // CallCost is the same while a condition runs that is counted.
-func (sizes) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
+func (s sizes) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 	if function != "matches" || len(args) != 2 {
 		return nil
 	}
 	text, _ := args[0].Value().(string)
 	pattern, _ := args[1].Value().(string)
-	n := matchCost(uint64(len(text)), pattern)
+	n := s.matchCost(uint64(len(text)), pattern)
 	return &n
 }
 
 // matchCost is what matching may cost, in steps of about the size of CEL's: each
 // byte may go through every instruction, some tens of them in a step's time.
-func matchCost(length uint64, pattern string) uint64 {
-	return 1 + length*uint64(instructions(pattern))/40
+func (s sizes) matchCost(length uint64, pattern string) uint64 {
+	size, known := s.patterns[pattern] // compiling it again would cost more than matching
+	if !known {
+		size = maxRegex
+	}
+	return 1 + length*uint64(size)/40
 }
 
 // instructions is the size of a regular expression's program; that of the
@@ -235,6 +242,8 @@ type astWalk struct {
 	e      *expression
 	source *ast.SourceInfo
 	failed bool
+
+	patterns map[string]int // sizes.patterns
 }
 
 var roots = []string{"auth", "params", "lookup", "vars", "request", "object"}
@@ -255,6 +264,10 @@ func (w *astWalk) walk(x ast.Expr, testOnly bool) {
 		w.walk(x.AsSelect().Operand(), false)
 	case ast.CallKind:
 		c := x.AsCall()
+		if c.FunctionName() == "dyn" {
+			w.errorf(x, "`if`: dyn() is not for conditions: it hides the type by which a value is judged")
+			return
+		}
 		w.checkPattern(x, c)
 		if w.checkNull(x, c) {
 			return
@@ -298,8 +311,13 @@ func (w *astWalk) checkPattern(x ast.Expr, c ast.CallExpr) {
 	if c.FunctionName() != "matches" || len(c.Args()) == 0 {
 		return
 	}
-	if c.Args()[len(c.Args())-1].Kind() != ast.LiteralKind {
+	pattern := c.Args()[len(c.Args())-1]
+	if pattern.Kind() != ast.LiteralKind {
 		w.errorf(x, "`if`: the regular expression of matches() must be written out")
+		return
+	}
+	if text, ok := pattern.AsLiteral().Value().(string); ok {
+		w.patterns[text] = instructions(text)
 	}
 }
 

@@ -107,6 +107,12 @@ func (t *celTypes) explain(message string, at celPlace) string {
 	if m := wantedType.FindStringSubmatch(message); m != nil {
 		return fmt.Sprintf("`if`: %s is needed here, and this is %s", an(plainTypes(m[1])), an(plainTypes(m[2])))
 	}
+	switch {
+	case strings.HasPrefix(message, "regex program size"):
+		return fmt.Sprintf("`if`: the regular expression is too large (its program may have %d instructions): shorten it, above all counts such as {1,128}", maxRegex)
+	case strings.HasPrefix(message, "error parsing regexp"):
+		return "`if`: " + plainer["invalid matches argument"]
+	}
 	if better, ok := plainer[message]; ok {
 		return "`if`: " + better
 	}

@@ -122,25 +122,57 @@ func admitted(entries []*condition) []string {
 	return out
 }
 
-// namedByUID reports whether the template names something by the uid: by itself,
-// or by a capture that the condition compares with it, hashed or not.
-func (t template) namedByUID(f *facts) bool {
-	return t.uses(sourceUID) || (f.uidIs != "" && slices.Contains(t.params(), f.uidIs))
+// isUID reports whether a capture is the uid where the condition holds: it is
+// compared with it, by `uid` or in `if`.
+func (f *facts) isUID(capture string) bool {
+	return f.uidIs == capture && capture != "" ||
+		f.expr != nil && slices.Contains(f.expr.reads, "auth.uid") && slices.Contains(f.expr.reads, "params."+capture)
 }
 
-// uidHead is the part of a key or a prefix up to the segment that the uid names:
-// whose folder it is. ok is false where no uid names it.
+// namedByUID reports whether the template names something by the uid: by itself,
+// or by a capture that is the uid, hashed or not.
+func (t template) namedByUID(f *facts) bool {
+	return t.uses(sourceUID) || slices.ContainsFunc(t.params(), f.isUID)
+}
+
+// normal is the template's text with what it reads in one spelling: captures of
+// whatever name are one, and those that are the uid are it.
+func (t template) normal(f *facts) string {
+	out := ""
+	for _, p := range t.parts {
+		out += p.normal(f)
+	}
+	return out
+}
+
+func (p part) normal(f *facts) string {
+	isUID := p.source == sourceUID || (p.source == sourceParam || p.source == sourceParamHash) && f.isUID(p.literal)
+	switch {
+	case p.source == sourceLiteral:
+		return p.literal
+	case p.source == sourceParamHash && isUID:
+		return "${sha256(uid)}"
+	case p.source == sourceParamHash:
+		return "${sha256()}"
+	case isUID:
+		return "${uid}"
+	case p.source == sourceParam:
+		return "${}"
+	}
+	return "${" + p.input() + "}"
+}
+
+// uidHead is the part of a key or a prefix up to the value that is the uid: whose
+// folder it is. ok is false where no uid names it, or the identity's name stands
+// before it, by which each has its own.
 func (t template) uidHead(f *facts) (head string, ok bool) {
 	for _, p := range t.parts {
+		head += p.normal(f)
 		switch {
-		case p.source == sourceUID, p.source == sourceParam && p.literal == f.uidIs && f.uidIs != "":
-			return head + "${uid}", true
-		case p.source == sourceParamHash && p.literal == f.uidIs && f.uidIs != "":
-			return head + "${sha256(uid)}", true
-		case p.source == sourceLiteral:
-			head += p.literal
-		default:
-			head += "${}"
+		case p.source == sourceIdentity:
+			return "", false
+		case p.source == sourceUID, (p.source == sourceParam || p.source == sourceParamHash) && f.isUID(p.literal):
+			return head, true
 		}
 	}
 	return "", false
@@ -182,21 +214,25 @@ func (l *loader) checkFolders(routes []*Route) {
 // condition holds the uid against: read for identities of several namespaces,
 // one person's document would speak for another.
 func (l *loader) checkLookups(conditions []*condition) {
-	who, last := map[string][]string{}, map[string]string{} // by the document's text: who is judged by it, the last lookup that reads it
+	who, last := map[string][]string{}, map[string]*Lookup{} // by the document's normal text: who is judged by it, the last lookup of it
 	for _, c := range conditions {
 		if c.facts.expr == nil {
 			continue
 		}
 		for _, look := range c.facts.expr.lookups {
 			if look.document.namedByUID(c.facts) || slices.Contains(c.facts.expr.reads, "auth.uid") {
-				who[look.document.text] = append(who[look.document.text], c.facts.who...)
-				last[look.document.text] = max(last[look.document.text], look.Name)
+				text := look.document.normal(c.facts)
+				who[text] = append(who[text], c.facts.who...)
+				if last[text] == nil || last[text].Name < look.Name {
+					last[text] = look
+				}
 			}
 		}
 	}
 	for _, text := range keysOf(who) {
 		if all := l.namespaces(who[text]); len(all) > 1 {
-			l.lookups[last[text]].doc.Errorf("SG009 lookup `%s` is about uids, and its documents are read for identities of several uid namespaces (%s): give each documents of its own", last[text], strings.Join(all, ", "))
+			name := last[text].Name
+			l.lookups[name].doc.Errorf("SG009 lookup `%s` is about uids, and its documents are read for identities of several uid namespaces (%s): give each documents of its own", name, strings.Join(all, ", "))
 		}
 	}
 }

@@ -95,6 +95,7 @@ routes: [{id: r, path: /o, methods: [GET], upstream: app, allow: optional}]
 	for _, rest := range []string{
 		`{id: r, path: "/r/{x}", methods: [GET], serve: presign_download, object: {key: "u/${sha256(params.x)}/profile"}, allow: [{who: [users], uid: "${params.x}"}, {who: [partners], uid: "${params.x}"}]}`,
 		`{id: r, path: "/r/{x}/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [users], uid: "${params.x}", key_prefix: "u/${sha256(params.x)}/"}, {who: [partners], uid: "${params.x}", key_prefix: "u/${sha256(params.x)}/"}]}`,
+		`{id: r, path: "/r/{x}", methods: [GET], serve: presign_download, object: {key: "u/${sha256(params.x)}/p"}, allow: [{who: [users], if: auth.uid == params.x}, {who: [partners], if: auth.uid == params.x}]}`,
 		// And a folder is one, whichever route leads to it.
 		`{id: a, path: "/a/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [users], key_prefix: "u/${auth.uid}/"}]}, {id: b, path: "/b/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [partners], key_prefix: "u/${auth.uid}/"}]}`,
 		`{id: a, path: /a, methods: [POST], serve: presign_upload, object: {key: "u/${auth.uid}/${uuid}"}, allow: [{who: [users]}]}, {id: b, path: "/b/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [partners], key_prefix: "u/${auth.uid}/"}]}`,
@@ -105,25 +106,44 @@ routes: [{id: r, path: /o, methods: [GET], upstream: app, allow: optional}]
 		{`auth.uid == params.x && lookup.a.x`, `auth.uid == params.x && lookup.a.x`},
 		{`auth.uid in lookup.a.readers`, `auth.uid in lookup.a.readers`},
 		{`auth.uid in lookup.a.readers`, `auth.uid in lookup.b.readers`}, // another name of the same documents
+		{`auth.uid in lookup.a.readers`, `auth.uid in lookup.c.readers`}, // and of the capture
 	} {
 		mustRefuse(t, head+`lookups:
   a: {document: "a/${sha256(params.x)}", fields: {x: bool, readers: list(string)}}
   b: {document: "a/${sha256(params.x)}", fields: {readers: list(string)}}
-routes: [{id: r, path: "/r/{x}", methods: [GET], upstream: app, allow: [{who: [users], if: "`+conditions[0]+`"}, {who: [partners], if: "`+conditions[1]+`"}]}]
+  c: {document: "a/${sha256(params.y)}", fields: {readers: list(string)}}
+routes: [{id: r, path: "/r/{x}/{y}", methods: [GET], upstream: app, allow: [{who: [users], if: "`+conditions[0]+`"}, {who: [partners], if: "`+conditions[1]+`"}]}]
 `, "SG009 lookup")
+	}
+}
+
+// TestFoldersOfTheirOwn: what keeps namespaces apart loads.
+func TestFoldersOfTheirOwn(t *testing.T) {
+	env := testEnv()
+	env.Identities["partners"] = "partners"
+	const head = "version: sidegate-policy/v1\nidentities: [users, partners, mobile]\nclaims: {org: string}\nroutes: ["
+	for _, rest := range []string{
+		`{id: a, path: /a, methods: [POST], serve: presign_upload, object: {key: "${auth.identity}/${auth.uid}/${uuid}"}, allow: [{who: [users]}]}, {id: b, path: /b, methods: [POST], serve: presign_upload, object: {key: "${auth.identity}/${auth.uid}/${uuid}"}, allow: [{who: [partners]}]}`,
+		`{id: a, path: /a, methods: [POST], serve: presign_upload, object: {key: "${auth.token.org}/${auth.uid}/${uuid}"}, allow: [{who: [users]}]}, {id: b, path: /b, methods: [POST], serve: presign_upload, object: {key: "${auth.tenant}/${auth.uid}/${uuid}"}, allow: [{who: [partners]}]}`,
+		`{id: a, path: /a, methods: [POST], serve: presign_upload, object: {key: "u/${auth.uid}/${uuid}"}, allow: [{who: [users]}]}, {id: b, path: "/b/{k...}", methods: [GET], serve: presign_download, object: {key: "${params.k}"}, allow: [{who: [mobile], key_prefix: "u/${auth.uid}/"}, {who: [partners], key_prefix: u/}]}`,
+	} {
+		if _, err := Load("policy.yaml", []byte(head+rest+"]\n"), env); err != nil {
+			t.Errorf("%v\n%s", err, rest)
+		}
 	}
 }
 
 // TestAttackComparisonsOfWholes: comparing a list with a list costs as much as
 // their callers make them long, and is not counted.
 func TestAttackComparisonsOfWholes(t *testing.T) {
+	mustRefuse(t, conditionPolicy(`dyn(auth.token.roles) == dyn(auth.token.roles)`), "dyn() is not for conditions")
 	for _, condition := range []string{
 		`auth.token.roles == auth.token.roles`, `auth.token.orgs != auth.token.orgs`, `auth.token.roles.map(x, [auth.token.orgs]) == auth.token.roles.map(x, [auth.token.orgs])`,
 		`[1].all(x, auth.token.orgs == auth.token.orgs)`, `auth.token.roles in [auth.token.roles]`,
 	} {
 		mustRefuse(t, conditionPolicy(condition), "as wholes")
 	}
-	mustRefuse(t, conditionPolicy(`auth.uid.matches("(?:a?){450}b")`), "regex program size")
+	mustRefuse(t, conditionPolicy(`auth.uid.matches("(?:a?){450}b")`), "regular expression is too large")
 	p := mustLoad(t, conditionPolicy(`auth.token.roles.all(x, !x.matches("^(?:a?){60}b$"))`))
 	if p.Routes[0].entries[0].facts.expr.bounded {
 		t.Error("a long loop of large expressions counts as cheap")
@@ -135,6 +155,13 @@ func TestAttackComparisonsOfWholes(t *testing.T) {
 	in := celInputOf(p, bob(claim("roles", roles)), nil)
 	if d := p.Decide(in); d.Allow || d.Reason != ReasonEntryError {
 		t.Errorf("over the limit: %+v", d)
+	}
+	// Counting costs less than what it counts: many short texts compile nothing.
+	for i := range roles {
+		roles[i] = "x"
+	}
+	if n := testing.AllocsPerRun(3, func() { p.Decide(in) }); n > 30*maxElements {
+		t.Errorf("%v allocations for %d elements", n, maxElements)
 	}
 }
 

@@ -174,6 +174,9 @@ func (c *lookupCache) find(ctx context.Context, l *policy.Lookup, document strin
 // impatient does not fail the others.
 func (c *lookupCache) fly(ctx context.Context, l *policy.Lookup, document, key string) <-chan singleflight.Result {
 	kind := strconv.FormatInt(int64(l.Cache), 10) + "," + strconv.FormatInt(int64(l.Timeout), 10) + ","
+	if ctx.Value(nobodyKey{}) != nil { // whose reads have a bound of their own
+		kind = "nobody," + kind
+	}
 	return c.flights.DoChan(kind+key, func() (any, error) {
 		// Another may have landed since the caller looked.
 		if d, ok := c.kept.get(key); ok && d.within(l.Cache, c.now()) {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -60,7 +61,7 @@ type Document struct {
 	expanded map[*yaml.Node]string
 	failed   map[*yaml.Node]bool   // a mistake in the text itself is on record
 	origin   map[*yaml.Node]string // of what stands here by substitution
-	bangs    bool                  // a `!` stands somewhere: the library forgets one that a blank follows
+	bangs    map[[2]int]bool       // lines and columns of each `!`: the library forgets one that a blank follows
 }
 
 // New makes a reader for the file of that name. Without an Expander the forms
@@ -92,7 +93,7 @@ func (d *Document) Parse(data []byte, version string) Value {
 	if v.IsMap() && d.otherVersion(v, version) {
 		return Value{} // nothing else that it says can be judged
 	}
-	d.bangs = bytes.IndexByte(data, '!') >= 0
+	d.bangs = bangsIn(data)
 	d.check(root)
 	var second yaml.Node
 	if err := dec.Decode(&second); err == nil {
@@ -159,7 +160,7 @@ func (d *Document) check(n *yaml.Node) {
 	switch {
 	case n.Style&yaml.TaggedStyle != 0 && strings.HasPrefix(n.Tag, "!!"):
 		bad("YAML tags are not allowed")
-	case n.Style&yaml.TaggedStyle != 0, d.bangs && d.runeAt(n.Line, n.Column) == '!':
+	case n.Style&yaml.TaggedStyle != 0, d.bangs[[2]int{n.Line, n.Column}]:
 		d.failed[n] = true
 		bad("YAML tags are not allowed: " + hintBang)
 		return
@@ -196,14 +197,25 @@ func (d *Document) checkIn(mapping, n *yaml.Node) {
 	d.check(n)
 }
 
-// runeAt is the character at a place of the file.
-func (d *Document) runeAt(line, column int) rune {
-	for _, r := range d.line(line) {
-		if column--; column == 0 {
-			return r
+// bangsIn are the places of each `!` that stands alone.
+func bangsIn(data []byte) map[[2]int]bool {
+	if bytes.IndexByte(data, '!') < 0 {
+		return nil
+	}
+	out := map[[2]int]bool{}
+	line, column := 1, 0
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		i += size
+		column++
+		switch {
+		case r == '\n':
+			line, column = line+1, 0
+		case r == '!' && (i == len(data) || strings.IndexByte(" \t\r\n,]}", data[i]) >= 0):
+			out[[2]int{line, column}] = true
 		}
 	}
-	return 0
+	return out
 }
 
 func (d *Document) checkKeys(n *yaml.Node) {
