@@ -25,7 +25,7 @@ const (
 	maxCost = 100_000
 	// maxRegex bounds the program of a regular expression, in instructions: each
 	// byte of a text may cost all of them.
-	maxRegex = 200
+	maxRegex = 300
 	// maxExtent is the length that the estimate takes for what has no bound of
 	// its own.
 	maxExtent = maxString
