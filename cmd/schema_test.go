@@ -16,6 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"sidegate/configs"
+	"sidegate/configs/schematest"
 	"sidegate/policy/document"
 )
 
@@ -190,29 +191,6 @@ func defaultsOf(s map[string]any) (any, bool) {
 	return out, true
 }
 
-// offered are the words, defaults and examples of a schema.
-func offered(root, s map[string]any) []any {
-	var out []any
-	for _, key := range []string{"const", "default"} {
-		if v, ok := s[key]; ok {
-			out = append(out, v)
-		}
-	}
-	for _, key := range []string{"enum", "examples"} {
-		list, _ := s[key].([]any)
-		out = append(out, list...)
-	}
-	options, _ := s["anyOf"].([]any)
-	for _, option := range options {
-		out = append(out, offered(root, option.(map[string]any))...)
-	}
-	if ref, ok := s["$ref"].(string); ok {
-		def := root["$defs"].(map[string]any)[strings.TrimPrefix(ref, "#/$defs/")]
-		out = append(out, offered(root, def.(map[string]any))...)
-	}
-	return out
-}
-
 // beside is what a mapping needs for any of its keys to make sense.
 var beside = map[string]map[string]any{
 	"identities.*":          {"firebase": map[string]any{"project": "acme-prod"}},
@@ -240,7 +218,7 @@ func TestSchemaOffersWhatLoads(t *testing.T) {
 			}
 		}
 		for _, key := range keys.Known {
-			for _, v := range offered(root, s["properties"].(map[string]any)[key].(map[string]any)) {
+			for _, v := range schematest.Words(root, schematest.At(s, "properties", key)) {
 				file := with(beside[path], key, v)
 				parts := strings.Split(path, ".")
 				for i := len(parts) - 1; i >= 0 && path != ""; i-- {

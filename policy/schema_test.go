@@ -15,6 +15,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"sidegate/configs/schematest"
 	"sidegate/policy/document"
 )
 
@@ -56,30 +57,7 @@ func (s schema) at(path string) schema {
 	return v.(map[string]any)
 }
 
-// words are what a value may be, with what is offered as an example or default:
-// its own and those of what it is made of.
-func (s schema) words() []any {
-	var out []any
-	for _, key := range []string{"const", "default"} {
-		if v, ok := s[key]; ok {
-			out = append(out, v)
-		}
-	}
-	for _, key := range []string{"enum", "examples"} {
-		list, _ := s[key].([]any)
-		out = append(out, list...)
-	}
-	for _, key := range []string{"anyOf", "oneOf"} {
-		list, _ := s[key].([]any)
-		for _, option := range list {
-			out = append(out, schema(option.(map[string]any)).words()...)
-		}
-	}
-	if ref, ok := s["$ref"].(string); ok {
-		out = append(out, readSchema().at(strings.TrimPrefix(ref, "#")).words()...)
-	}
-	return out
-}
+func (s schema) words() []any { return schematest.Words(readSchema(), s) }
 
 var validator = sync.OnceValue(func() *jsonschema.Schema {
 	s, err := jsonschema.NewCompiler().Compile(schemaFile)

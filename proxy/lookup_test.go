@@ -478,6 +478,35 @@ func TestAttackStarvingLookups(t *testing.T) {
 	})
 }
 
+// Who is verified does not join a read that waits for one of the places of
+// strangers.
+func TestAttackStrangersReadIsNotJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		c := newTestLookups(t, readFunc(func(_ context.Context, path string, _ []string) (policy.Document, error) {
+			if strings.HasPrefix(path, "slow/") {
+				<-release
+			}
+			return numbered(1), nil
+		}))
+		l := &policy.Lookup{Name: "share", Cache: time.Minute, Timeout: 2 * time.Second, Fields: []string{"n"}}
+		nobody := context.WithValue(t.Context(), nobodyKey{}, true)
+		for i := range maxNobodyReads {
+			go c.get(nobody, l, fmt.Sprint("slow/", i))
+		}
+		synctest.Wait()
+		go c.get(nobody, l, "shares/a")
+		synctest.Wait()
+		start := time.Now()
+		c.wantN(t, "verified", l, "shares/a", 1)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it waited %s for a stranger", took)
+		}
+		close(release)
+		synctest.Wait()
+	})
+}
+
 // Lookups of one document that differ otherwise have each their own way.
 func TestLookupsDoNotDisturbEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"sidegate/configs/schematest"
 	"sidegate/policy"
 	"sidegate/policy/document"
 )
@@ -76,45 +77,17 @@ func readTestSchema(t *testing.T) map[string]any {
 	return root
 }
 
-func within(s map[string]any, path ...string) map[string]any {
-	for _, name := range path {
-		s = s[name].(map[string]any)
-	}
-	return s
-}
-
 func TestSchemaHasTheReadersKeys(t *testing.T) {
 	root := readTestSchema(t)
 	for _, part := range schemaParts {
-		s := within(root, part.at...)
-		if got, want := sortedKeys(within(s, "properties")), slices.Sorted(slices.Values(part.keys)); !slices.Equal(got, want) {
+		s := schematest.At(root, part.at...)
+		if got, want := sortedKeys(schematest.At(s, "properties")), slices.Sorted(slices.Values(part.keys)); !slices.Equal(got, want) {
 			t.Errorf("%v: the schema has %v, the reader %v", part.at, got, want)
 		}
 		if s["additionalProperties"] != false {
 			t.Errorf("%v: other keys are not refused", part.at)
 		}
 	}
-}
-
-// offeredBy are the words, defaults and examples of a schema.
-func offeredBy(root, s map[string]any) (out []any) {
-	for _, key := range []string{"const", "default"} {
-		if v, ok := s[key]; ok {
-			out = append(out, v)
-		}
-	}
-	for _, key := range []string{"enum", "examples"} {
-		list, _ := s[key].([]any)
-		out = append(out, list...)
-	}
-	options, _ := s["anyOf"].([]any)
-	for _, option := range options {
-		out = append(out, offeredBy(root, option.(map[string]any))...)
-	}
-	if ref, ok := s["$ref"].(string); ok {
-		out = append(out, offeredBy(root, within(root, strings.Split(strings.TrimPrefix(ref, "#/"), "/")...))...)
-	}
-	return out
 }
 
 // TestSchemaOffersWhatIsRead tries each word, default and example of the schema.
@@ -125,9 +98,9 @@ func TestSchemaOffersWhatIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, part := range schemaParts {
-		properties := within(root, append(slices.Clone(part.at), "properties")...)
+		properties := schematest.At(root, append(slices.Clone(part.at), "properties")...)
 		for key := range properties {
-			for _, v := range offeredBy(root, within(properties, key)) {
+			for _, v := range schematest.Words(root, schematest.At(properties, key)) {
 				if slices.Contains(methodKeys, key) == strings.Contains(part.holds, `"get": "/"}`) && strings.HasPrefix(part.holds, `{"expect"`) {
 					continue // a case has one method: the other row tries this key
 				}
