@@ -32,7 +32,8 @@ meant. The rules and their numbers are in docs/policy.md; a comment
 # lint:ignore SG105 reason in words
 keeps one silent. Rules that the tests beside the policy (*_test.yaml) never saw
 both true and false are findings, where there are tests.
-It ends with 3 where the policy does not load, and with 5 where there are findings.`,
+It ends with 3 where the policy, or a test file beside it, does not load, and with 5
+where there are findings.`,
 		Example: "  sidegate policy lint\n  sidegate policy lint policy.yaml --config sidegate.yaml --format github\n  sidegate policy lint --openapi openapi.json",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -44,7 +45,7 @@ It ends with 3 where the policy does not load, and with 5 where there are findin
 	f.StringVar(&o.now, "now", "", "the day, as 2026-03-02, that the age of trials counts to (default today)")
 	f.StringVar(&o.openapi, "openapi", "", "also list the operations of this OpenAPI `file` that no route covers")
 	f.StringVar(&o.format, "format", "text", "text, json, junit or github")
-	f.StringVar(&o.errorOn, "error-on", "warning", "from what on findings make the status 5: warning or error")
+	f.StringVar(&o.errorOn, "error-on", "warning", "warning: findings make the status 5; error: they are only shown")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("error-on", cobra.FixedCompletions(severities, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.MarkFlagFilename("config", "yaml", "yml")
@@ -91,10 +92,11 @@ func (p *program) lintPolicy(ctx context.Context, args []string, o *lintOptions)
 	}
 	r := lintReport{file: shortPath(absolute(path))}
 	options := policy.LintOptions{Env: policyEnvironment(t.config), Now: now}
-	if err := r.lint(path, options, func() (map[string]string, error) { return t.untested(ctx, path) }); err != nil {
+	loads, err := r.lint(path, options, func() (map[string]string, error) { return t.untested(ctx, path) })
+	if err != nil {
 		return err
 	}
-	if o.openapi != "" && !r.has(policy.SeverityError) {
+	if o.openapi != "" && loads {
 		if err := r.operations(path, o.openapi, options.Env); err != nil {
 			return err
 		}
@@ -123,32 +125,32 @@ func (r *lintReport) has(severities ...string) bool {
 }
 
 // lint looks at the policy first: tests of one that does not load say nothing.
-func (r *lintReport) lint(path string, o policy.LintOptions, untested func() (map[string]string, error)) error {
+func (r *lintReport) lint(path string, o policy.LintOptions, untested func() (map[string]string, error)) (loads bool, err error) {
 	data, err := readBounded(path, document.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no policy: %w; name another, or `sidegate init` writes one", err)
+		return false, fmt.Errorf("no policy: %w; name another, or `sidegate init` writes one", err)
 	}
 	if err != nil {
-		return fmt.Errorf("read the policy: %w", err)
+		return false, fmt.Errorf("read the policy: %w", err)
 	}
 	r.findings = policy.Lint(r.file, data, o)
 	if r.has(policy.SeverityError) {
-		return nil
+		return false, nil
 	}
 	o.Untested, err = untested()
 	if errors.Is(err, errInvalid) { // tests that cannot be read are a finding beside the others
 		for _, f := range findings(err) {
 			r.findings = append(r.findings, policy.Finding{Severity: policy.SeverityError, File: f.File, Line: f.Line, Column: f.Column, Text: f.Text})
 		}
-		return nil
+		return true, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if o.Untested != nil {
 		r.findings = policy.Lint(r.file, data, o)
 	}
-	return nil
+	return true, nil
 }
 
 // operations adds those of an OpenAPI file that no route covers.
