@@ -47,6 +47,13 @@ type expression struct {
 
 // eval evaluates the condition: unknown where CEL gives an error.
 func (e *expression) eval(in *Input) verdict {
+	if len(e.lookups) > 1 { // nothing is read where one of them cannot be named
+		for _, l := range e.lookups {
+			if _, v := l.nameOf(in, e.strict); v != yes {
+				return v
+			}
+		}
+	}
 	for _, l := range e.lookups {
 		if v := in.document(l, e.strict); v != yes {
 			return v

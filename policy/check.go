@@ -162,27 +162,30 @@ func (p part) normal(f *facts) string {
 	return "${" + p.input() + "}"
 }
 
-// uidHead is the part of a key or a prefix up to the value that is the uid: whose
-// folder it is. ok is false where no uid names it, or the identity's name stands
-// before it, by which each has its own.
-func (t template) uidHead(f *facts) (head string, ok bool) {
+// uidFolder is the part of a key or a prefix before the value that is the uid:
+// the folder, and the text before the uid in its segment. ok is false where no
+// uid names it, or the identity's name stands before it, by which each has its
+// own: the two are never in one segment.
+func (t template) uidFolder(f *facts) (folder, lead string, ok bool) {
+	head := ""
 	for _, p := range t.parts {
-		head += p.normal(f)
 		switch {
 		case p.source == sourceIdentity:
-			return "", false
+			return "", "", false
 		case p.source == sourceUID, (p.source == sourceParam || p.source == sourceParamHash) && f.isUID(p.literal):
-			return head, true
+			i := strings.LastIndex(head, "/") + 1
+			return head[:i], head[i:], true
 		}
+		head += p.normal(f)
 	}
-	return "", false
+	return "", "", false
 }
 
 // checkFolders is SG009 for what entries of all routes share: each entry is of
 // one namespace, but a folder in a bucket that a uid names would be of several.
 func (l *loader) checkFolders(routes []*Route) {
-	type owner struct{ rule, namespace string }
-	folders := map[string]owner{}
+	type owner struct{ rule, namespace, lead string }
+	folders := map[string][]owner{}
 	for _, r := range routes {
 		if r.Object == nil {
 			continue
@@ -194,16 +197,21 @@ func (l *loader) checkFolders(routes []*Route) {
 			}
 			prefix, _ := parseTemplate(e.facts.keyPrefix)
 			for _, t := range []template{prefix, r.Object.key} {
-				head, ok := t.uidHead(e.facts)
+				folder, lead, ok := t.uidFolder(e.facts)
 				if !ok {
 					continue
 				}
-				at := r.Object.Bucket + "\x00" + head
-				first, taken := folders[at]
-				if !taken {
-					folders[at] = owner{e.rule, spaces[0]}
-				} else if first.namespace != spaces[0] {
+				at := r.Object.Bucket + "\x00" + folder
+				// With `b-` before the one uid and nothing before the other,
+				// the other may begin so.
+				same := func(o owner) bool {
+					return o.namespace != spaces[0] && (strings.HasPrefix(o.lead, lead) || strings.HasPrefix(lead, o.lead))
+				}
+				if i := slices.IndexFunc(folders[at], same); i >= 0 {
+					first := folders[at][i]
 					e.facts.at.Errorf("SG009 entry `%s` gives uids of `%s` the folder that entry `%s` gives those of `%s`: they are different people; give each namespace a folder of its own", e.rule, spaces[0], first.rule, first.namespace)
+				} else if here := (owner{e.rule, spaces[0], lead}); !slices.ContainsFunc(folders[at], func(o owner) bool { return o.namespace == here.namespace && o.lead == here.lead }) {
+					folders[at] = append(folders[at], here)
 				}
 			}
 		}

@@ -133,6 +133,72 @@ func TestFoldersOfTheirOwn(t *testing.T) {
 	}
 }
 
+// TestAttackKeyOfAnother: no two callers can be given one key, or one document,
+// by what they are called or by the type of what they upload.
+func TestAttackKeyOfAnother(t *testing.T) {
+	const head = "version: sidegate-policy/v1\nidentities: [users, mobile, partners]\nclaims: {org: string}\nroutes: ["
+	route := func(key string) string {
+		return head + `{id: up, path: "/up/{x}", methods: [POST], serve: presign_upload, object: {key: "` + key + `", content_types: ["image/*"], max_bytes: 1KiB}, allow: [{who: [users], uid: "${params.x}"}]}]` + "\n"
+	}
+	for key, want := range map[string]string{
+		"a/${auth.uid}${ext}":                  "which may be empty", // bob and .png, bob.png and nothing
+		"a/${auth.uid}.png${ext}":              "which may be empty",
+		"a/${params.x}${ext}/${uuid}":          "which may be empty",
+		"a/${ext}${auth.uid}/${uuid}":          "which may be empty",
+		"a/${ext}.${auth.uid}":                 "which may be empty",
+		"a/${uuid}${auth.uid}${ext}":           "which may be empty",
+		"a/${auth.token.org}-${auth.uid}":      "two values stand in one segment", // a and b-c, a-b and c
+		"a/${auth.uid}-${uuid}-${auth.tenant}": "two values stand in one segment",
+		"${auth.identity}-${auth.uid}/${uuid}": "two values stand in one segment",
+	} {
+		mustRefuse(t, route(key), want)
+	}
+	env := testEnv()
+	env.Identities["partners"] = "partners"
+	for _, key := range []string{
+		"a/${auth.uid}/${uuid}${ext}", "a/x${ext}/${auth.uid}/${uuid}", "a/${auth.uid}-${uuid}${ext}", "a/${auth.uid}${uuid}/x${ext}", "a/${ext}${uuid}-${auth.uid}",
+		"a/${auth.uid}-${sha256(params.x)}${ext}", "${auth.uid}/${auth.token.org}/x${ext}", "a/u-${auth.uid}.d/${uuid}",
+	} {
+		if _, err := Load("policy.yaml", []byte(route(key)), env); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	// The one uid may begin as the text before the other does.
+	two := func(a, b string) string {
+		return head + `{id: a, path: /a, methods: [POST], serve: presign_upload, object: {key: "` + a + `"}, allow: [{who: [users]}]}, {id: b, path: /b, methods: [POST], serve: presign_upload, object: {key: "` + b + `"}, allow: [{who: [partners]}]}]` + "\n"
+	}
+	mustRefuse(t, two("u/${auth.uid}/${uuid}", "u/p-${auth.uid}/${uuid}"), "SG009 entry `b/1`")
+	mustRefuse(t, two("u/p-q-${auth.uid}/${uuid}", "u/p-${auth.uid}/${uuid}"), "SG009 entry `b/1`")
+	if _, err := Load("policy.yaml", []byte(two("u/q-${auth.uid}/${uuid}", "u/p-${auth.uid}/${uuid}")), env); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNamesBeforeReads: where a document cannot be named nothing is read, and an
+// entry is false, also while the others' store is gone.
+func TestNamesBeforeReads(t *testing.T) {
+	const head = `version: sidegate-policy/v1
+identities: [users]
+claims: {org: string}
+lookups:
+  a: {document: "a/${auth.uid}", fields: {x: bool}}
+  b: {document: "b/${auth.token.org}", fields: {y: bool}}
+`
+	entry := mustLoad(t, head+"routes: [{id: r, path: /r, methods: [GET], upstream: app, allow: [{who: [users], if: lookup.a.x && lookup.b.y}]}]\n")
+	guard := mustLoad(t, head+"guards: [{id: g, require: {if: lookup.a.x && lookup.b.y}}]\nroutes: [{id: r, path: /r, methods: [GET], upstream: app, allow: [{who: [users]}]}]\n")
+	for _, org := range []any{nil, "__x__", strings.Repeat("x", 257), "x/y"} {
+		for p, want := range map[*Policy]string{entry: ReasonNoEntry, guard: ReasonRequireError} {
+			id, dead := bob(), &documents{err: errors.New("gone")}
+			if org != nil {
+				id = bob(claim("org", org))
+			}
+			if d := p.Decide(guardInput(p, id, "GET", "", "/r", dead)); d.Allow || d.Status != 403 || d.Reason != want || len(dead.asked) != 0 {
+				t.Errorf("%v: %+v, asked for %v", org, d, dead.asked)
+			}
+		}
+	}
+}
+
 // TestAttackComparisonsOfWholes: comparing a list with a list costs as much as
 // their callers make them long, and is not counted.
 func TestAttackComparisonsOfWholes(t *testing.T) {
@@ -156,6 +222,12 @@ func TestAttackComparisonsOfWholes(t *testing.T) {
 	if d := p.Decide(in); d.Allow || d.Reason != ReasonEntryError {
 		t.Errorf("over the limit: %+v", d)
 	}
+	// What a large expression costs is counted while it runs, too.
+	p = mustLoad(t, conditionPolicy(`auth.token.roles.all(x, !x.matches("^([a-z]{1,90}x)$"))`))
+	if d := p.Decide(celInputOf(p, bob(claim("roles", roles[:100])), nil)); d.Allow || d.Reason != ReasonEntryError {
+		t.Errorf("a large expression in a short loop: %+v", d)
+	}
+	in = celInputOf(p, bob(claim("roles", roles)), nil)
 	// Counting costs less than what it counts: many short texts compile nothing.
 	for i := range roles {
 		roles[i] = "x"

@@ -108,20 +108,26 @@ func (r *lookedUp) record() map[string]any {
 	return out
 }
 
-// document reads a lookup's document, once for a decision and the captures that
-// name it: yes where it is known what it holds, or that it does not exist. A
-// name that cannot be made is no for an entry; strict is for guards, where it
-// is an error.
-func (in *Input) document(l *Lookup, strict bool) verdict {
+// nameOf makes the name of a lookup's document.
+func (l *Lookup) nameOf(in *Input, strict bool) (name string, known verdict) {
 	t := l.document
 	t.strict = strict
-	name, known := t.render(in)
+	name, known = t.render(in)
 	if known == yes && !validDocument(name) {
 		known = no
 	}
 	if known == no && strict { // also where the claim that names it is absent
 		known = unknown
 	}
+	return name, known
+}
+
+// document reads a lookup's document, once for a decision and the captures that
+// name it: yes where it is known what it holds, or that it does not exist. A
+// name that cannot be made is no for an entry; strict is for guards, where it
+// is an error.
+func (in *Input) document(l *Lookup, strict bool) verdict {
+	name, known := l.nameOf(in, strict)
 	if known != yes {
 		return known
 	}

@@ -179,7 +179,7 @@ var unseen = []*regexp.Regexp{
 	regexp.MustCompile("^`if`: "),
 	regexp.MustCompile("`.*` must be from .* to .*, not"),
 	regexp.MustCompile(`is no time zone`),
-	regexp.MustCompile(`two values stand side by side`),
+	regexp.MustCompile(`stand in one segment: different callers`),
 	regexp.MustCompile(`SG006 `),
 	regexp.MustCompile(`would be taken as it stands[;:]`),
 	// other places: of this file

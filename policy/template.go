@@ -318,20 +318,43 @@ var errNoKey = errors.New("can never be valid in a key: no empty, `.` or `..` se
 // check holds a key's template against what no value could mend.
 func (t template) check() error {
 	var form strings.Builder
-	var before source
 	for _, p := range t.parts {
-		switch {
-		case p.source == sourceLiteral:
+		if p.source == sourceLiteral {
 			form.WriteString(p.literal)
-		case p.free() && (part{source: before}).free():
-			return errors.New("two values stand side by side: different callers could be given one key; put a `/` between them")
-		default:
+		} else {
 			form.WriteString("x")
 		}
-		before = p.source
+	}
+	if err := t.checkSegments(); err != nil {
+		return err
 	}
 	if !ValidKey(form.String()) {
 		return errNoKey
+	}
+	return nil
+}
+
+// checkSegments refuses a segment that other values could make the same: two
+// free ones, whatever text is between them, as both may hold it; and one with
+// ${ext}, which is empty or not as the caller likes, unless what is between
+// them has a length and a form that no extension has.
+func (t template) checkSegments() error {
+	var free, ext, apart bool // what the segment has so far
+	for _, p := range t.parts {
+		switch {
+		case p.source == sourceLiteral:
+			if strings.Contains(p.literal, "/") {
+				free, ext = false, false
+			}
+		case !p.free() && p.source != sourceExt:
+			apart = true
+		case p.free() && free:
+			return errors.New("two values stand in one segment: different callers could be given one key; put a `/` between them")
+		case !apart && (ext && p.free() || free && p.source == sourceExt):
+			return errors.New("a value and ${ext}, which may be empty, stand in one segment: different callers could be given one key; put a `/` or ${uuid} between them")
+		default:
+			free, ext, apart = free || p.free(), ext || p.source == sourceExt, false
+		}
 	}
 	return nil
 }

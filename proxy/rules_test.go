@@ -81,6 +81,44 @@ func rulesGate(t *testing.T, docs DocumentReader) *gate {
 	return newGate(t, app, func(o *Options) { o.Policy, o.Documents = p, docs }, uploads)
 }
 
+// TestStrangersReadsAreMarked: a read for a caller who was not verified is one
+// of strangers, with their bound, and no other is.
+func TestStrangersReadsAreMarked(t *testing.T) {
+	p, err := policy.Load("policy.yaml", []byte(`version: sidegate-policy/v1
+identities: [users]
+lookups: {page: {document: "pages/${sha256(params.x)}", fields: {hidden: bool}}}
+guards: [{id: hidden, path: "/pages/{x}", deny: {if: has(lookup.page) && lookup.page.hidden}}]
+routes: [{id: pages, path: "/pages/{x}", methods: [GET], upstream: app, allow: optional}]
+`), &policy.Environment{Identities: map[string]string{"users": "users"}, Upstreams: map[string]policy.Upstream{"app": {}}, Lookups: true, Shipping: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked := make(chan bool, 1)
+	docs := readFunc(func(ctx context.Context, _ string, _ []string) (policy.Document, error) {
+		marked <- ctx.Value(nobodyKey{}) != nil
+		return policy.Document{}, nil
+	})
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
+	g := newGate(t, app, func(o *Options) { o.Policy, o.Documents = p, docs })
+	for token, stranger := range map[string]bool{"": true, "bob": false} {
+		r, err := http.NewRequest("GET", g.url+"/pages/a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if is := <-marked; answer.StatusCode != 200 || is != stranger {
+			t.Errorf("token %q: %d, a stranger's: %t", token, answer.StatusCode, is)
+		}
+	}
+}
+
 // TestGuardsAndReasonsAreOnRecord: each way a rule decides, with its reason.
 func TestGuardsAndReasonsAreOnRecord(t *testing.T) {
 	const sharesX = "shares/2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
