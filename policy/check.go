@@ -162,30 +162,42 @@ func (p part) normal(f *facts) string {
 	return "${" + p.input() + "}"
 }
 
-// uidFolder is the part of a key or a prefix before the value that is the uid:
-// the folder, and the text before the uid in its segment. ok is false where no
-// uid names it, or the identity's name stands before it, by which each has its
-// own: the two are never in one segment.
-func (t template) uidFolder(f *facts) (folder, lead string, ok bool) {
+// A uidFolder is where the uid stands in a key, a prefix or a document's name:
+// the folder, and the text before it in its segment.
+type uidFolder struct{ parent, lead string }
+
+// uidFolder is ok where a uid names something, and the identity's name, by which
+// each would have its own, does not stand before it: the two are never in one
+// segment.
+func (t template) uidFolder(f *facts) (in uidFolder, ok bool) {
 	head := ""
 	for _, p := range t.parts {
 		switch {
 		case p.source == sourceIdentity:
-			return "", "", false
+			return uidFolder{}, false
 		case p.source == sourceUID, (p.source == sourceParam || p.source == sourceParamHash) && f.isUID(p.literal):
 			i := strings.LastIndex(head, "/") + 1
-			return head[:i], head[i:], true
+			return uidFolder{head[:i], head[i:]}, true
 		}
 		head += p.normal(f)
 	}
-	return "", "", false
+	return uidFolder{}, false
+}
+
+// meets reports whether some uid names the same in both: with `b-` before the
+// one and nothing before the other, the other may begin so.
+func (a uidFolder) meets(b uidFolder) bool {
+	return a.parent == b.parent && (strings.HasPrefix(a.lead, b.lead) || strings.HasPrefix(b.lead, a.lead))
 }
 
 // checkFolders is SG009 for what entries of all routes share: each entry is of
 // one namespace, but a folder in a bucket that a uid names would be of several.
 func (l *loader) checkFolders(routes []*Route) {
-	type owner struct{ rule, namespace, lead string }
-	folders := map[string][]owner{}
+	type owner struct {
+		rule, namespace string
+		folder          uidFolder
+	}
+	folders := map[string][]owner{} // by bucket and parent
 	for _, r := range routes {
 		if r.Object == nil {
 			continue
@@ -197,32 +209,30 @@ func (l *loader) checkFolders(routes []*Route) {
 			}
 			prefix, _ := parseTemplate(e.facts.keyPrefix)
 			for _, t := range []template{prefix, r.Object.key} {
-				folder, lead, ok := t.uidFolder(e.facts)
+				folder, ok := t.uidFolder(e.facts)
 				if !ok {
 					continue
 				}
-				at := r.Object.Bucket + "\x00" + folder
-				// With `b-` before the one uid and nothing before the other,
-				// the other may begin so.
-				same := func(o owner) bool {
-					return o.namespace != spaces[0] && (strings.HasPrefix(o.lead, lead) || strings.HasPrefix(lead, o.lead))
-				}
-				if i := slices.IndexFunc(folders[at], same); i >= 0 {
+				at := r.Object.Bucket + "\x00" + folder.parent
+				others := func(o owner) bool { return o.namespace != spaces[0] && o.folder.meets(folder) }
+				known := func(o owner) bool { return o.namespace == spaces[0] && o.folder == folder }
+				if i := slices.IndexFunc(folders[at], others); i >= 0 {
 					first := folders[at][i]
 					e.facts.at.Errorf("SG009 entry `%s` gives uids of `%s` the folder that entry `%s` gives those of `%s`: they are different people; give each namespace a folder of its own", e.rule, spaces[0], first.rule, first.namespace)
-				} else if here := (owner{e.rule, spaces[0], lead}); !slices.ContainsFunc(folders[at], func(o owner) bool { return o.namespace == here.namespace && o.lead == here.lead }) {
-					folders[at] = append(folders[at], here)
+				} else if !slices.ContainsFunc(folders[at], known) {
+					folders[at] = append(folders[at], owner{e.rule, spaces[0], folder})
 				}
 			}
 		}
 	}
 }
 
-// checkLookups is SG009 for documents that are named by a uid, or that a
-// condition holds the uid against: read for identities of several namespaces,
-// one person's document would speak for another.
+// checkLookups is SG009 for documents that are named by a uid, or stand in a
+// folder that is, or that a condition holds the uid against: read for identities
+// of several namespaces, one person's document would speak for another.
 func (l *loader) checkLookups(conditions []*condition) {
 	who, last := map[string][]string{}, map[string]*Lookup{} // by the document's normal text: who is judged by it, the last lookup of it
+	named := map[string]uidFolder{}                          // the same: where a uid stands in it
 	for _, c := range conditions {
 		if c.facts.expr == nil {
 			continue
@@ -230,6 +240,9 @@ func (l *loader) checkLookups(conditions []*condition) {
 		for _, look := range c.facts.expr.lookups {
 			if look.document.namedByUID(c.facts) || slices.Contains(c.facts.expr.reads, "auth.uid") {
 				text := look.document.normal(c.facts)
+				if in, ok := look.document.uidFolder(c.facts); ok {
+					named[text] = in
+				}
 				who[text] = append(who[text], c.facts.who...)
 				if last[text] == nil || last[text].Name < look.Name {
 					last[text] = look
@@ -238,7 +251,14 @@ func (l *loader) checkLookups(conditions []*condition) {
 		}
 	}
 	for _, text := range keysOf(who) {
-		if all := l.namespaces(who[text]); len(all) > 1 {
+		all := slices.Clone(who[text])
+		mine, isNamed := named[text]
+		for _, other := range keysOf(named) {
+			if isNamed && other < text && named[other].meets(mine) {
+				all = append(all, who[other]...)
+			}
+		}
+		if all := l.namespaces(all); len(all) > 1 {
 			name := last[text].Name
 			l.lookups[name].doc.Errorf("SG009 lookup `%s` is about uids, and its documents are read for identities of several uid namespaces (%s): give each documents of its own", name, strings.Join(all, ", "))
 		}

@@ -174,6 +174,31 @@ func TestAttackKeyOfAnother(t *testing.T) {
 	}
 }
 
+// TestAttackDocumentOfAnother: the same for documents that a uid names.
+func TestAttackDocumentOfAnother(t *testing.T) {
+	two := func(a, b string) string {
+		return `version: sidegate-policy/v1
+identities: [users, partners]
+lookups:
+  a: {document: "` + a + `", fields: {x: bool}}
+  b: {document: "` + b + `", fields: {x: bool}}
+routes:
+  - {id: a, path: /a, methods: [GET], upstream: app, allow: [{who: [users], if: lookup.a.x}]}
+  - {id: b, path: /b, methods: [GET], upstream: app, allow: [{who: [partners], if: lookup.b.x}]}
+`
+	}
+	mustRefuse(t, two("m/${auth.uid}", "m/p-${auth.uid}"), "SG009 lookup `")
+	mustRefuse(t, two("m/p-${auth.uid}", "m/${auth.uid}"), "SG009 lookup `")
+	mustRefuse(t, two("m/p-${auth.uid}", "m/p-${auth.uid}"), "SG009 lookup `")
+	env := testEnv()
+	env.Identities["partners"] = "partners"
+	for _, b := range []string{"m/p-${auth.uid}", "n/q-${auth.uid}", "m/${auth.identity}/p/${auth.uid}"} {
+		if _, err := Load("policy.yaml", []byte(two("m/q-${auth.uid}", b)), env); err != nil {
+			t.Errorf("%s: %v", b, err)
+		}
+	}
+}
+
 // TestNamesBeforeReads: where a document cannot be named nothing is read, and an
 // entry is false, also while the others' store is gone.
 func TestNamesBeforeReads(t *testing.T) {
