@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"time"
 
+	"sidegate/proxy"
+	"sidegate/proxy/oidc"
 	"sidegate/storage/audit"
 )
 
@@ -61,6 +63,10 @@ type Config struct {
 	// Identities are who may be verified, in file order.
 	Identities []IdentityConfig
 
+	// KeysCache (keys_cache) is the folder where issuers' last good keys survive
+	// a restart; empty, the default: they do not.
+	KeysCache string
+
 	// TokenCache is how many verified tokens are kept; 0: none. Default: 100000.
 	TokenCache int
 
@@ -107,6 +113,14 @@ type Config struct {
 		Stdout bool
 	}
 
+	// Assertion signs who calls, for upstreams; without a key, the default,
+	// nothing is signed.
+	Assertion struct {
+		// Key is the private key in PEM (EC, P-256); NextKey is the one that
+		// takes its place.
+		Key, NextKey Secret
+	}
+
 	// Log is the gateway's own log, on standard error.
 	Log struct {
 		// Level is debug, info, warn or error. Default: info.
@@ -120,16 +134,60 @@ type Config struct {
 // policy.yaml names in `who`.
 type IdentityConfig struct {
 	Name string
-	// Project (firebase.project) is the Firebase project whose ID tokens these are.
-	Project string
-	// Tenant (firebase.tenant) is the only Identity Platform tenant accepted;
-	// empty, the default: only tokens without a tenant.
-	Tenant string
-	// Leeway (firebase.leeway) is how far the clocks may differ. Default: 60s.
-	Leeway time.Duration
 	// Namespace (uids) is the space in which these uids are unique: the
 	// namespace of the identity that `uids` names. Default: Name.
 	Namespace string
+	// One of these is set.
+	Firebase *FirebaseIdentity
+	OIDC     *OIDCIdentity // also of `google`, which is a certain issuer
+}
+
+// A FirebaseIdentity is identities.<name>.firebase.
+type FirebaseIdentity struct {
+	// Project is the Firebase project whose ID tokens these are.
+	Project string
+	// Tenant is the only Identity Platform tenant accepted; empty, the default:
+	// only tokens without a tenant.
+	Tenant string
+	// SessionCookie is the name of the cookie in which Firebase session cookies
+	// are accepted, too; empty, the default: none is.
+	SessionCookie string
+	// Revocation is within which revoked and disabled users are noticed; 0
+	// (`off`): when their tokens expire. Default: off, 5m with SessionCookie.
+	Revocation time.Duration
+	// RevocationGrace is how long a user that was verified goes on while
+	// revocation cannot be asked. Default: 0s.
+	RevocationGrace time.Duration
+	// AppCheck verifies App Check tokens where they are sent. Default: false.
+	AppCheck bool
+	// Leeway is how far the clocks may differ. Default: 60s.
+	Leeway time.Duration
+}
+
+// An OIDCIdentity is identities.<name>.oidc, or .google.
+type OIDCIdentity struct {
+	// Issuer is what the claim iss must be, byte for byte.
+	Issuer string
+	// Audiences (audience) are those that the tokens may be for.
+	Audiences []string
+	// Keys is where the issuer's keys are; empty, the default: where the issuer
+	// says (OpenID Connect Discovery).
+	Keys string
+	// Emails (google.emails) are the only verified addresses accepted; none:
+	// every token is.
+	Emails []string
+	// UID is the claim that is the uid. Default: sub.
+	UID oidc.Path
+	// Actor is the claim, within act, that says who acts for the user; nil, the
+	// default: nobody may.
+	Actor oidc.Path
+	// Algorithms are those that signatures may have. Default: RS256, ES256.
+	Algorithms []string
+	// Claims leads from the policy's names of claims to the token's. Default:
+	// each has its own name, and scopes is scope.
+	Claims map[string]oidc.Path
+	// Require are claims that must be as given.
+	Require []oidc.Requirement
 }
 
 // An UpstreamConfig is one of upstreams.<name>: an app behind the gateway.
@@ -149,9 +207,9 @@ type UpstreamConfig struct {
 	// KeepAuthorization (authorization: keep) forwards the caller's token.
 	// Default: drop.
 	KeepAuthorization bool
-	// Headers says which identity headers the app gets: native (X-Sidegate-*)
-	// or none. Default: native.
-	Headers string
+	// Headers says in which headers the app is told who calls: native
+	// (X-Sidegate-*), oauth2-proxy, esp, none, or a map. Default: native.
+	Headers proxy.Headers
 }
 
 // A BucketConfig is one of buckets.<name>.

@@ -12,19 +12,19 @@ const configVersion = "sidegate-config/v1"
 func configKeys() map[string]document.Keys {
 	return map[string]document.Keys{
 		"": {
-			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "token_cache", "upstreams", "buckets", "storage", "lookups", "audit", "log"},
-			Later: []string{"forward_auth", "keys_cache", "cors", "redis", "webhook", "assertion", "telemetry"},
+			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "keys_cache", "token_cache", "upstreams", "buckets", "storage", "lookups", "audit", "assertion", "log"},
+			Later: []string{"forward_auth", "cors", "redis", "webhook", "telemetry"},
 		},
 		"listen": {
 			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections"},
 			Later: []string{"tls"},
 		},
-		"admin":        {Known: []string{"address"}},
-		"identities.*": {Known: []string{"firebase", "uids"}, Later: []string{"google", "oidc"}},
-		"identities.*.firebase": {
-			Known: []string{"project", "tenant", "leeway"},
-			Later: []string{"session_cookie", "revocation", "revocation_grace", "app_check"},
-		},
+		"admin":                 {Known: []string{"address"}},
+		"identities.*":          {Known: []string{"firebase", "google", "oidc", "uids"}},
+		"identities.*.firebase": {Known: []string{"project", "tenant", "session_cookie", "revocation", "revocation_grace", "app_check", "leeway"}},
+		"identities.*.google":   {Known: []string{"audience", "emails"}},
+		"identities.*.oidc":     {Known: []string{"issuer", "audience", "keys", "uid", "actor", "algorithms", "claims", "require"}},
+		"assertion":             {Known: []string{"key", "next_key"}},
 		"upstreams.*": {
 			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers"},
 			Later: []string{"transport", "streams", "id_token", "tls"},

@@ -142,6 +142,12 @@ func (l *configLoader) read(root document.Map, c *Config) {
 	l.readAdmin(root.Get("admin").Map(l.keys["admin"]), c)
 	c.Policy = l.path(root.Get("policy"), "policy.yaml")
 	l.readIdentities(root.Get("identities"), c)
+	if v := root.Get("keys_cache"); v.Present() {
+		if text, ok := v.Text(); ok && text != "" {
+			c.KeysCache = l.path(v, "")
+		}
+	}
+	l.readAssertion(root.Get("assertion").Map(l.keys["assertion"]), c)
 	c.TokenCache = 100_000
 	if v := root.Get("token_cache"); v.Present() {
 		c.TokenCache = int(v.Int(0, 10_000_000))

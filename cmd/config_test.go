@@ -1,6 +1,12 @@
 package cmd
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sidegate/proxy/oidc"
 	"sidegate/storage/audit"
 )
 
@@ -74,14 +81,15 @@ func TestDefaults(t *testing.T) {
 		{"admin.address", c.AdminAddress, "127.0.0.1:9180"},
 		{"policy", c.Policy, "/etc/sidegate/policy.yaml"},
 		{"token_cache", c.TokenCache, 100000},
-		{"identities", c.Identities[0], IdentityConfig{"users", "acme-prod", "", time.Minute, "users"}},
+		{"identities", c.Identities[0], IdentityConfig{Name: "users", Namespace: "users", Firebase: c.Identities[0].Firebase}},
+		{"identities.firebase", *c.Identities[0].Firebase, FirebaseIdentity{Project: "acme-prod", Leeway: time.Minute}},
 		{"upstreams.url", c.Upstreams[0].URL.String(), "http://127.0.0.1:9000"},
 		{"upstreams.host", c.Upstreams[0].KeepHost, true},
 		{"upstreams.timeout", c.Upstreams[0].Timeout, time.Minute},
 		{"upstreams.idle_timeout", c.Upstreams[0].IdleTimeout, 5 * time.Minute},
 		{"upstreams.max_body", c.Upstreams[0].MaxBody, int64(10 << 20)},
 		{"upstreams.authorization", c.Upstreams[0].KeepAuthorization, false},
-		{"upstreams.headers", c.Upstreams[0].Headers, "native"},
+		{"upstreams.headers", c.Upstreams[0].Headers.Preset, "native"},
 		{"buckets", c.Buckets[0], BucketConfig{Name: "default", Bucket: "acme", Region: "us-east-1"}},
 		{"storage.local.dir", c.Storage.LocalDir, "/etc/sidegate/data"},
 		{"storage.firestore", c.Storage.Firestore == nil, true},
@@ -103,7 +111,7 @@ func TestDefaults(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	env := map[string]string{"PORT": "9999", "AWS_DEFAULT_REGION": "eu-west-1", "GOOGLE_CLOUD_PROJECT": "acme-env", "ADDR": "127.0.0.1", "SECRET": "s3cr3t", "EMPTY": "", "N": "7", "YES": "true"}
-	files := map[string]string{"/run/secrets/key": "from-file\n", "/etc/sidegate/rel": "rel"}
+	files := map[string]string{"/run/secrets/key": "from-file\n", "/etc/sidegate/rel": "rel", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k2.pem": newPEM(t, elliptic.P256())}
 	for _, tt := range []struct {
 		text string
 		got  func(*Config) any
@@ -128,13 +136,39 @@ func TestKeys(t *testing.T) {
 		{"policy: ../p.yaml", func(c *Config) any { return c.Policy }, "/etc/p.yaml"},
 		{`policy: "$${env:X}"`, func(c *Config) any { return c.Policy }, "/etc/sidegate/${env:X}"},
 		{"token_cache: 0", func(c *Config) any { return c.TokenCache }, 0},
-		{"identities: {a: {firebase: {project: p1, tenant: t-1, leeway: 0s}}}", func(c *Config) any { return c.Identities[0] }, IdentityConfig{"a", "p1", "t-1", 0, "a"}},
+		{"identities: {a: {firebase: {project: p1, tenant: t-1, leeway: 0s}}}", func(c *Config) any { return *c.Identities[0].Firebase }, FirebaseIdentity{Project: "p1", Tenant: "t-1"}},
+		{"identities: {a: {firebase: {project: p1, session_cookie: __session, revocation_grace: 1m, app_check: true}}}", func(c *Config) any { return *c.Identities[0].Firebase },
+			FirebaseIdentity{Project: "p1", SessionCookie: "__session", Revocation: 5 * time.Minute, RevocationGrace: time.Minute, AppCheck: true, Leeway: time.Minute}},
+		{"identities: {a: {firebase: {project: p1, revocation: 1m}}}", func(c *Config) any { return c.Identities[0].Firebase.Revocation }, time.Minute},
+		{"identities: {a: {firebase: {project: p1, revocation: off}}}", func(c *Config) any { return c.Identities[0].Firebase.Revocation }, time.Duration(0)},
+		{"identities: {w: {google: {audience: https://photos.acme.dev, emails: [a@p1.iam.gserviceaccount.com]}}}", func(c *Config) any { return fmt.Sprint(*c.Identities[0].OIDC) },
+			fmt.Sprint(OIDCIdentity{Issuer: "https://accounts.google.com", Keys: "https://www.googleapis.com/oauth2/v3/certs", Audiences: []string{"https://photos.acme.dev"},
+				Emails: []string{"a@p1.iam.gserviceaccount.com"}, UID: oidc.Path{"sub"}, Algorithms: []string{"RS256"}})},
+		{"identities: {o: {oidc: {issuer: https://acme.okta.com/oauth2/default, audience: api}}}", func(c *Config) any { return fmt.Sprint(*c.Identities[0].OIDC) },
+			fmt.Sprint(OIDCIdentity{Issuer: "https://acme.okta.com/oauth2/default", Audiences: []string{"api"}, UID: oidc.Path{"sub"}, Algorithms: []string{"RS256", "ES256"}})},
+		{`identities: {o: {oidc: {issuer: "https://i.example/", audience: [a, b], keys: "https://i.example/keys", uid: oid, actor: act.sub, algorithms: [PS256, ES384, EdDSA], claims: {roles: realm_access.roles, groups: "https://acme.dev/groups", x: [a.b, c]}, require: {client: mobile, a.b: true, n: 3}}}}`,
+			func(c *Config) any { return fmt.Sprint(*c.Identities[0].OIDC) },
+			fmt.Sprint(OIDCIdentity{Issuer: "https://i.example/", Audiences: []string{"a", "b"}, Keys: "https://i.example/keys", UID: oidc.Path{"oid"}, Actor: oidc.Path{"act", "sub"},
+				Algorithms: []string{"PS256", "ES384", "EdDSA"}, Claims: map[string]oidc.Path{"roles": {"realm_access", "roles"}, "groups": {"https://acme.dev/groups"}, "x": {"a.b", "c"}},
+				Require: []oidc.Requirement{{Claim: oidc.Path{"client"}, Value: "mobile"}, {Claim: oidc.Path{"a", "b"}, Value: true}, {Claim: oidc.Path{"n"}, Value: int64(3)}}})},
+		{"identities: {a: {oidc: {issuer: https://i.example, audience: x}}, b: {oidc: {issuer: https://i.example, audience: x, actor: act.sub}, uids: a}}", func(c *Config) any { return c.Identities[1].Namespace }, "a"},
+		{"identities: {a: {google: {audience: x, emails: [a@x.dev]}}, b: {google: {audience: x, emails: [b@x.dev]}}}", func(c *Config) any { return len(c.Identities) }, 2},
+		{"keys_cache: keys", func(c *Config) any { return c.KeysCache }, "/etc/sidegate/keys"},
+		{`keys_cache: ""`, func(c *Config) any { return c.KeysCache }, ""},
+		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: "${file:/run/secrets/k2.pem}"}`, func(c *Config) any { return c.Assertion.Key.IsSet() && c.Assertion.NextKey.IsSet() }, true},
+		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: ""}`, func(c *Config) any { return c.Assertion.NextKey.IsSet() }, false},
 		{"identities: {a: {firebase: {project: p1}}, b: {firebase: {project: p1, tenant: t}}}", func(c *Config) any { return len(c.Identities) }, 2},
 		{"identities: {a: {firebase: {project: p1}, uids: b}, b: {firebase: {project: p2}, uids: c}, c: {firebase: {project: p3}}}", func(c *Config) any { return c.Identities[0].Namespace }, "c"},
 		{"upstreams: {a: {url: https://app.acme.dev}}", func(c *Config) any { return c.Upstreams[0].URL.Host }, "app.acme.dev"},
 		{`upstreams: {a: {url: "http://[::1]:80", host: upstream}}`, func(c *Config) any { return c.Upstreams[0].KeepHost }, false},
 		{"upstreams: {a: {url: http://my_app:80, authorization: keep}}", func(c *Config) any { return c.Upstreams[0].KeepAuthorization }, true},
-		{"upstreams: {a: {url: http://a, headers: none}}", func(c *Config) any { return c.Upstreams[0].Headers }, "none"},
+		{"upstreams: {a: {url: http://a, headers: none}}", func(c *Config) any { return c.Upstreams[0].Headers.Preset }, ""},
+		{"upstreams: {a: {url: http://a, headers: oauth2-proxy}}", func(c *Config) any { return c.Upstreams[0].Headers.Preset }, "oauth2-proxy"},
+		{"upstreams: {a: {url: http://a, headers: esp}}", func(c *Config) any { return c.Upstreams[0].Headers.Preset }, "esp"},
+		{"upstreams: {a: {url: http://a, headers: {esp: X-Apigateway-}}}", func(c *Config) any { return c.Upstreams[0].Headers.Preset }, "esp"},
+		{`upstreams: {a: {url: http://a, headers: {X-User: "${auth.uid}", X-Who: "${env:ADDR} ${auth.identity}", X-Groups: "${auth.token.groups}"}}}`, func(c *Config) any { return c.Upstreams[0].Headers.Identity }, true},
+		{`upstreams: {a: {url: http://a, headers: {X-User: "${auth.uid}"}}}`, func(c *Config) any { return c.Upstreams[0].Headers.Identity || c.Upstreams[0].Headers.Actor }, false},
+		{"assertion: {key: \"${file:/run/secrets/k1.pem}\"}\nupstreams: {a: {url: http://a, headers: {X-Jwt: \"${assertion}\"}}}", func(c *Config) any { return c.Upstreams[0].Headers.Actor }, true},
 		{"upstreams: {a: {url: http://a, timeout: 5m, idle_timeout: 1h, max_body: 1GiB}}", func(c *Config) any { return c.Upstreams[0].MaxBody }, int64(1 << 30)},
 		{"buckets: {d: {bucket: acme}}", func(c *Config) any { return c.Buckets[0].Region }, "eu-west-1"},
 		{"buckets: {d: {bucket: acme, region: auto, credentials: {}}}", func(c *Config) any { return c.Buckets[0].Region }, "auto"},
@@ -162,7 +196,31 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// newPEM is a new private key of a curve.
+func newPEM(t testing.TB, curve elliptic.Curve) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pkcs8(t, key)
+}
+
+func pkcs8(t testing.TB, key any) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
 func TestRefused(t *testing.T) {
+	secret, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"/etc/sidegate/empty": "\n", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k384.pem": newPEM(t, elliptic.P384()), "/run/secrets/rsa.pem": pkcs8(t, secret)}
 	for _, tt := range []struct{ text, want string }{
 		{"nam: x", "sidegate.yaml:2:1: unknown key `nam`; did you mean \"name\"?"},
 		{"redis: {url: x}", "sidegate.yaml:2:1: `redis` is not supported by this version of sidegate; remove it"},
@@ -194,10 +252,43 @@ func TestRefused(t *testing.T) {
 		{"policy:", "no value: leave the key out"},
 		{"token_cache: many", "must be a whole number, not a string"},
 		{"identities: {Users: {firebase: {project: p1}}}", "is no name"},
-		{"identities: {users: {}}", "`identities.users.firebase` is missing"},
+		{"identities: {users: {}}", "`identities.users` needs one of firebase, google and oidc"},
+		{"identities: {users: {firebase: {project: p1}, google: {audience: x, emails: [a@b.dev]}}}", "`identities.users.google` and `identities.users.firebase`: an identity has one issuer"},
+		{"identities: {users: {google: {audience: x}}}", "`identities.users.google.emails` is missing"},
+		{"identities: {users: {google: {audience: x, emails: [nobody]}}}", "want an e-mail address"},
+		{"identities: {users: {google: {audience: x, emails: [a@b.dev, a@b.dev]}}}", "is there twice"},
+		{"identities: {users: {google: {emails: [a@b.dev]}}}", "`identities.users.google.audience` is missing"},
+		{"identities: {users: {firebase: {project: p1, session_cookie: s, revocation: off}}}", "session cookies live for up to two weeks"},
+		{"identities: {users: {firebase: {project: p1, session_cookie: \"a b\"}}}", "want a cookie's name"},
+		{"identities: {users: {firebase: {project: p1, revocation: 1s}}}", "must be from 10s to 1h"},
+		{"identities: {users: {firebase: {project: p1, revocation: on}}}", "`identities.users.firebase.revocation`"},
+		{"identities: {users: {firebase: {project: p1, revocation_grace: 1m}}}", "without `revocation` it is never asked"},
+		{"identities: {users: {oidc: {audience: x}}}", "`identities.users.oidc.issuer` is missing"},
+		{"identities: {users: {oidc: {issuer: https://i.example}}}", "`identities.users.oidc.audience` is missing"},
+		{"identities: {users: {oidc: {issuer: http://i.example, audience: x}}}", "want an https URL"},
+		{"identities: {users: {oidc: {issuer: \"https://i.example?x=1\", audience: x}}}", "want an https URL"},
+		{"identities: {users: {oidc: {issuer: \"https://u:s3cr3t@i.example\", audience: x}}}", "without user and password"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: \"\"}}}", "want an audience"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: [a, a]}}}", "is there twice"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, keys: keys.json}}}", "want an https URL"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, uid: a..b}}}", "is empty"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, actor: azp}}}", "write act.sub, or off"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, algorithms: [HS256]}}}", "RS256"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, algorithms: [none]}}}", "RS256"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, algorithms: [RS256, RS256]}}}", "is there twice"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, claims: {\"a.b\": c}}}}", "a.b"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, require: {a: [b]}}}}", "must be a string"},
+		{"identities: {a: {oidc: {issuer: https://i.example, audience: x}}, b: {oidc: {issuer: https://i.example, audience: [y, x], require: {client: web}}}}", "neither tenant, e-mail list nor actor tells their tokens apart"},
+		{"identities: {a: {google: {audience: x, emails: [a@x.dev, b@x.dev]}}, b: {google: {audience: x, emails: [b@x.dev]}}}", "neither tenant"},
+		{"identities: {a: {google: {audience: x, emails: [a@x.dev]}}, b: {oidc: {issuer: https://accounts.google.com, audience: x}}}", "neither tenant"},
+		{"assertion: {}", "`assertion.key` is missing"},
+		{"assertion: {key: s3cr3t}", "it is not one key in PEM"},
+		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: "${file:/run/secrets/k1.pem}"}`, "next_key is the key itself"},
+		{`assertion: {key: "${file:/run/secrets/k384.pem}"}`, "not P-256"},
+		{`assertion: {key: "${file:/run/secrets/rsa.pem}"}`, "ES256 needs one of P-256"},
+		{`name: "${auth.uid}"`, "stand in the headers of an upstream only"},
+		{`buckets: {d: {bucket: "${assertion}"}}`, "stand in the headers of an upstream only"},
 		{"identities: {users: {firebase: {}}}", "`identities.users.firebase.project` is missing"},
-		{"identities: {users: {google: {audience: x}}}", "`identities.users.google` is not supported"},
-		{"identities: {users: {firebase: {project: p1, session_cookie: s}}}", "`identities.users.firebase.session_cookie` is not supported"},
 		{"identities: {users: {firebase: {project: P 1}}}", "want a Firebase project's id"},
 		{"identities: {users: {firebase: {project: p1, leeway: 10m}}}", "must be from 0s to 5m"},
 		{"identities:\n  a: {firebase: {project: p1}}\n  b: {firebase: {project: p1}}", "sidegate.yaml:4:3: a token could be of `identities.b` and of `identities.a` (sidegate.yaml:3:6)"},
@@ -214,8 +305,17 @@ func TestRefused(t *testing.T) {
 		{"upstreams: {app: {url: \"http://:80\"}}", "want http://host:port"},
 		{"upstreams: {app: {url: \"http://a:\"}}", "want http://host:port"},
 		{"upstreams: {app: {url: http://a, host: kep}}", "must be one of keep, upstream, not \"kep\"; did you mean \"keep\"?"},
-		{"upstreams: {app: {url: http://a, headers: esp}}", "this version of sidegate supports native and none"},
-		{"upstreams: {app: {url: http://a, headers: {X-A: b}}}", "this version of sidegate supports native and none"},
+		{"upstreams: {app: {url: http://a, headers: espv2}}", "esp"},
+		{"upstreams: {app: {url: http://a, headers: {esp: \"X Y\"}}}", "what the header begins with"},
+		{"upstreams: {app: {url: http://a, headers: {esp: X-A-, X-User: b}}}", "unknown key"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.name}"}}}`, "${auth.name} is not known here"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid}${auth.actor}"}}}`, "there must be a comma or a space"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid}", x-a: "${auth.actor}"}}}`, "is there already"},
+		{`upstreams: {app: {url: http://a, headers: {Host: "${auth.uid}"}}}`, "does not say who calls"},
+		{`upstreams: {app: {url: http://a, headers: {Content_Length: "${auth.uid}"}}}`, "a header's name is"},
+		{`upstreams: {app: {url: http://a, headers: {X-Forwarded-For: "${auth.uid}"}}}`, "does not say who calls"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${assertion}"}}}`, "needs `assertion.key`"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "é ${auth.uid}"}}}`, "printable ASCII"},
 		{"upstreams: {app: {url: http://a, transport: own}}", "`upstreams.app.transport` is not supported"},
 		{"upstreams: {app: {url: http://a, max_body: 0B}}", "must be from 1B"},
 		{"buckets: {d: {}}", "`buckets.d.bucket` is missing"},
@@ -244,7 +344,7 @@ func TestRefused(t *testing.T) {
 		{"log: {level: warning}", "must be one of debug, info, warn, error, not \"warning\"; did you mean \"warn\"?"},
 		{"log: {format: xml}", "must be one of json, console"},
 	} {
-		p := place{files: map[string]string{"/etc/sidegate/empty": "\n"}}
+		p := place{files: files}
 		_, _, err := p.load(versionLine + tt.text)
 		switch {
 		case err == nil:
@@ -427,6 +527,8 @@ func FuzzConfig(f *testing.F) {
 	f.Add(versionLine + "buckets: {d: {bucket: acme, credentials: {access_key: a, secret_key: \"${env:SECRET}\"}}}")
 	f.Add(versionLine + "storage: {firestore: {}}\naudit: {survive: machine, firestore: {ttl: 1d}}")
 	f.Add(versionLine + "lookups: {firestore: {database: facts}}")
+	f.Add(versionLine + "identities: {a: {oidc: {issuer: https://i.example, audience: [x], uid: a.b, actor: act.sub, claims: {x: [a, b]}, require: {a.b: true}}}, b: {google: {audience: x, emails: [a@b.dev]}}}")
+	f.Add(versionLine + "upstreams: {a: {url: http://a, headers: {X-A: \"${auth.uid}, ${env:SECRET}\"}}}\nkeys_cache: k\nassertion: {key: \"${env:SECRET}\"}")
 	f.Add("a: *b\n---\n")
 	f.Add("# only words")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -454,12 +556,12 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("loaded with holes: %+v", c)
 		}
 		for _, u := range c.Upstreams {
-			if u.URL == nil || u.URL.Path != "" || u.URL.User != nil || u.Headers == "" || u.MaxBody <= 0 {
+			if u.URL == nil || u.URL.Path != "" || u.URL.User != nil || u.MaxBody <= 0 {
 				t.Fatalf("loaded with holes: %+v", u)
 			}
 		}
 		for _, id := range c.Identities {
-			if id.Project == "" || id.Namespace == "" {
+			if len(id.selectors()) == 0 || id.Namespace == "" || (id.Firebase == nil) == (id.OIDC == nil) {
 				t.Fatalf("loaded with holes: %+v", id)
 			}
 		}

@@ -10,10 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"sidegate/policy"
 	"sidegate/proxy"
-	"sidegate/proxy/firebase"
-	"sidegate/proxy/oidc"
 	"sidegate/storage/audit"
 	"sidegate/storage/firestore"
 	"sidegate/storage/local"
@@ -149,58 +146,12 @@ func openLookups(f *FirestoreConfig, connect func(*FirestoreConfig) (*firestore.
 	return firestore.NewDocuments(client), nil
 }
 
-// openIdentities makes the verifiers. The Auth emulator's unsigned tokens are
-// taken only where its switch and its variable are both there.
-func (g *gateway) openIdentities() (proxy.Authenticator, error) {
-	c := g.s.config
-	var providers []oidc.Provider
-	for _, id := range c.Identities {
-		o := firebase.Options{Name: id.Name, Namespace: id.Namespace, Project: id.Project, Tenant: id.Tenant, Leeway: id.Leeway}
-		if g.s.insecure.emulator && g.s.insecure.authEmulator != "" {
-			e, err := firebase.NewEmulator(o)
-			if err != nil {
-				return nil, err
-			}
-			providers = append(providers, e)
-			continue
-		}
-		if u := g.s.insecure.keys; u != nil {
-			o.InsecureKeysURL = u.String()
-		}
-		v, err := firebase.New(o)
-		if err != nil {
-			return nil, err
-		}
-		g.keys = append(g.keys, v.Keys())
-		providers = append(providers, v)
-	}
-	if len(providers) == 0 {
-		return nobody{}, nil
-	}
-	set, err := oidc.New(providers...)
-	if err != nil {
-		return nil, err
-	}
-	if c.TokenCache == 0 {
-		return set, nil
-	}
-	return oidc.NewCache(set, oidc.CacheOptions{Entries: c.TokenCache})
-}
-
-// nobody authenticates for a gateway without identities: its policy can have
-// public routes only, and no token is anybody's.
-type nobody struct{}
-
-func (nobody) Authenticate(context.Context, string) (*policy.Identity, error) {
-	return nil, &proxy.TokenError{Reason: "no issuer of tokens is known here"}
-}
-
 func (g *gateway) upstreams() map[string]proxy.Upstream {
 	out := map[string]proxy.Upstream{}
 	for _, u := range g.s.config.Upstreams {
 		out[u.Name] = proxy.Upstream{
 			URL: u.URL, KeepHost: u.KeepHost, Timeout: u.Timeout, IdleTimeout: u.IdleTimeout, MaxBody: u.MaxBody,
-			KeepAuthorization: u.KeepAuthorization, Identity: u.Headers == "native",
+			KeepAuthorization: u.KeepAuthorization, Headers: u.Headers,
 			Transport: newTransport(),
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/rs/zerolog/diode"
 
-	"sidegate/proxy"
 	"sidegate/proxy/oidc"
 )
 
@@ -106,7 +105,7 @@ func (m *reloadMetrics) good() (mended bool) {
 }
 
 // watchMetrics registers what is asked for when metrics are read.
-func (g *gateway) watchMetrics(authenticator proxy.Authenticator) {
+func (g *gateway) watchMetrics() {
 	g.reloads.total = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_policy_reloads_total", Help: "Policies read anew, by result (loaded, refused)."}, []string{"result"})
 	g.reloads.last = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_policy_last_reload_ok", Help: "1 unless the last policy that was read was refused."})
 	g.reloads.last.Set(1)
@@ -118,15 +117,12 @@ func (g *gateway) watchMetrics(authenticator proxy.Authenticator) {
 		g.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
 	}
 	gauge("sidegate_ready", "1 while the gateway should get traffic.", func() float64 { return boolToFloat(g.notReady() == nil) })
-	gauge("sidegate_keys_age_seconds", "Age of the oldest issuer's keys; -1 while some were never fetched.", g.keysAge)
-	counter("sidegate_keys_failures_total", "Failed fetches of issuers' keys.", func() float64 {
-		sum := uint64(0)
-		for _, k := range g.keys {
-			sum += k.Status().Failed
-		}
-		return float64(sum)
-	})
-	if cache, ok := authenticator.(*oidc.Cache); ok {
+	g.metrics.MustRegister(keyMetrics(g.keys))
+	if len(g.users) > 0 {
+		counter("sidegate_revocation_lookups_total", "Questions to Firebase whether a user is revoked or disabled.", func() float64 { asked, _ := g.lookups(); return asked })
+		counter("sidegate_revocation_failures_total", "Those of them that were not answered.", func() float64 { _, failed := g.lookups(); return failed })
+	}
+	if cache := g.tokens; cache != nil {
 		counter("sidegate_token_cache_hits_total", "Tokens that were verified before.", func() float64 { return float64(cache.Stats().Hits) })
 		counter("sidegate_token_cache_misses_total", "Tokens that were not.", func() float64 { return float64(cache.Stats().Misses) })
 		gauge("sidegate_token_cache_entries", "Verified tokens kept.", func() float64 { return float64(cache.Stats().Entries) })
@@ -139,14 +135,47 @@ func (g *gateway) watchMetrics(authenticator proxy.Authenticator) {
 	gauge("sidegate_audit_healthy", "1 while the ledger can be written.", func() float64 { return boolToFloat(g.ledger.Healthy() == nil) })
 }
 
-func (g *gateway) keysAge() float64 {
-	age := 0.0
-	for _, k := range g.keys {
-		s := k.Status()
-		if s.Fetched.IsZero() {
-			return -1
-		}
-		age = max(age, s.Age.Seconds())
+func (g *gateway) lookups() (asked, failed float64) {
+	for _, u := range g.users {
+		a, f := u.Counts()
+		asked, failed = asked+float64(a), failed+float64(f)
 	}
-	return age
+	return asked, failed
+}
+
+// keyMetrics tell how the key sets do, by where their keys come from. They are
+// asked for when metrics are read.
+type keyMetrics []*oidc.KeySet
+
+var (
+	keysLabels   = []string{"source"}
+	keysAge      = prometheus.NewDesc("sidegate_keys_age_seconds", "Age of an issuer's keys; -1 while they were never fetched.", keysLabels, nil)
+	keysFailures = prometheus.NewDesc("sidegate_keys_failures_total", "Failed fetches of an issuer's keys.", keysLabels, nil)
+	keysKnown    = prometheus.NewDesc("sidegate_keys", "Keys of an issuer that can be used.", keysLabels, nil)
+	keysStored   = prometheus.NewDesc("sidegate_keys_stored", "1 while an issuer's keys are those that keys_cache kept of an earlier process.", keysLabels, nil)
+	keysUnkept   = prometheus.NewDesc("sidegate_keys_cache_failed", "1 while an issuer's last good keys could not be written to keys_cache, or read from it.", keysLabels, nil)
+)
+
+func (m keyMetrics) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{keysAge, keysFailures, keysKnown, keysStored, keysUnkept} {
+		descriptions <- d
+	}
+}
+
+func (m keyMetrics) Collect(metrics chan<- prometheus.Metric) {
+	for _, k := range m {
+		s := k.Status()
+		age := -1.0
+		if !s.Fetched.IsZero() {
+			age = s.Age.Seconds()
+		}
+		gauge := func(d *prometheus.Desc, v float64) {
+			metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, s.Source)
+		}
+		gauge(keysAge, age)
+		gauge(keysKnown, float64(s.Keys))
+		gauge(keysStored, boolToFloat(s.Stored))
+		gauge(keysUnkept, boolToFloat(s.Unkept != nil))
+		metrics <- prometheus.MustNewConstMetric(keysFailures, prometheus.CounterValue, float64(s.Failed), s.Source)
+	}
 }

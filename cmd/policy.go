@@ -52,6 +52,7 @@ func policyEnvironment(c *Config) *policy.Environment {
 	}
 	env := &policy.Environment{
 		Identities: make(map[string]string, len(c.Identities)),
+		Actors:     map[string]bool{},
 		Upstreams:  make(map[string]policy.Upstream, len(c.Upstreams)),
 		Buckets:    make(map[string]bool, len(c.Buckets)),
 		Lookups:    c.Lookups != nil,
@@ -60,9 +61,11 @@ func policyEnvironment(c *Config) *policy.Environment {
 	}
 	for _, id := range c.Identities {
 		env.Identities[id.Name] = id.Namespace
+		env.Actors[id.Name] = id.OIDC != nil && id.OIDC.Actor != nil
+		env.AppCheck = env.AppCheck || id.Firebase != nil && id.Firebase.AppCheck
 	}
 	for _, u := range c.Upstreams {
-		env.Upstreams[u.Name] = policy.Upstream{Anonymous: u.Headers == "none"}
+		env.Upstreams[u.Name] = policy.Upstream{NoIdentity: !u.Headers.Identity, NoActor: !u.Headers.Actor}
 	}
 	for _, b := range c.Buckets {
 		env.Buckets[b.Name] = true

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,8 +22,6 @@ import (
 	"sidegate/policy"
 	"sidegate/policy/document"
 	"sidegate/proxy"
-	"sidegate/proxy/firebase"
-	"sidegate/proxy/oidc"
 	"sidegate/proxy/trial"
 	"sidegate/storage/audit"
 )
@@ -244,25 +241,7 @@ func (p *program) tokenCaller(ctx context.Context, path string, c *Config, at ti
 	if len(parts) != 3 {
 		return nil, errors.New("that is no token: three parts with dots between them")
 	}
-	var providers []oidc.Provider
-	for _, id := range c.Identities {
-		e, err := firebase.NewEmulator(firebase.Options{Name: id.Name, Namespace: id.Namespace, Project: id.Project, Tenant: id.Tenant, Leeway: id.Leeway, Now: func() time.Time { return at }})
-		if err != nil {
-			return nil, err
-		}
-		providers = append(providers, e)
-	}
-	set, err := oidc.New(providers...)
-	if err != nil {
-		return nil, err
-	}
-	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
-	id, err := set.Authenticate(ctx, header+"."+parts[1]+".")
-	var bad *proxy.TokenError
-	if errors.As(err, &bad) {
-		return nil, fmt.Errorf("the gateway answers 401: %s (at %s)", bad.Error(), at.Format(time.RFC3339))
-	}
-	return id, err
+	return claimsCaller(ctx, parts[1], c, at)
 }
 
 // explained is a decision with its reasons.

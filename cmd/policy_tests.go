@@ -58,7 +58,7 @@ func (t *tryout) newGate(pol *policy.Policy) (*trial.Gate, error) {
 	upstreams := map[string]proxy.Upstream{}
 	if t.config != nil {
 		for _, u := range t.config.Upstreams {
-			upstreams[u.Name] = proxy.Upstream{URL: u.URL, KeepHost: u.KeepHost, MaxBody: u.MaxBody, KeepAuthorization: u.KeepAuthorization, Identity: u.Headers == "native"}
+			upstreams[u.Name] = proxy.Upstream{URL: u.URL, KeepHost: u.KeepHost, MaxBody: u.MaxBody, KeepAuthorization: u.KeepAuthorization, Headers: u.Headers}
 		}
 	}
 	return trial.New(pol, upstreams)

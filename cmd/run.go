@@ -20,6 +20,7 @@ import (
 	"sidegate/policy"
 	"sidegate/policy/document"
 	"sidegate/proxy"
+	"sidegate/proxy/firebase"
 	"sidegate/proxy/oidc"
 	"sidegate/storage/audit"
 )
@@ -64,6 +65,9 @@ type gateway struct {
 	hangups    chan os.Signal
 	ledger     *audit.Ledger
 	keys       []*oidc.KeySet
+	keysClient *http.Client // fetches them; nil: by the environment's proxy and authorities
+	users      []*firebase.Users
+	tokens     *oidc.Cache // nil: verified tokens are not kept
 	proxy      *proxy.Proxy
 	public     *http.Server
 	admin      *http.Server
@@ -104,7 +108,11 @@ func (g *gateway) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	authenticator, err := g.openIdentities()
+	callers, err := g.openIdentities(ctx)
+	if err != nil {
+		return err
+	}
+	assertions, err := g.openAssertions()
 	if err != nil {
 		return err
 	}
@@ -116,22 +124,22 @@ func (g *gateway) open(ctx context.Context) error {
 	g.proxy, err = proxy.New(proxy.Options{
 		Name:          c.Name,
 		Policy:        pol,
-		Authenticator: authenticator,
-		Recorder:      recorder{g.ledger},
-		Survive:       c.Audit.Survive,
-		Upstreams:     g.upstreams(),
-		Uploads:       stores.uploads,
-		Documents:     stores.lookups,
-		Trusted:       proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},
-		IdleTimeout:   c.Listen.IdleTimeout,
-		Log:           g.log,
-		Metrics:       g.metrics,
-		Now:           time.Now,
+		Authenticator: callers.tokens, SessionCookies: callers.cookies, AppCheck: callers.appCheck, Assertions: assertions,
+		Recorder:    recorder{g.ledger},
+		Survive:     c.Audit.Survive,
+		Upstreams:   g.upstreams(),
+		Uploads:     stores.uploads,
+		Documents:   stores.lookups,
+		Trusted:     proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},
+		IdleTimeout: c.Listen.IdleTimeout,
+		Log:         g.log,
+		Metrics:     g.metrics,
+		Now:         time.Now,
 	})
 	if err != nil {
 		return err
 	}
-	g.watchMetrics(authenticator)
+	g.watchMetrics()
 	g.warnOfCredentials(ctx, stores.buckets)
 	return g.recordStart(ctx)
 }
@@ -239,16 +247,24 @@ func (g *gateway) prefetch(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, k := range g.keys {
 		all.Go(func() {
-			if err := prefetchOne(ctx, k); err != nil {
+			err := prefetchOne(ctx, k)
+			switch {
+			case err != nil && k.Ready():
+				g.log.Warn().Err(err).Msg("the issuer's keys cannot be fetched; those that keys_cache kept are in use until they can")
+			case err != nil:
 				g.log.Warn().Err(err).Msg("the issuer's keys cannot be fetched; tokens get 503 until they can")
+			}
+			if s := k.Status(); s.Unkept != nil {
+				g.log.Warn().Err(s.Unkept).Msg("keys_cache does not work for an issuer: a restart while it is away would be without its keys")
 			}
 		})
 	}
 	all.Wait()
 }
 
-// prefetchOne tries until the keys are there or ctx ends; the error is then
-// the last try's that says more than that.
+// prefetchOne tries until the keys are there or ctx ends, and once where those
+// of an earlier process are; the error is then the last try's that says more
+// than that.
 func prefetchOne(ctx context.Context, k *oidc.KeySet) error {
 	pause := time.NewTicker(prefetchPause)
 	defer pause.Stop()
@@ -260,6 +276,9 @@ func prefetchOne(ctx context.Context, k *oidc.KeySet) error {
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err
+		}
+		if k.Ready() {
+			return last
 		}
 		select {
 		case <-pause.C:

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"crypto/elliptic"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -146,7 +147,9 @@ var formless = regexp.MustCompile(strings.Join([]string{
 	"the variable .* is not set", "needs a variable's name", "file does not exist", "empty is empty", "starts neither", // ${...}
 	`not ":70000"|want host:port or :port$`, "must be from", "write IPv4 networks as IPv4", "has bits set beyond its length", "S3 Express", // meaning
 	"it cannot be longer", "are one port", "a token could be of", "there is no identity", "in a circle", "are one folder", "are one collection", // other keys
-	"GOOGLE_CLOUD_PROJECT names no project",
+	"GOOGLE_CLOUD_PROJECT names no project", "neither tenant", "session cookies live", "without `revocation`", "an identity has one issuer",
+	"is not known here", "a comma or a space", "is there already", "does not say who calls", "needs `assertion.key`", // header templates
+	"one key in PEM", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
 }, "|"))
 
 // TestSchemaAndLoaderAgreeOnDefaults loads each default that the schema names.
@@ -160,6 +163,7 @@ func TestSchemaAndLoaderAgreeOnDefaults(t *testing.T) {
 	for _, section := range []string{"storage", "audit", "lookups"} {
 		delete(defaults[section].(map[string]any), "firestore")
 	}
+	delete(defaults, "assertion") // which needs a key
 	text, err := yaml.Marshal(defaults)
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +198,10 @@ func defaultsOf(s map[string]any) (any, bool) {
 // beside is what a mapping needs for any of its keys to make sense.
 var beside = map[string]map[string]any{
 	"identities.*":          {"firebase": map[string]any{"project": "acme-prod"}},
-	"identities.*.firebase": {"project": "acme-prod"},
+	"identities.*.firebase": {"project": "acme-prod", "revocation": "5m"},
+	"identities.*.google":   {"audience": "https://photos.acme.dev", "emails": []string{"thumbs@acme-prod.iam.gserviceaccount.com"}},
+	"identities.*.oidc":     {"issuer": "https://acme.okta.com/oauth2/default", "audience": "photos-api"},
+	"assertion":             {"key": "${file:k1.pem}"},
 	"upstreams.*":           {"url": "http://app"},
 	"buckets.*":             {"bucket": "acme"},
 	"buckets.*.credentials": {"access_key": "a", "secret_key": "b"},
@@ -205,7 +212,7 @@ var beside = map[string]map[string]any{
 func TestSchemaOffersWhatLoads(t *testing.T) {
 	root := configSchema(t)
 	env := map[string]string{"GOOGLE_CLOUD_PROJECT": "acme-prod", "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"}
-	p := place{env: env, files: map[string]string{"/run/secrets/s3": "s"}}
+	p := place{env: env, files: map[string]string{"/run/secrets/s3": "s", "/etc/sidegate/k1.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/k2.pem": newPEM(t, elliptic.P256())}}
 	for path, keys := range configKeys() {
 		s := root
 		for _, part := range strings.Split(path, ".") {
@@ -240,7 +247,7 @@ func TestSchemaOffersWhatLoads(t *testing.T) {
 func with(m map[string]any, key string, v any) map[string]any {
 	out := map[string]any{key: v}
 	for k, other := range m {
-		if k != key {
+		if k != key && !(slices.Contains(issuers, k) && slices.Contains(issuers, key)) {
 			out[k] = other
 		}
 	}

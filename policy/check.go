@@ -94,15 +94,19 @@ func (l *loader) checkRoute(m document.Map, r *Route) {
 		l.checkKey(m.Get("object").Field("key"), r)
 	}
 	l.checkDocuments(r)
-	if l.env == nil || !l.env.Upstreams[r.Upstream].Anonymous || r.Access == AccessPublic {
+	if l.env == nil || r.Access == AccessPublic {
 		return
 	}
+	up := l.env.Upstreams[r.Upstream]
 	names := r.admitted()
 	if r.Access == AccessOptional {
 		names = keysOf(l.env.Identities) // a token of any of them is taken
 	}
-	if all := l.namespaces(names); len(all) > 1 {
+	if all := l.namespaces(names); up.NoIdentity && len(all) > 1 {
 		m.Errorf("SG009 route `%s` admits identities of several uid namespaces (%s) to an upstream whose headers do not tell them apart: limit it by `who`", r.ID, strings.Join(all, ", "))
+	}
+	if i := slices.IndexFunc(names, func(name string) bool { return l.env.Actors[name] }); up.NoActor && i >= 0 {
+		m.Errorf("SG009 route `%s` admits callers of `%s`, who act for a user, to an upstream whose headers do not say so: limit it by `who`, or give the upstream headers that carry the actor", r.ID, names[i])
 	}
 }
 

@@ -106,7 +106,11 @@ type builder struct {
 
 func (l *loader) newBuilder(m document.Map, rule string, where place, path *pattern, r *Route) *builder {
 	f := &facts{at: m.Value, place: where, who: l.identities}
-	if where != inEntry && l.env != nil && l.optional {
+	switch {
+	case l.env == nil:
+	case where == inEntry: // an entry that does not name them lets none in who acts for a user
+		f.who = slices.DeleteFunc(slices.Clone(l.identities), func(name string) bool { return l.env.Actors[name] })
+	case l.optional:
 		f.who = keysOf(l.env.Identities) // on an optional route any of them may call
 	}
 	return &builder{l: l, m: m, c: &condition{rule: rule, facts: f}, facts: f, path: path, route: r}

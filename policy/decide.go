@@ -16,8 +16,10 @@ type Input struct {
 	Identity *Identity // nil: nobody
 	IP       netip.Addr
 	Time     time.Time
-	AppCheck bool    // Firebase App Check vouches for the app that calls
-	Lookups  Lookups // nil: no document can be read
+	AppCheck bool // Firebase App Check vouches for the app that calls
+	// AppCheckFailure is why that cannot be told now; nil: it can.
+	AppCheckFailure error
+	Lookups         Lookups // nil: no document can be read
 
 	// Of presign_upload.
 	UUID        string // 32 hex digits, new for each request

@@ -221,6 +221,9 @@ func (b *builder) readAppCheck() {
 		if !in.knows(inputAppCheck) {
 			return unrecorded
 		}
+		if in.AppCheckFailure != nil {
+			return unread
+		}
 		return verdictOf(in.AppCheck)
 	})
 }

@@ -20,8 +20,12 @@ type Identity struct {
 	SecondFactor string
 	AuthTime     time.Time // when the user signed in; zero where the token does not say
 	Expires      time.Time // when the token ends
-	// Claims is the token's payload; numbers are json.Number.
+	// Claims are the token's, under the names that a policy declares; numbers are
+	// json.Number.
 	Claims map[string]any
+	// Payload is the base64url, without padding, of the claims as the issuer
+	// wrote them.
+	Payload string
 	// TokenHash is the lower-case hex SHA-256 of the token.
 	TokenHash string
 }

@@ -58,6 +58,9 @@ type inputSet struct {
 	none         bool // nothing of all this
 }
 
+// AsksAppCheck reports whether some condition asks for App Check.
+func (p *Policy) AsksAppCheck() bool { return p.inputs.appCheck }
+
 // Inputs is what the policy reads of a request beside what the audit record
 // holds anyway, by name; nil where that is nothing. `absent` lists the claims
 // that it reads and the token does not have, `lookups` the documents that were
@@ -70,7 +73,7 @@ func (p *Policy) Inputs(in *Input) map[string]any {
 	if id := in.Identity; id != nil {
 		p.identityInputs(id, out)
 	}
-	if p.inputs.appCheck {
+	if p.inputs.appCheck && in.AppCheckFailure == nil {
 		out["app_check"] = in.AppCheck
 	}
 	if in.Checksum {

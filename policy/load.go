@@ -20,9 +20,10 @@ type Environment struct {
 	Identities map[string]string // name -> uid namespace
 	Upstreams  map[string]Upstream
 	Buckets    map[string]bool
-	AppCheck   bool // some identity verifies Firebase App Check
-	Lookups    bool // documents can be read
-	Shipping   bool // the audit log goes to Firestore
+	Actors     map[string]bool // the identities of those who act for a user
+	AppCheck   bool            // some identity verifies Firebase App Check
+	Lookups    bool            // documents can be read
+	Shipping   bool            // the audit log goes to Firestore
 	// NoAddress: whoever calls has the address of a proxy that is not trusted,
 	// so that an address says nothing (Cloud Run without trusted_proxies).
 	NoAddress bool
@@ -30,9 +31,13 @@ type Environment struct {
 
 // An Upstream is what a policy must know of one.
 type Upstream struct {
-	// Anonymous: its headers carry neither identity nor actor, so that it could
-	// not tell the uid of one namespace from that of another.
-	Anonymous bool
+	// NoIdentity: its headers do not say by which identity a caller was
+	// verified, so that it could not tell the uid of one namespace from that of
+	// another.
+	NoIdentity bool
+	// NoActor: its headers do not say who acts for the user, so that what an
+	// agent does would look like the user's own doing.
+	NoActor bool
 }
 
 // Load reads a policy. The error is document.Errors with every mistake found.

@@ -16,7 +16,7 @@ import (
 func testEnv() *Environment {
 	return &Environment{
 		Identities: map[string]string{"users": "users", "mobile": "users", "agents": "agents", "worker": "worker"},
-		Upstreams:  map[string]Upstream{"app": {}, "legacy": {Anonymous: true}},
+		Upstreams:  map[string]Upstream{"app": {}, "legacy": {NoIdentity: true, NoActor: true}},
 		Buckets:    map[string]bool{"default": true, "archive": true},
 		AppCheck:   true, Lookups: true, Shipping: true,
 	}

@@ -244,7 +244,7 @@ func benchGate(b *testing.B, app *url.URL) *proxy.Proxy {
 	p, err := proxy.New(proxy.Options{
 		Name: "bench", Policy: benchPolicy(b), Authenticator: cache, Recorder: recorder{ledger},
 		Upstreams: map[string]proxy.Upstream{"app": {
-			URL: app, KeepHost: true, Timeout: time.Minute, IdleTimeout: 5 * time.Minute, MaxBody: 10 << 20, Identity: true, Transport: benchTransport(),
+			URL: app, KeepHost: true, Timeout: time.Minute, IdleTimeout: 5 * time.Minute, MaxBody: 10 << 20, Headers: proxy.NativeHeaders(), Transport: benchTransport(),
 		}},
 		IdleTimeout: 75 * time.Second, Log: zerolog.New(io.Discard), Metrics: prometheus.NewRegistry(), Now: time.Now,
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 
 	"sidegate/policy"
 )
@@ -24,6 +23,9 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 		return refuse(codeBadTarget, &problem{status: http.StatusBadRequest, code: codeBadTarget, detail: err.Error()}), nil
 	}
 	x.target = t
+	if p.o.Assertions != nil && t.path == jwksPath {
+		return p.decideKeys(x)
+	}
 	if d, ok := x.route(); !ok {
 		return d, nil
 	}
@@ -33,6 +35,7 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	if d, ok := x.identify(); !ok {
 		return d, nil
 	}
+	x.checkApp()
 	if x.match.Route.Serve != "" {
 		return p.decideServed(x)
 	}
@@ -77,51 +80,6 @@ func (x *exchange) route() (decision, bool) {
 	return decision{}, true
 }
 
-func needsIdentity(r *policy.Route) bool { return r.Access == policy.AccessList }
-
-// identify finds out who calls, as far as the route asks.
-func (x *exchange) identify() (decision, bool) {
-	if x.match.Route.Access == policy.AccessPublic {
-		return decision{}, true
-	}
-	token, bearer := bearerToken(x.r.Header.Get("Authorization"))
-	if !bearer {
-		if needsIdentity(x.match.Route) {
-			return refuse(codeNoToken, &problem{status: http.StatusUnauthorized, code: codeNoToken, detail: "a bearer token is needed here"}), false
-		}
-		return decision{}, true
-	}
-	id, err := x.p.o.Authenticator.Authenticate(x.r.Context(), token)
-	var bad *TokenError
-	switch {
-	case errors.As(err, &bad):
-		return refuse(codeInvalidToken, &problem{status: http.StatusUnauthorized, code: codeInvalidToken, detail: bad.Reason, challenge: codeInvalidToken, cause: bad}), false
-	case err != nil || id == nil || id.UID == "":
-		if err == nil {
-			err = errors.New("the authenticator gave nobody")
-		}
-		return refuse(codeUnavailable, unavailable("the token cannot be verified now", err)), false
-	}
-	x.identity, x.input.Identity = id, id
-	return decision{}, true
-}
-
-// bearerToken reads an Authorization header (RFC 6750, section 2.1; the scheme
-// without regard to case, RFC 9110, section 11.1).
-func bearerToken(header string) (token string, bearer bool) {
-	const scheme = "Bearer"
-	if len(header) < len(scheme) || !strings.EqualFold(header[:len(scheme)], scheme) {
-		return "", false
-	}
-	rest := header[len(scheme):]
-	if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
-		return "", false // a longer name
-	}
-	// A tab is no separator, but some take it for one: it stays in the token,
-	// which is malformed then, and is not passed on as something else.
-	return strings.TrimLeft(rest, " "), true
-}
-
 // Lookup reads a document for the policy.
 func (x *exchange) Lookup(l *policy.Lookup, document string) (policy.Document, error) {
 	ctx := x.r.Context()
@@ -159,7 +117,7 @@ func (x *exchange) judged(d policy.Decision) decision {
 	case d.Status == http.StatusUnauthorized:
 		out.problem = &problem{status: d.Status, code: codeNoToken, detail: "a bearer token is needed here"}
 	case d.Status == http.StatusServiceUnavailable:
-		out.problem = unavailable("this cannot be decided now", x.input.Failure())
+		out.problem = unavailable("this cannot be decided now", errors.Join(x.input.AppCheckFailure, x.input.Failure()))
 	default:
 		out.problem = &problem{status: http.StatusForbidden, code: codeNotAllowed, detail: "this is not allowed"}
 		if d.ClaimWouldHelp {
@@ -188,6 +146,9 @@ func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
 	}
 	if x.body != nil {
 		x.body.max = limit
+	}
+	if !f.up.Headers.carry(x) {
+		return refuse(codeNotRepresentable, &problem{status: http.StatusForbidden, code: codeNotRepresentable, detail: "what is known of the caller cannot be told to the app here"}).by(d), nil
 	}
 	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
 		return d, nil

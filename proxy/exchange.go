@@ -40,6 +40,8 @@ type exchange struct {
 	lookups  policy.Lookups
 	given    *Given // of a request that is only judged
 
+	appCheck string // why the App Check token that came is none; for the log
+
 	undecidable bool // what the decision depends on is not on record
 
 	decision   decision
@@ -48,10 +50,11 @@ type exchange struct {
 	absent     bool // so that it is in no log
 	off        bool // as its route asks
 
-	upstream string
-	body     *requestBody
-	failure  error     // what went wrong after the decision
-	watch    *watchdog // of a forwarded request
+	upstream  string
+	assertion string // of the caller, for the upstream
+	body      *requestBody
+	failure   error     // what went wrong after the decision
+	watch     *watchdog // of a forwarded request
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
@@ -125,7 +128,8 @@ func (x *exchange) fail(err error) {
 func (x *exchange) tell(pr *problem) {
 	unread := x.body != nil && !x.body.ended()
 	pr.write(x.w, x.r, x.p.o.Name, x.id, unread || x.wantsWebSocket())
-	if unread {
+	x.w.status = pr.status // of a gRPC answer, whose HTTP status says nothing
+	if unread && x.r.ProtoMajor < 2 {
 		_ = http.NewResponseController(x.w).Flush()
 		x.body.discard(!hasToken(x.r.Header["Expect"], "100-continue"))
 	}
@@ -233,6 +237,12 @@ func (p *Proxy) log(x *exchange, truncated bool) {
 		Int64("bytes_out", x.w.bytes).Dur("ms", x.duration())
 	if x.identity != nil {
 		level.Str("identity", x.identity.Name).Str("uid", audit.Printable(x.identity.UID))
+		if x.identity.Actor != "" {
+			level.Str("actor", audit.Printable(x.identity.Actor))
+		}
+	}
+	if x.appCheck != "" {
+		level.Str("app_check", x.appCheck)
 	}
 	if x.ip.IsValid() {
 		level.Str("ip", x.ip.String())

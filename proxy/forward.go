@@ -54,6 +54,9 @@ var (
 // forward is the action of an allowed request for an upstream.
 func (f *forwarder) forward(x *exchange) error {
 	x.upstream = f.name
+	if err := f.assert(x); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(contextWith(x))
 	defer cancel(nil)
 	timeout := f.up.Timeout
@@ -83,14 +86,17 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 	if f.up.KeepHost {
 		out.Host = x.target.hostPort
 	}
-	strip(out.Header)
+	strip(out.Header, f.p.reserved)
 	out.Trailer = nil // ReverseProxy would announce them, and never send them
-	if !f.up.KeepAuthorization && dropsAuthorization(x) {
-		out.Header.Del("Authorization")
+	if !f.up.KeepAuthorization {
+		if dropsAuthorization(x) {
+			out.Header.Del("Authorization")
+		}
+		dropCookies(out.Header, f.p.o.SessionCookies)
 	}
 	f.setForwarded(x, out.Header)
-	if f.up.Identity {
-		setIdentity(out.Header, x)
+	if x.identity != nil {
+		f.up.Headers.write(out.Header, x)
 	}
 }
 

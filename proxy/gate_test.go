@@ -218,7 +218,7 @@ func newGate(t testing.TB, app string, change ...func(*Options)) *gate {
 		Name: "photos", Policy: loadPolicy(t, testPolicy), Authenticator: fakeTokens{}, Recorder: g.tape,
 		Upstreams: map[string]Upstream{"app": {
 			URL: mustURL(t, app), KeepHost: true, Timeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
-			MaxBody: 1 << 30, Identity: true, Transport: transport,
+			MaxBody: 1 << 30, Headers: NativeHeaders(), Transport: transport,
 		}},
 		IdleTimeout: 10 * time.Second, Log: zerolog.New(g.log), Metrics: g.metrics, Now: time.Now,
 	}

@@ -8,24 +8,12 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 
 	"sidegate/policy"
 )
 
 var quietLog = log.New(io.Discard, "", 0)
-
-// Headers of the native preset; docs/http.md explains each.
-const (
-	headerUID      = "X-Sidegate-Uid"
-	headerIdentity = "X-Sidegate-Identity"
-	headerEmail    = "X-Sidegate-Email"
-	headerRoles    = "X-Sidegate-Roles"
-	headerActor    = "X-Sidegate-Actor"
-	headerTenant   = "X-Sidegate-Tenant"
-	headerClaims   = "X-Sidegate-Claims"
-)
 
 // setForwarded says where the request came from: afresh, or continued where
 // the peer is a trusted proxy.
@@ -60,32 +48,6 @@ func (f *forwarder) setForwarded(x *exchange, h http.Header) {
 	h["Traceparent"] = []string{x.parent}
 }
 
-// setIdentity says who calls: nothing on public routes, and nothing where
-// nobody was verified.
-func setIdentity(h http.Header, x *exchange) {
-	id := x.identity
-	if id == nil {
-		return
-	}
-	set := func(name, value string) {
-		if value != "" {
-			h[name] = []string{value}
-		}
-	}
-	set(headerUID, headerValue(id.UID, false))
-	set(headerIdentity, headerValue(id.Name, false))
-	set(headerActor, headerValue(id.Actor, false))
-	set(headerTenant, headerValue(id.Tenant, false))
-	if id.EmailVerified {
-		set(headerEmail, headerValue(id.Email, false))
-	}
-	declared := x.policy.Claims()
-	if slices.Contains(declared, "roles") {
-		set(headerRoles, headerList(stringList(id.Claims["roles"])))
-	}
-	set(headerClaims, encodeClaims(id, declared))
-}
-
 // stringList is a claim that is a list of strings; nil where it is anything else.
 func stringList(claim any) []string {
 	list, ok := claim.([]any)
@@ -103,15 +65,21 @@ func stringList(claim any) []string {
 	return out
 }
 
-// encodeClaims is the base64url JSON, without padding, of the claims that the
-// policy declares and the token has.
-func encodeClaims(id *policy.Identity, declared []string) string {
+// declaredClaims are the claims that the policy declares and the token has.
+func declaredClaims(id *policy.Identity, declared []string) map[string]any {
 	claims := map[string]any{}
 	for _, name := range declared {
 		if v, ok := id.Claims[name]; ok {
 			claims[name] = v
 		}
 	}
+	return claims
+}
+
+// encodeClaims is the base64url JSON, without padding, of the claims that the
+// policy declares and the token has.
+func encodeClaims(id *policy.Identity, declared []string) string {
+	claims := declaredClaims(id, declared)
 	if len(claims) == 0 {
 		return ""
 	}

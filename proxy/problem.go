@@ -29,6 +29,9 @@ const (
 	codeUpstreamTimeout = "upstream_timeout"
 	codeInternal        = "internal"
 	codeRate            = "rate"
+	codeCrossOrigin     = "cross_origin"
+	// codeNotRepresentable is of headers whose readers decode nothing.
+	codeNotRepresentable = "identity_not_representable"
 )
 
 // A problem is an answer of the gateway's own that is not a success
@@ -95,6 +98,10 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 	if p.hangUp || unread {
 		// Else net/http would wait for the rest of the body before it answers.
 		h.Set("Connection", "close")
+	}
+	if speaksGRPC(r) {
+		p.writeGRPC(w, r.Header.Get("Content-Type"))
+		return
 	}
 	body, err := json.Marshal(problemBody{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, id})
 	if err != nil {

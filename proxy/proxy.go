@@ -40,12 +40,20 @@ type Options struct {
 	Name          string // the realm of challenges
 	Policy        *policy.Policy
 	Authenticator Authenticator
-	Recorder      Recorder
-	Survive       audit.Survive
-	Upstreams     map[string]Upstream
-	Uploads       *upload.Uploads
-	Documents     DocumentReader // where policy lookups read; nil: nowhere
-	Trusted       TrustedProxies
+	// SessionCookies verify the session cookies of these names. Their tokens
+	// count in these cookies only, and bearer tokens in none.
+	SessionCookies map[string]Authenticator
+	// AppCheck verifies App Check tokens, by the identity's name: whoever it
+	// gives is an app.
+	AppCheck map[string]Authenticator
+	// Assertions sign who calls, for upstreams; nil: nothing is signed.
+	Assertions *Assertions
+	Recorder   Recorder
+	Survive    audit.Survive
+	Upstreams  map[string]Upstream
+	Uploads    *upload.Uploads
+	Documents  DocumentReader // where policy lookups read; nil: nowhere
+	Trusted    TrustedProxies
 	// IdleTimeout ends a body, either way, in which the caller stalls.
 	IdleTimeout time.Duration
 	Log         zerolog.Logger
@@ -61,7 +69,7 @@ type Upstream struct {
 	IdleTimeout       time.Duration // an answer that stalls
 	MaxBody           int64         // bytes of a request
 	KeepAuthorization bool
-	Identity          bool // X-Sidegate-* identity headers are sent
+	Headers           Headers // by which the app is told who calls
 	Transport         http.RoundTripper
 }
 
@@ -73,6 +81,7 @@ type Proxy struct {
 	upstreams map[string]*forwarder
 	metrics   *metrics
 	lookups   *lookupCache
+	reserved  map[string]bool // names of headers that header maps set, as foldName makes them
 	limits    *policy.Limiter // outlives policies: a reload gives nobody a new budget
 }
 
@@ -92,12 +101,15 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}, lookups: newLookupCache(o.Documents, o.Now, lookupCacheBytes, lm), limits: policy.NewLimiter(0)}
+	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}, reserved: map[string]bool{}, lookups: newLookupCache(o.Documents, o.Now, lookupCacheBytes, lm), limits: policy.NewLimiter(0)}
 	for name, u := range o.Upstreams {
 		if u.URL == nil || u.Transport == nil || u.Timeout <= 0 || u.IdleTimeout <= 0 {
 			return nil, fmt.Errorf("proxy: upstream %s: URL, transport and time-outs are needed", name)
 		}
 		p.upstreams[name] = newForwarder(p, name, u)
+		for _, header := range u.Headers.names {
+			p.reserved[folded(header)] = true
+		}
 	}
 	p.SetPolicy(o.Policy)
 	return p, nil
@@ -160,7 +172,7 @@ func (p *Proxy) record(x *exchange, d decision) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	if d.allow && x.match.Route.Record == policy.RecordOff {
+	if d.allow && x.match.Route != nil && x.match.Route.Record == policy.RecordOff {
 		x.absent, x.off = true, true
 		p.metrics.unrecorded.WithLabelValues(x.routeID()).Inc()
 		return nil

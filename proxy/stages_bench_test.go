@@ -30,7 +30,7 @@ func (s someone) Authenticate(context.Context, string) (*policy.Identity, error)
 func benchExchange(b *testing.B) (*Proxy, *exchange) {
 	p, err := New(Options{
 		Name: "bench", Policy: loadPolicy(b, testPolicy), Authenticator: someone{user("alice", "writer")}, Recorder: nowhere{},
-		Upstreams: map[string]Upstream{"app": {URL: mustURL(b, "http://127.0.0.1:1"), Transport: newTransport(), Identity: true, KeepHost: true, Timeout: time.Minute, IdleTimeout: time.Minute}},
+		Upstreams: map[string]Upstream{"app": {URL: mustURL(b, "http://127.0.0.1:1"), Transport: newTransport(), Headers: NativeHeaders(), KeepHost: true, Timeout: time.Minute, IdleTimeout: time.Minute}},
 		Log:       zerolog.Nop(), Metrics: prometheus.NewRegistry(), Now: time.Now,
 	})
 	if err != nil {
@@ -67,9 +67,9 @@ func BenchmarkHeaders(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		h := x.r.Header.Clone()
-		strip(h)
+		strip(h, nil)
 		p.upstreams["app"].setForwarded(x, h)
-		setIdentity(h, x)
+		setNative(h, x)
 	}
 }
 

@@ -58,10 +58,11 @@ var framing = func() map[string]bool {
 // not matter.
 const maxHeaderName = 64
 
-// mustStrip reports whether a header of this name is the gateway's to set.
-// Case does not count, and every byte that is no letter and no digit is a `-`:
-// servers behind CGI or WSGI make `_` of `-`, and some of all the others.
-func mustStrip(name string) bool {
+// mustStrip reports whether a header of this name is the gateway's to set,
+// reserved names (folded) included. Case does not count, and every byte that is
+// no letter and no digit is a `-`: servers behind CGI or WSGI make `_` of `-`,
+// and some of all the others.
+func mustStrip(name string, reserved map[string]bool) bool {
 	var buf [maxHeaderName]byte
 	folded := buf[:min(len(name), maxHeaderName)]
 	odd := false // the name has other bytes than letters, digits and dashes
@@ -69,7 +70,7 @@ func mustStrip(name string) bool {
 		folded[i] = foldName(name[i])
 		odd = odd || (folded[i] == '-' && name[i] != '-')
 	}
-	if stripped[string(folded)] || (odd && framing[string(folded)]) {
+	if stripped[string(folded)] || reserved[string(folded)] || (odd && framing[string(folded)]) {
 		return true
 	}
 	if len(folded) == 0 || folded[0] != 'x' {
@@ -83,6 +84,15 @@ func mustStrip(name string) bool {
 	return false
 }
 
+// folded is a header's name as it stands in the lists.
+func folded(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		b[i] = foldName(c)
+	}
+	return string(b)
+}
+
 func foldName(c byte) byte {
 	switch {
 	case c >= 'A' && c <= 'Z':
@@ -94,9 +104,9 @@ func foldName(c byte) byte {
 }
 
 // strip removes from headers or trailers what only the gateway may set.
-func strip(h http.Header) {
+func strip(h http.Header, reserved map[string]bool) {
 	for name := range h {
-		if mustStrip(name) {
+		if mustStrip(name, reserved) {
 			delete(h, name)
 		}
 	}

@@ -61,13 +61,14 @@ type Document struct {
 	expanded map[*yaml.Node]string
 	failed   map[*yaml.Node]bool   // a mistake in the text itself is on record
 	origin   map[*yaml.Node]string // of what stands here by substitution
+	values   map[*yaml.Node]bool   // texts with ${auth.uid} and the like, which only Template reads
 	bangs    map[[2]int]bool       // lines and columns of each `!`: the library forgets one that a blank follows
 }
 
 // New makes a reader for the file of that name. Without an Expander the forms
 // ${env:} and ${file:} are mistakes.
 func New(name string, expand Expander) *Document {
-	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}, failed: map[*yaml.Node]bool{}, origin: map[*yaml.Node]string{}}
+	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}, failed: map[*yaml.Node]bool{}, values: map[*yaml.Node]bool{}, origin: map[*yaml.Node]string{}}
 }
 
 // Parse reads data and returns its top-level value. version is what the
@@ -253,44 +254,58 @@ func (d *Document) checkScalar(n *yaml.Node) {
 		}
 		return
 	}
-	value, err := d.expandAll(n.Value)
+	value, filled, values, err := d.expandAll(n.Value)
 	if err != nil {
 		d.failed[n] = true
 		d.add(n.Line, n.Column, err.Error())
 		return
 	}
-	d.expanded[n] = value
+	if values {
+		d.values[n] = true
+	}
+	if !values || filled {
+		d.expanded[n] = value
+	}
 }
 
-// expandAll replaces every ${form:argument}; $${ stands for a literal ${.
-func (d *Document) expandAll(s string) (string, error) {
+// ofRequests reports whether ${name} is what a request gives later.
+func ofRequests(name string) bool { return strings.HasPrefix(name, "auth.") || name == "assertion" }
+
+// expandAll replaces every ${form:argument}, which filled reports; $${ stands
+// for a literal ${. values reports whether something was left for requests.
+func (d *Document) expandAll(s string) (text string, filled, values bool, err error) {
 	var out strings.Builder
 	for {
 		i := strings.Index(s, "${")
 		if i < 0 {
 			out.WriteString(s)
-			return out.String(), nil
+			return out.String(), filled, values, nil
 		}
 		if i > 0 && s[i-1] == '$' {
 			out.WriteString(s[:i-1] + "${")
-			s = s[i+2:]
+			s, filled = s[i+2:], true
 			continue
 		}
 		end := strings.IndexByte(s[i:], '}')
 		if end < 0 {
-			return "", errors.New("`${` without `}` (a literal one is written `$${`)")
+			return "", false, false, errors.New("`${` without `}` (a literal one is written `$${`)")
 		}
 		inner := s[i+2 : i+end]
+		if ofRequests(inner) {
+			out.WriteString(s[:i+end+1])
+			s, values = s[i+end+1:], true
+			continue
+		}
 		form, argument, ok := strings.Cut(inner, ":")
 		if !ok || (form != "env" && form != "file") {
 			// What stands there may be a secret that holds `${`: it is not shown.
-			return "", errors.New("`${` that starts neither ${env:NAME}, ${env:NAME:default} nor ${file:PATH} (a literal one is written `$${`)")
+			return "", false, false, errors.New("`${` that starts neither ${env:NAME}, ${env:NAME:default} nor ${file:PATH} (a literal one is written `$${`)")
 		}
 		value, err := d.expand(form, argument)
 		if err != nil {
-			return "", err
+			return "", false, false, err
 		}
 		out.WriteString(s[:i] + value)
-		s = s[i+end+1:]
+		s, filled = s[i+end+1:], true
 	}
 }

@@ -225,6 +225,11 @@ func (v Value) scalar(want string, tags ...string) (string, bool) {
 	if v.d.failed[v.n] {
 		return "", false
 	}
+	if v.d.values[v.n] {
+		v.d.failed[v.n] = true
+		v.Errorf("`%s`: ${auth.} and ${assertion} are of requests, and stand in the headers of an upstream only", v.path)
+		return "", false
+	}
 	if text, ok := v.d.expanded[v.n]; ok {
 		return text, true
 	}
@@ -242,6 +247,18 @@ func (v Value) scalar(want string, tags ...string) (string, bool) {
 // Text reads text; ok is false where the value is absent or cannot be read,
 // which is then on record.
 func (v Value) Text() (s string, ok bool) { return v.scalar("a string", "!!str") }
+
+// Template is Text where ${auth.uid} and the like may stand: they are left as
+// they are.
+func (v Value) Template() (s string, ok bool) {
+	if v.n != nil && v.d.values[v.n] && !v.d.failed[v.n] {
+		if text, ok := v.d.expanded[v.n]; ok {
+			return text, true
+		}
+		return v.n.Value, true
+	}
+	return v.Text()
+}
 
 // String reads text.
 func (v Value) String() string {

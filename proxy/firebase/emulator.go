@@ -11,18 +11,23 @@ import (
 // with --insecure-emulator and FIREBASE_AUTH_EMULATOR_HOST.
 type Emulator struct {
 	claims claims
+	users  *Users
 }
 
 var _ oidc.Provider = (*Emulator)(nil)
 
-// NewEmulator makes an Emulator; it uses no keys, and asks the emulator
-// nothing.
-func NewEmulator(o Options) (*Emulator, error) {
-	c, err := newClaims(o)
+// NewEmulator makes an Emulator of ID tokens; it uses no keys.
+func NewEmulator(o Options) (*Emulator, error) { return newEmulator(idTokens, o) }
+
+// NewEmulatorCookies makes an Emulator of session cookies.
+func NewEmulatorCookies(o Options) (*Emulator, error) { return newEmulator(sessionCookies, o) }
+
+func newEmulator(k kind, o Options) (*Emulator, error) {
+	c, err := newClaims(k, o)
 	if err != nil {
 		return nil, err
 	}
-	return &Emulator{c}, nil
+	return &Emulator{c, o.Users}, nil
 }
 
 // Accepts implements oidc.Provider.
@@ -34,14 +39,13 @@ func (e *Emulator) Epoch() uint64 { return 0 }
 // Verify implements oidc.Provider. Every claim is checked as in production.
 // A token that is signed is refused: it cannot be from the emulator, and a
 // real one sent to a development gateway is a mistake to notice.
-func (e *Emulator) Verify(_ context.Context, t *oidc.Token) (oidc.Verified, error) {
+func (e *Emulator) Verify(ctx context.Context, t *oidc.Token) (oidc.Verified, error) {
 	if t.Algorithm != "none" || !t.Unsigned() {
 		return oidc.Verified{}, oidc.Refuse(oidc.ReasonAlgorithm, "the emulator's tokens have alg none and no signature; is this one of a real project?")
 	}
-	id, until, err := e.claims.check(t)
+	id, times, err := e.claims.check(t)
 	if err != nil {
 		return oidc.Verified{}, err
 	}
-	id.TokenHash = t.Hash()
-	return oidc.Verified{Identity: id, Until: until}, nil
+	return e.claims.verified(ctx, id, times, 0, e.users)
 }

@@ -1,8 +1,10 @@
-// Package firebase verifies Firebase ID tokens: what Firebase adds to
-// proxy/oidc, its issuer, keys, claims and tenants.
+// Package firebase verifies what Firebase issues: ID tokens, session cookies
+// and App Check tokens, and whether a user is still one. It is what Firebase
+// adds to proxy/oidc: its issuers, keys, claims and tenants.
 //
 // Verification needs no credentials and asks nobody but for Google's published
-// keys. Tokens without a signature, as the Auth emulator issues them, are the
+// keys; only Users, which notice who was revoked, ask Firebase by its SDK.
+// Tokens without a signature, as the Auth emulator issues them, are the
 // business of a type of their own, which nothing but NewEmulator makes.
 package firebase
 
@@ -10,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"regexp"
 	"time"
 
@@ -18,13 +19,27 @@ import (
 	"sidegate/proxy/oidc"
 )
 
-// KeysURL is where Google publishes the keys that sign ID tokens.
-// https://firebase.google.com/docs/auth/admin/verify-id-tokens names the same
-// keys as X.509 certificates; this is their JWK set.
-const KeysURL = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"
+// Where Google publishes the keys that sign ID tokens, session cookies and App
+// Check tokens.
+const (
+	// https://firebase.google.com/docs/auth/admin/verify-id-tokens names the
+	// same keys as X.509 certificates; this is their JWK set.
+	KeysURL = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"
+	// https://firebase.google.com/docs/auth/admin/manage-cookies; certificates.
+	CookieKeysURL = "https://www.googleapis.com/identitytoolkit/v3/relyingparty/publicKeys"
+	// https://firebase.google.com/docs/app-check/custom-resource-backend
+	AppCheckKeysURL = "https://firebaseappcheck.googleapis.com/v1/jwks"
+)
 
-// issuerPrefix and the project are an ID token's issuer.
-const issuerPrefix = "https://securetoken.google.com/"
+// A kind is what a token is: they differ in their issuer and its keys, and one
+// is never taken for the other.
+type kind struct{ issuer, keys string }
+
+// A token's issuer is the prefix and the project.
+var (
+	idTokens       = kind{"https://securetoken.google.com/", KeysURL}
+	sessionCookies = kind{"https://session.firebase.google.com/", CookieKeysURL}
+)
 
 // Options say whose tokens a Verifier takes.
 type Options struct {
@@ -38,39 +53,44 @@ type Options struct {
 	// Leeway is how far the clocks may differ, at most oidc.MaxLeeway; zero
 	// means not at all, sidegate.yaml's default is oidc.DefaultLeeway.
 	Leeway time.Duration
-	// InsecureKeysURL takes the keys from elsewhere than Google, over plain
-	// http too: whoever answers there can be every user. For demos and tests.
-	InsecureKeysURL string
-	// Client fetches the keys; the default honours HTTPS_PROXY.
-	Client *http.Client
+	// Users notice who was revoked; nil: a token counts until it expires.
+	Users *Users
+	// KeySet gives the keys that Google publishes at a URL.
+	KeySet func(url string) (*oidc.KeySet, error)
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
 }
 
-// A Verifier verifies the ID tokens of one project and tenant by Google's
-// signature. It is safe for concurrent use.
+// A Verifier verifies the ID tokens, or the session cookies, of one project and
+// tenant by Google's signature. It is safe for concurrent use.
 type Verifier struct {
 	claims claims
 	keys   *oidc.KeySet
+	users  *Users
 }
 
 var _ oidc.Provider = (*Verifier)(nil)
 
-// New makes a Verifier. It fetches nothing: Keys has Prefetch and Run.
-func New(o Options) (*Verifier, error) {
-	c, err := newClaims(o)
+// New makes a Verifier of ID tokens. It fetches nothing: the keys have Prefetch
+// and Run.
+func New(o Options) (*Verifier, error) { return newVerifier(idTokens, o) }
+
+// NewSessionCookies makes a Verifier of session cookies.
+func NewSessionCookies(o Options) (*Verifier, error) { return newVerifier(sessionCookies, o) }
+
+func newVerifier(k kind, o Options) (*Verifier, error) {
+	c, err := newClaims(k, o)
 	if err != nil {
 		return nil, err
 	}
-	source := oidc.KeySetOptions{URL: KeysURL, Client: o.Client, Now: o.Now}
-	if o.InsecureKeysURL != "" {
-		source.URL, source.AllowHTTP = o.InsecureKeysURL, true
+	if o.KeySet == nil {
+		return nil, fmt.Errorf("identity %s: it needs keys", o.Name)
 	}
-	keys, err := oidc.NewKeySet(source)
+	keys, err := o.KeySet(k.keys)
 	if err != nil {
 		return nil, fmt.Errorf("identity %s: %w", o.Name, err)
 	}
-	return &Verifier{claims: c, keys: keys}, nil
+	return &Verifier{claims: c, keys: keys, users: o.Users}, nil
 }
 
 // Keys are the keys by which the Verifier checks signatures.
@@ -82,26 +102,25 @@ func (v *Verifier) Accepts() []oidc.Selector { return v.claims.accepts() }
 // Epoch implements oidc.Provider: it changes when Google withdraws a key.
 func (v *Verifier) Epoch() uint64 { return v.keys.Epoch() }
 
-// algorithms are those of ID tokens.
+// algorithms are those of ID tokens, session cookies and App Check tokens.
 var algorithms = []string{oidc.RS256}
 
 // Verify implements oidc.Provider: first the claims, which cost little, then
-// the signature. Neither is enough.
+// the signature, then, over the network, whether the user is still one. None
+// of them is enough.
 func (v *Verifier) Verify(ctx context.Context, t *oidc.Token) (oidc.Verified, error) {
-	verified := oidc.Verified{Epoch: v.Epoch()}
-	id, until, err := v.claims.check(t)
+	epoch := v.Epoch()
+	id, times, err := v.claims.check(t)
 	if err != nil {
 		return oidc.Verified{}, err
 	}
 	if err := v.keys.Verify(ctx, t, algorithms); err != nil {
 		return oidc.Verified{}, err
 	}
-	id.TokenHash = t.Hash()
-	verified.Identity, verified.Until = id, until
-	return verified, nil
+	return v.claims.verified(ctx, id, times, epoch, v.users)
 }
 
-// claims checks an ID token's payload; the same for real and emulated ones.
+// claims checks a payload; the same for real and emulated tokens.
 type claims struct {
 	name, namespace, tenant string
 	rules                   oidc.Rules
@@ -112,7 +131,7 @@ type claims struct {
 // that old ones have ("example.com:app").
 var projectID = regexp.MustCompile(`^[a-z0-9][a-z0-9.:-]{0,98}[a-z0-9]$`)
 
-func newClaims(o Options) (claims, error) {
+func newClaims(k kind, o Options) (claims, error) {
 	switch {
 	case o.Name == "" || o.Namespace == "":
 		return claims{}, errors.New("a firebase identity needs a name and a namespace")
@@ -122,7 +141,7 @@ func newClaims(o Options) (claims, error) {
 		return claims{}, fmt.Errorf("identity %s: a leeway of %s is not between 0s and %s", o.Name, o.Leeway, oidc.MaxLeeway)
 	}
 	c := claims{name: o.Name, namespace: o.Namespace, tenant: o.Tenant, now: o.Now, rules: oidc.Rules{
-		Issuer: issuerPrefix + o.Project, Audience: o.Project,
+		Issuer: k.issuer + o.Project, Audiences: []string{o.Project},
 		Leeway: o.Leeway, IssuedAt: true, AuthTime: true,
 	}}
 	if c.now == nil {
@@ -132,31 +151,50 @@ func newClaims(o Options) (claims, error) {
 }
 
 func (c *claims) accepts() []oidc.Selector {
-	return []oidc.Selector{{
-		Issuer: c.rules.Issuer, Audience: c.rules.Audience,
-		Claim: "firebase.tenant", Value: c.tenant,
-	}}
+	return selectors(c.rules.Issuer, c.rules.Audiences[0], c.tenant)
+}
+
+// Selectors are those of a project's and tenant's ID tokens.
+func Selectors(project, tenant string) []oidc.Selector {
+	return selectors(idTokens.issuer+project, project, tenant)
+}
+
+func selectors(issuer, project, tenant string) []oidc.Selector {
+	return []oidc.Selector{{Issuer: issuer, Audience: project, Claim: "firebase.tenant", Value: tenant}}
 }
 
 // check checks every claim that Firebase's rules name and makes the identity
-// of them, without its TokenHash.
-func (c *claims) check(t *oidc.Token) (*policy.Identity, time.Time, error) {
+// of them.
+func (c *claims) check(t *oidc.Token) (*policy.Identity, oidc.Times, error) {
 	times, err := c.rules.Check(t, c.now())
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, times, err
 	}
 	p, err := readPayload(t.Claims)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, times, err
 	}
 	if p.tenant != c.tenant {
-		return nil, time.Time{}, oidc.Refuse(oidc.ReasonTenant, "firebase.tenant is %q, not %q", p.tenant, c.tenant)
+		return nil, times, oidc.Refuse(oidc.ReasonTenant, "firebase.tenant is %q, not %q", p.tenant, c.tenant)
 	}
 	return &policy.Identity{
 		Name: c.name, Namespace: c.namespace, UID: p.subject, Tenant: p.tenant,
 		Issuer: c.rules.Issuer, Provider: p.provider,
 		Email: p.email, EmailVerified: p.emailVerified, SecondFactor: p.secondFactor,
 		AuthTime: times.AuthTime, Expires: times.Expires,
-		Claims: t.Claims,
-	}, c.rules.Until(times), nil
+		Claims: t.Claims, Payload: t.Payload(), TokenHash: t.Hash(),
+	}, times, nil
+}
+
+// verified is the end of a verification: whose user is still one.
+func (c *claims) verified(ctx context.Context, id *policy.Identity, times oidc.Times, epoch uint64, users *Users) (oidc.Verified, error) {
+	out := oidc.Verified{Identity: id, Until: c.rules.Until(times), Epoch: epoch}
+	if users == nil {
+		return out, nil
+	}
+	out.Stands = users.watch(id.UID, times.IssuedAt)
+	if err := out.Stands(ctx); err != nil {
+		return oidc.Verified{}, err
+	}
+	return out, nil
 }

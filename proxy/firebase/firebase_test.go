@@ -160,17 +160,15 @@ func TestClockSkewIsNamed(t *testing.T) {
 }
 
 func TestOptionsRefused(t *testing.T) {
-	ok := firebase.Options{Name: "users", Namespace: "users", Project: project}
+	ok := firebase.Options{Name: "users", Namespace: "users", Project: project, KeySet: newGoogle(t).keySet(nil)}
 	for name, change := range map[string]func(*firebase.Options){
-		"no name":            func(o *firebase.Options) { o.Name = "" },
-		"no namespace":       func(o *firebase.Options) { o.Namespace = "" },
-		"no project":         func(o *firebase.Options) { o.Project = "" },
-		"project is a path":  func(o *firebase.Options) { o.Project = "acme/../other" },
-		"negative leeway":    func(o *firebase.Options) { o.Leeway = -1 },
-		"leeway of 6 min":    func(o *firebase.Options) { o.Leeway = 6 * time.Minute },
-		"keys are a file":    func(o *firebase.Options) { o.InsecureKeysURL = "file:///etc/passwd" },
-		"keys without host":  func(o *firebase.Options) { o.InsecureKeysURL = "keys.json" },
-		"keys with password": func(o *firebase.Options) { o.InsecureKeysURL = "https://user:secret@keys.example" },
+		"no name":           func(o *firebase.Options) { o.Name = "" },
+		"no namespace":      func(o *firebase.Options) { o.Namespace = "" },
+		"no project":        func(o *firebase.Options) { o.Project = "" },
+		"project is a path": func(o *firebase.Options) { o.Project = "acme/../other" },
+		"negative leeway":   func(o *firebase.Options) { o.Leeway = -1 },
+		"leeway of 6 min":   func(o *firebase.Options) { o.Leeway = 6 * time.Minute },
+		"no keys":           func(o *firebase.Options) { o.KeySet = nil },
 	} {
 		o := ok
 		change(&o)
@@ -186,7 +184,9 @@ func TestOptionsRefused(t *testing.T) {
 // No key was ever fetched: that is 503, and never 401 nor a way in.
 func TestNoKeysIsUnavailable(t *testing.T) {
 	v, err := firebase.New(firebase.Options{Name: "users", Namespace: "users", Project: project,
-		Client: &http.Client{Transport: http.NewFileTransport(http.Dir(t.TempDir()))}})
+		KeySet: func(url string) (*oidc.KeySet, error) {
+			return oidc.NewKeySet(oidc.KeySetOptions{URL: url, Client: &http.Client{Transport: http.NewFileTransport(http.Dir(t.TempDir()))}})
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}

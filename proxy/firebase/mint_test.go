@@ -130,6 +130,8 @@ func newGoogle(t testing.TB) *google {
 	}
 	mux.Handle("/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com", answer(jwks))
 	mux.Handle("/robot/v1/metadata/x509/securetoken@system.gserviceaccount.com", answer(pems))
+	mux.Handle("/identitytoolkit/v3/relyingparty/publicKeys", answer(pems))
+	mux.Handle("/v1/jwks", answer(jwks))
 	g.server = httptest.NewUnstartedServer(mux)
 	g.server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	g.server.StartTLS()
@@ -142,7 +144,7 @@ func selfSigned(t testing.TB, key *rsa.PrivateKey) (tls.Certificate, *x509.Certi
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"www.googleapis.com"}, IsCA: true, BasicConstraintsValid: true,
+		DNSNames: []string{"www.googleapis.com", "firebaseappcheck.googleapis.com"}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -166,12 +168,19 @@ func (g *google) transport() *http.Transport {
 	}
 }
 
+// keySet gives the keys that g publishes.
+func (g *google) keySet(now func() time.Time) func(string) (*oidc.KeySet, error) {
+	return func(url string) (*oidc.KeySet, error) {
+		return oidc.NewKeySet(oidc.KeySetOptions{URL: url, Client: &http.Client{Transport: g.transport()}, Now: now})
+	}
+}
+
 // verifier is one as in production, its keys fetched from g.
 func (g *google) verifier(t testing.TB, tenant string, now func() time.Time) *firebase.Verifier {
 	t.Helper()
 	v, err := firebase.New(firebase.Options{
 		Name: "users", Namespace: "users", Project: project, Tenant: tenant,
-		Leeway: oidc.DefaultLeeway, Client: &http.Client{Transport: g.transport()}, Now: now,
+		Leeway: oidc.DefaultLeeway, KeySet: g.keySet(now), Now: now,
 	})
 	if err != nil {
 		t.Fatal(err)

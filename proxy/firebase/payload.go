@@ -1,12 +1,6 @@
 package firebase
 
-import (
-	"strings"
-	"unicode"
-	"unicode/utf8"
-
-	"sidegate/proxy/oidc"
-)
+import "sidegate/proxy/oidc"
 
 // maxSubject is the longest uid in bytes:
 // https://firebase.google.com/docs/auth/admin/manage-users allows 128
@@ -84,15 +78,9 @@ func (p *payload) readFirebase(claims map[string]any) (err error) {
 // subject is the uid. It may hold anything that a developer who mints custom
 // tokens wrote ("../bob", too): what is refused here can stand nowhere.
 func subject(claims map[string]any) (string, error) {
-	sub, ok := claims["sub"].(string)
-	switch {
-	case !ok || sub == "":
-		return "", oidc.Refuse(oidc.ReasonSubject, "sub is missing, empty or not text")
-	case len(sub) > maxSubject:
-		return "", oidc.Refuse(oidc.ReasonSubject, "sub is %d bytes long, at most %d", len(sub), maxSubject)
-	// Half of a surrogate pair became U+FFFD: two subjects would be one.
-	case !utf8.ValidString(sub) || strings.ContainsRune(sub, utf8.RuneError) || strings.ContainsFunc(sub, unicode.IsControl):
-		return "", oidc.Refuse(oidc.ReasonSubject, "sub holds control characters or invalid UTF-8")
+	sub, err := oidc.CheckSubject("sub", claims["sub"], maxSubject)
+	if err != nil {
+		return "", err
 	}
 	// Firebase repeats the uid as user_id; the Admin SDK reads uid as text.
 	for _, name := range []string{"user_id", "uid"} {

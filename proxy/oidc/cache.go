@@ -32,7 +32,9 @@ const (
 // A Cache remembers the tokens that a Set verified, until verification would
 // refuse them as expired or their provider's Epoch changes. It is keyed by the
 // whole token, and remembers no refusal: a stranger cannot push out what
-// callers with good tokens have there. It is safe for concurrent use.
+// callers with good tokens have there. What a provider says of the user (Stands)
+// is asked each time, and a token whose user is none any more is forgotten. It
+// is safe for concurrent use.
 type Cache struct {
 	set    *Set
 	now    func() time.Time
@@ -55,6 +57,7 @@ type shard struct {
 type entry struct {
 	verified Verified
 	provider Provider
+	set      *Set // that verified it: another would not have to
 }
 
 // CacheOptions bound a Cache.
@@ -96,35 +99,69 @@ func weight(token string) int { return entryFactor*len(token) + entryBytes }
 // Authenticate gives the identity of a token that was verified before, or has
 // it verified.
 func (c *Cache) Authenticate(ctx context.Context, token string) (*policy.Identity, error) {
+	return c.authenticate(ctx, c.set, token)
+}
+
+// For is the Cache before another Set: they share the room, and what one of
+// them verified counts for nothing with the other.
+func (c *Cache) For(set *Set) proxy.Authenticator { return view{c, set} }
+
+type view struct {
+	cache *Cache
+	set   *Set
+}
+
+func (v view) Authenticate(ctx context.Context, token string) (*policy.Identity, error) {
+	return v.cache.authenticate(ctx, v.set, token)
+}
+
+func (c *Cache) authenticate(ctx context.Context, set *Set, token string) (*policy.Identity, error) {
 	if len(token) > MaxTokenBytes {
-		return c.set.Authenticate(ctx, token) // which refuses it: not worth a hash
+		return set.Authenticate(ctx, token) // which refuses it: not worth a hash
 	}
 	s := &c.shards[maphash.String(c.seed, token)%shards]
-	if id := s.get(token, c.now()); id != nil {
+	if v, ok := s.get(set, token, c.now()); ok {
+		if v.Stands != nil {
+			if err := v.Stands(ctx); err != nil {
+				if !errors.Is(err, proxy.ErrUnavailable) {
+					s.drop(token)
+				}
+				return nil, err
+			}
+		}
 		c.hits.Add(1)
-		return id, nil
+		return v.Identity, nil
 	}
 	c.misses.Add(1)
-	v, provider, err := c.set.verify(ctx, token)
+	// A copy: the caller's is part of all the headers of its request, and the
+	// identity keeps parts of it.
+	token = strings.Clone(token)
+	v, provider, err := set.verify(ctx, token)
 	if err != nil {
 		return nil, err
 	}
-	s.put(token, entry{v, provider})
+	s.put(token, entry{v, provider, set})
 	return v.Identity, nil
 }
 
-func (s *shard) get(token string, now time.Time) *policy.Identity {
+func (s *shard) get(set *Set, token string, now time.Time) (Verified, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.entries.Get(token)
-	if !ok {
-		return nil
+	if !ok || e.set != set {
+		return Verified{}, false
 	}
 	if !now.Before(e.verified.Until) || e.verified.Epoch != e.provider.Epoch() {
 		s.entries.Remove(token)
-		return nil
+		return Verified{}, false
 	}
-	return e.verified.Identity
+	return e.verified, true
+}
+
+func (s *shard) drop(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries.Remove(token)
 }
 
 func (s *shard) put(token string, e entry) {
@@ -132,8 +169,7 @@ func (s *shard) put(token string, e entry) {
 	defer s.mu.Unlock()
 	w := weight(token)
 	s.entries.Remove(token) // another request with it may have been as fast
-	// A copy: the caller's is part of all the headers of its request.
-	s.entries.Add(strings.Clone(token), e)
+	s.entries.Add(token, e)
 	s.bytes += w
 	for s.bytes > s.maxBytes {
 		s.entries.RemoveOldest()

@@ -16,9 +16,11 @@ const MaxLeeway = 5 * time.Minute
 
 // Rules are what the standard claims must be (RFC 7519, section 4.1).
 type Rules struct {
-	// Issuer is what iss must be, byte for byte; Audience is what aud must be
-	// or, where aud is a list, hold.
-	Issuer, Audience string
+	// Issuer is what iss must be, byte for byte.
+	Issuer string
+	// Audiences are those of which aud must be one or, where aud is a list,
+	// hold one.
+	Audiences []string
 	// Leeway is how far the clocks of issuer and gateway may differ; zero
 	// means not at all.
 	Leeway time.Duration
@@ -40,8 +42,8 @@ func (r Rules) Check(t *Token, now time.Time) (Times, error) {
 	}
 	if audience, err := audiences(t.Claims); err != nil {
 		return Times{}, err
-	} else if r.Audience == "" || !slices.Contains(audience, r.Audience) {
-		return Times{}, Refuse(ReasonAudience, "aud is not %s", strconv.Quote(r.Audience))
+	} else if !slices.ContainsFunc(audience, func(a string) bool { return a != "" && slices.Contains(r.Audiences, a) }) {
+		return Times{}, Refuse(ReasonAudience, "aud is none of %q", r.Audiences)
 	}
 	times, err := readTimes(t.Claims)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 func TestCheckAudience(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	rules := Rules{Issuer: "i", Audience: "app"}
+	rules := Rules{Issuer: "i", Audiences: []string{"app"}}
 	for aud, reason := range map[string]string{
 		`"app"`: "", `["app"]`: "", `["other","app"]`: "", `["app","app"]`: "",
 		`"other"`: ReasonAudience, `[]`: ReasonAudience, `["app",1]`: ReasonAudience, `[["app"]]`: ReasonAudience, `null`: ReasonAudience,
@@ -68,7 +68,7 @@ func TestCheckTimes(t *testing.T) {
 		{0, `"exp":1800000001,"nbf":null`, ReasonClaim},
 	} {
 		token := &Token{Claims: object(t, `{"iss":"i","aud":"a",`+c.times+`}`)}
-		_, err := Rules{Issuer: "i", Audience: "a", Leeway: c.leeway}.Check(token, now)
+		_, err := Rules{Issuer: "i", Audiences: []string{"a"}, Leeway: c.leeway}.Check(token, now)
 		if c.reason == "" {
 			if err != nil {
 				t.Errorf("%s: %v", c.times, err)
@@ -77,7 +77,7 @@ func TestCheckTimes(t *testing.T) {
 		}
 		wantReason(t, c.times, err, c.reason)
 	}
-	for name, rules := range map[string]Rules{"iat": {Issuer: "i", Audience: "a", IssuedAt: true}, "auth_time": {Issuer: "i", Audience: "a", AuthTime: true}} {
+	for name, rules := range map[string]Rules{"iat": {Issuer: "i", Audiences: []string{"a"}, IssuedAt: true}, "auth_time": {Issuer: "i", Audiences: []string{"a"}, AuthTime: true}} {
 		_, err := rules.Check(&Token{Claims: object(t, `{"iss":"i","aud":"a","exp":1800000001}`)}, now)
 		wantReason(t, name+" demanded", err, ReasonClaim)
 	}
@@ -87,7 +87,7 @@ func TestCheckTimes(t *testing.T) {
 func TestWrongTimesNameBothClocks(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	for _, times := range []string{`"exp":1799990000`, `"exp":1800000001,"nbf":1800009000`, `"exp":1800000001,"iat":1800009000`} {
-		_, err := Rules{Issuer: "i", Audience: "a"}.Check(&Token{Claims: object(t, `{"iss":"i","aud":"a",`+times+`}`)}, now)
+		_, err := Rules{Issuer: "i", Audiences: []string{"a"}}.Check(&Token{Claims: object(t, `{"iss":"i","aud":"a",`+times+`}`)}, now)
 		var bad *proxy.TokenError
 		if !errors.As(err, &bad) || !strings.Contains(bad.Detail, "2027-01-15T08:00:00Z") || strings.Count(bad.Detail, "2027-01-15T") != 2 {
 			t.Errorf("%s: %v", times, err)

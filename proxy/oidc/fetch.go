@@ -35,41 +35,62 @@ type publicKey struct {
 	alg string // the only algorithm it is for; empty: any that fits
 }
 
-// fetch asks the issuer once. The error never holds a part of the answer.
-func (k *KeySet) fetch(ctx context.Context) (set *snapshot, err error) {
+// fetch asks the issuer once, and gives the keys and the answer they were read
+// from. The error never holds a part of the answer.
+func (k *KeySet) fetch(ctx context.Context) (set *snapshot, body []byte, err error) {
 	defer func() {
 		// The answer is a stranger's, and parsers have had panics: one of
 		// these costs a refresh, not the gateway.
 		if p := recover(); p != nil {
-			set, err = nil, errors.New("the answer made a parser panic")
+			set, body, err = nil, nil, errors.New("the answer made a parser panic")
 		}
 	}()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, k.url, nil)
+	from := k.url
+	if k.discovery != nil {
+		if from, err = k.discover(ctx); err != nil {
+			return nil, nil, fmt.Errorf("the issuer's metadata: %w", err)
+		}
+		defer func() {
+			if err != nil {
+				k.discovery.keys = "" // perhaps they have moved
+			}
+		}()
+	}
+	body, header, err := k.get(ctx, from)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	keys, err := parseKeys(body, k.noKeyID)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := k.now()
+	return &snapshot{keys: keys, fetched: now, refresh: now.Add(refreshAfter(header))}, body, nil
+}
+
+// get reads one bounded answer.
+func (k *KeySet) get(ctx context.Context, from string) ([]byte, http.Header, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, nil, err
 	}
 	request.Header.Set("Accept", "application/json")
 	response, err := k.client.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the answer's status is %d, not 200", response.StatusCode)
+		return nil, nil, fmt.Errorf("the answer's status is %d, not 200", response.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxKeysBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if len(body) > maxKeysBytes {
-		return nil, fmt.Errorf("the answer is longer than %d bytes", maxKeysBytes)
+		return nil, nil, fmt.Errorf("the answer is longer than %d bytes", maxKeysBytes)
 	}
-	keys, err := parseKeys(body)
-	if err != nil {
-		return nil, err
-	}
-	now := k.now()
-	return &snapshot{keys: keys, fetched: now, refresh: now.Add(refreshAfter(response.Header))}, nil
+	return body, response.Header, nil
 }
 
 // refreshAfter is how long after an answer to fetch again: nine tenths of the
@@ -109,8 +130,8 @@ func seconds(text string) time.Duration {
 // apart by the member `keys` being a list. Keys that are not for signatures or
 // of a kind that is not used here are left out, as RFC 7517, section 5, says;
 // a set in which none remains is an error, because an issuer without keys is
-// one that has a fault.
-func parseKeys(body []byte) (map[string][]publicKey, error) {
+// one that has a fault. Keys without an ID count only where noID says so.
+func parseKeys(body []byte, noID bool) (map[string][]publicKey, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil {
 		return nil, errors.New("the answer is not a JSON object")
@@ -119,7 +140,7 @@ func parseKeys(body []byte) (map[string][]publicKey, error) {
 	var list []json.RawMessage
 	if raw, ok := members["keys"]; ok && json.Unmarshal(raw, &list) == nil {
 		for _, jwk := range list {
-			if id, key, ok := parseJWK(jwk); ok {
+			if id, key, ok := parseJWK(jwk); ok && (id != "" || noID) {
 				keys[id] = append(keys[id], key)
 			}
 		}
@@ -151,7 +172,7 @@ func parseJWK(data []byte) (id string, key publicKey, ok bool) {
 		return "", publicKey{}, false
 	}
 	var jwk jose.JSONWebKey
-	if jwk.UnmarshalJSON(data) != nil || jwk.KeyID == "" || (jwk.Use != "" && jwk.Use != "sig") || checkKey(jwk.Key) != nil {
+	if jwk.UnmarshalJSON(data) != nil || (jwk.Use != "" && jwk.Use != "sig") || checkKey(jwk.Key) != nil {
 		return "", publicKey{}, false
 	}
 	return jwk.KeyID, publicKey{key: jwk.Key, alg: jwk.Algorithm}, true

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,9 +40,18 @@ type KeySetOptions struct {
 	// section 5) or Google's map of key IDs to X.509 certificates. Only https,
 	// but for AllowHTTP.
 	URL string
+	// Issuer, where URL is empty, is asked where its keys are (OpenID Connect
+	// Discovery 1.0, section 4), and must say of itself that it is it.
+	Issuer string
 	// AllowHTTP permits plain http: whoever is on the path can then choose the
 	// keys. For demos and tests.
 	AllowHTTP bool
+	// NoKeyID also takes tokens that name no key, as long as the issuer has
+	// only one (OpenID Connect Core 1.0, section 10.1).
+	NoKeyID bool
+	// Folder, where it is set, keeps the last good keys over a restart: whoever
+	// can write there chooses the keys. It must exist.
+	Folder string
 	// Client fetches; its redirect policy is replaced: redirects fail. The
 	// default is one with the settings of http.DefaultTransport (HTTPS_PROXY,
 	// SSL_CERT_FILE).
@@ -54,9 +64,13 @@ type KeySetOptions struct {
 // good ones whatever happens to the issuer, and no token that a known key
 // signed waits for a fetch. It is safe for concurrent use; Run keeps it fresh.
 type KeySet struct {
-	url    string
-	client *http.Client
-	now    func() time.Time
+	url       string // of the keys; of the issuer's metadata where discovery is set
+	discovery *discovery
+	noKeyID   bool
+	folder    string
+	allowHTTP bool
+	client    *http.Client
+	now       func() time.Time
 
 	current atomic.Pointer[snapshot] // nil until the first good fetch
 
@@ -66,6 +80,7 @@ type KeySet struct {
 	failures int        // since the last good fetch
 	failed   uint64     // in total
 	last     error
+	unkept   error // why the last good keys are not in the folder
 }
 
 // A snapshot is the answer of one good fetch. It is never changed.
@@ -74,6 +89,7 @@ type snapshot struct {
 	fetched time.Time
 	refresh time.Time // when to fetch again
 	epoch   uint64    // grows when a key went away
+	stored  bool      // an earlier process fetched it
 }
 
 type flight struct {
@@ -82,16 +98,18 @@ type flight struct {
 }
 
 // NewKeySet makes a KeySet without fetching anything: that is Prefetch's and
-// Run's.
+// Run's. Where Folder has keys of an earlier process it begins with those.
 func NewKeySet(o KeySetOptions) (*KeySet, error) {
-	u, err := url.Parse(o.URL)
-	if err != nil || u.Host == "" || u.User != nil {
-		return nil, errors.New("the keys' URL must be an absolute URL without user and password")
+	k := &KeySet{noKeyID: o.NoKeyID, folder: o.Folder, allowHTTP: o.AllowHTTP, client: defaultClient(), now: time.Now}
+	if o.URL == "" && o.Issuer != "" {
+		k.discovery = &discovery{issuer: o.Issuer}
+		o.URL = strings.TrimSuffix(o.Issuer, "/") + discoveryPath
 	}
-	if u.Scheme != "https" && (u.Scheme != "http" || !o.AllowHTTP) {
-		return nil, fmt.Errorf("the keys' URL %s must be https", u.Redacted())
+	u, err := k.checkURL(o.URL)
+	if err != nil {
+		return nil, err
 	}
-	k := &KeySet{url: u.String(), client: defaultClient(), now: time.Now}
+	k.url = u.String()
 	if o.Client != nil {
 		c := *o.Client
 		k.client = &c
@@ -100,7 +118,22 @@ func NewKeySet(o KeySetOptions) (*KeySet, error) {
 	if o.Now != nil {
 		k.now = o.Now
 	}
+	if k.folder != "" {
+		k.restore()
+	}
 	return k, nil
+}
+
+// checkURL refuses what keys are not to be fetched from.
+func (k *KeySet) checkURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.User != nil {
+		return nil, errors.New("the keys' URL must be an absolute URL without user and password")
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || !k.allowHTTP) {
+		return nil, fmt.Errorf("the keys' URL %s must be https", u.Redacted())
+	}
+	return u, nil
 }
 
 func defaultClient() *http.Client {
@@ -119,7 +152,7 @@ func (k *KeySet) Verify(ctx context.Context, t *Token, allowed []string) error {
 	switch {
 	case !known || !slices.Contains(allowed, t.Algorithm):
 		return Refuse(ReasonAlgorithm, "allowed: %v", allowed)
-	case t.KeyID == "":
+	case t.KeyID == "" && !k.noKeyID:
 		return Refuse(ReasonKeyID, "the header has no kid")
 	case len(t.signature) == 0:
 		return Refuse(ReasonSignature, "it is empty")
@@ -149,6 +182,9 @@ func (k *KeySet) find(ctx context.Context, id string) ([]publicKey, error) {
 	if set == nil {
 		return nil, k.unavailable(errors.New("no keys were fetched yet"))
 	}
+	if id == "" {
+		return k.single(set)
+	}
 	if keys := set.keys[id]; keys != nil {
 		return keys, nil
 	}
@@ -168,6 +204,18 @@ func (k *KeySet) find(ctx context.Context, id string) ([]publicKey, error) {
 		return nil, k.unavailable(errors.New("the token's key is unknown and the last fetch failed"))
 	}
 	return nil, Refuse(ReasonUnknownKey, "%s has no key %q", k.url, id)
+}
+
+// single gives the only key, for a token that names none.
+func (k *KeySet) single(set *snapshot) ([]publicKey, error) {
+	if len(set.keys) == 1 {
+		for _, keys := range set.keys {
+			if len(keys) == 1 {
+				return keys, nil
+			}
+		}
+	}
+	return nil, Refuse(ReasonKeyID, "the header has no kid, and %s has several keys", k.url)
 }
 
 func (k *KeySet) unavailable(err error) error {
@@ -208,8 +256,11 @@ func (k *KeySet) start() {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		set, err := k.fetch(ctx)
+		set, body, err := k.fetch(ctx)
 		k.land(f, set, err)
+		if err == nil && k.folder != "" {
+			k.keep(body, set.fetched)
+		}
 	}()
 }
 
@@ -320,17 +371,20 @@ type Status struct {
 	Failures int           // failed fetches since the last good one
 	Failed   uint64        // failed fetches in total
 	Err      error         // why the last fetch failed; nil where it did not
+	Stored   bool          // the keys are those that an earlier process fetched
+	Unkept   error         // why the last good keys will not survive a restart, where they should
 }
 
 // Status tells how the key set does now.
 func (k *KeySet) Status() Status {
 	k.mu.Lock()
-	s := Status{Source: k.url, Failures: k.failures, Failed: k.failed, Err: k.last}
+	s := Status{Source: k.url, Failures: k.failures, Failed: k.failed, Err: k.last, Unkept: k.unkept}
 	k.mu.Unlock()
 	if set := k.current.Load(); set != nil {
 		for _, keys := range set.keys {
 			s.Keys += len(keys)
 		}
+		s.Stored = set.stored
 		s.Fetched, s.Refresh, s.Age = set.fetched, set.refresh, k.now().Sub(set.fetched)
 	}
 	return s

@@ -464,7 +464,7 @@ func FuzzParseKeys(f *testing.F) {
 	f.Add([]byte(`{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"","y":""}]}`))
 	f.Add([]byte(`{"k":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		keys, err := parseKeys(body)
+		keys, err := parseKeys(body, false)
 		if (err == nil) == (len(keys) == 0) {
 			t.Fatalf("%d keys, %v", len(keys), err)
 		}

@@ -130,7 +130,7 @@ func (p *plain) Verify(ctx context.Context, t *Token) (Verified, error) {
 
 func newPlain(name, issuer, audience string, keys *KeySet, now func() time.Time) *plain {
 	return &plain{name: name, keys: keys, now: now, accepts: []Selector{{Issuer: issuer, Audience: audience}},
-		rules: Rules{Issuer: issuer, Audience: audience, Leeway: DefaultLeeway, IssuedAt: true}}
+		rules: Rules{Issuer: issuer, Audiences: []string{audience}, Leeway: DefaultLeeway, IssuedAt: true}}
 }
 
 func claims(now time.Time, more ...string) string {

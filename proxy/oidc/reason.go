@@ -21,6 +21,7 @@ const (
 	ReasonIssuer     = "the token's issuer is not accepted"
 	ReasonAudience   = "the token is for another audience"
 	ReasonTenant     = "the token's tenant is not accepted"
+	ReasonEmail      = "the token's e-mail address is not accepted"
 	ReasonAmbiguous  = "the token fits more than one identity"
 	ReasonClaim      = "a claim of the token is missing or not valid"
 	ReasonSubject    = "the token's subject is missing or not valid"
@@ -28,6 +29,8 @@ const (
 	ReasonNotYet     = "the token is not valid yet"
 	ReasonIssuedAt   = "the token was issued in the future"
 	ReasonAuthTime   = "the token's sign-in is in the future"
+	ReasonRevoked    = "the token was revoked"
+	ReasonDisabled   = "the token's user is disabled"
 )
 
 // maxDetail bounds what a stranger can write into the log with one token.

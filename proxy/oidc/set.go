@@ -33,6 +33,35 @@ type Selector struct {
 	// firebase.tenant; its names are joined by dots. With an empty Value the
 	// token must be without it. An empty Claim stands for no such claim.
 	Claim, Value string
+	// Actor takes the tokens by which somebody acts for the user: those with
+	// the claim act (RFC 8693, section 4.1). Without it those without.
+	Actor bool
+}
+
+// Selectors are those of one issuer's tokens: for each audience and, where there
+// are some, for each address in the claim email.
+func Selectors(issuer string, audiences, emails []string, actor bool) []Selector {
+	var all []Selector
+	for _, audience := range audiences {
+		s := Selector{Issuer: issuer, Audience: audience, Actor: actor}
+		if len(emails) == 0 {
+			all = append(all, s)
+		}
+		for _, address := range emails {
+			s.Claim, s.Value = "email", address
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// Overlaps reports whether one token with one audience could fit both; tokens
+// with several audiences are looked at when they come.
+func (s Selector) Overlaps(other Selector) bool {
+	if s.Issuer != other.Issuer || s.Audience != other.Audience || s.Actor != other.Actor {
+		return false
+	}
+	return s.Claim != other.Claim || s.Value == other.Value
 }
 
 // A Verified is an identity and how long it stands.
@@ -43,21 +72,30 @@ type Verified struct {
 	Until time.Time
 	// Epoch is the provider's, read before the verification.
 	Epoch uint64
+	// Stands, where it is set, is asked each time the identity is used again,
+	// from several goroutines: whether the user is still one. Its errors are as
+	// proxy.Authenticator has them.
+	Stands func(context.Context) error
 }
 
 // A Set authenticates tokens of several providers: the one whose Selector fits
 // a token verifies it, wherever in the list it stands.
 type Set struct {
 	issuers map[string][]choice
+	only    Provider // of Only
 }
 
 type choice struct {
 	Selector
 	provider Provider
-	path     []string // of the claim
+	path     Path // of the claim
 }
 
 var _ proxy.Authenticator = (*Set)(nil)
+
+// Only makes a Set of one provider that gets every token, whatever its issuer:
+// for tokens that do not say who a caller is.
+func Only(p Provider) *Set { return &Set{only: p} }
 
 // New makes a Set. Two providers that one token could fit are an error; so is
 // having none.
@@ -84,9 +122,9 @@ func (s *Set) add(p Provider, selector Selector) error {
 		return errors.New("an identity needs an issuer and an audience")
 	}
 	for _, other := range s.issuers[selector.Issuer] {
-		if other.overlaps(selector) {
+		if other.Overlaps(selector) {
 			return fmt.Errorf("one token could fit two identities: both take issuer %s and audience %s; "+
-				"they must differ in audience, tenant or e-mail list", selector.Issuer, selector.Audience)
+				"they must differ in audience, tenant, e-mail list or actor", selector.Issuer, selector.Audience)
 		}
 	}
 	c := choice{Selector: selector, provider: p}
@@ -95,15 +133,6 @@ func (s *Set) add(p Provider, selector Selector) error {
 	}
 	s.issuers[selector.Issuer] = append(s.issuers[selector.Issuer], c)
 	return nil
-}
-
-// overlaps reports whether one token with one audience could fit both; tokens
-// with several audiences are looked at when they come.
-func (c choice) overlaps(other Selector) bool {
-	if c.Audience != other.Audience {
-		return false
-	}
-	return c.Claim != other.Claim || c.Value == other.Value
 }
 
 // Authenticate parses a token and has its provider verify it.
@@ -117,9 +146,11 @@ func (s *Set) verify(ctx context.Context, token string) (Verified, Provider, err
 	if err != nil {
 		return Verified{}, nil, err
 	}
-	p, err := s.pick(t)
-	if err != nil {
-		return Verified{}, nil, err
+	p := s.only
+	if p == nil {
+		if p, err = s.pick(t); err != nil {
+			return Verified{}, nil, err
+		}
 	}
 	v, err := p.Verify(ctx, t)
 	if err != nil {
@@ -132,7 +163,7 @@ func (s *Set) verify(ctx context.Context, token string) (Verified, Provider, err
 }
 
 // pick gives the one provider that a token fits: by issuer, then audience,
-// then the further claim.
+// then the further claim, then whether somebody acts for the user.
 func (s *Set) pick(t *Token) (Provider, error) {
 	issuer, _ := t.Claims["iss"].(string)
 	choices := s.issuers[issuer]
@@ -143,14 +174,19 @@ func (s *Set) pick(t *Token) (Provider, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, acted := t.Claims["act"]
 	var picked Provider
-	heard := false // an identity has this issuer and audience
+	heard, fits := false, false // an identity has this issuer and audience; and the further claim
 	for _, c := range choices {
 		if !slices.Contains(audience, c.Audience) {
 			continue
 		}
 		heard = true
 		if !c.fits(t) {
+			continue
+		}
+		fits = true
+		if c.Actor != acted {
 			continue
 		}
 		if picked != nil && picked != c.provider {
@@ -161,10 +197,21 @@ func (s *Set) pick(t *Token) (Provider, error) {
 	switch {
 	case picked != nil:
 		return picked, nil
+	case fits && acted:
+		return nil, Refuse(ReasonClaim, "act: this identity has no actors")
+	case fits:
+		return nil, Refuse(ReasonClaim, "act is missing: this identity is of those who act for a user")
 	case heard:
-		return nil, Refuse(ReasonTenant, "no identity of this issuer and audience takes its %s", choices[0].Claim)
+		return nil, Refuse(mismatch(choices[0].Claim), "no identity of this issuer and audience takes its %s", choices[0].Claim)
 	}
 	return nil, Refuse(ReasonAudience, "no identity of the issuer %q has its audience %q", issuer, audience)
+}
+
+func mismatch(claim string) string {
+	if claim == "email" {
+		return ReasonEmail
+	}
+	return ReasonTenant
 }
 
 // fits reports whether the further claim is as the selector has it. One that
@@ -174,13 +221,9 @@ func (c choice) fits(t *Token) bool {
 	if c.path == nil {
 		return true
 	}
-	var value any = t.Claims
-	for _, name := range c.path {
-		object, _ := value.(map[string]any)
-		var ok bool
-		if value, ok = object[name]; !ok {
-			return c.Value == ""
-		}
+	value, ok := c.path.find(t.Claims)
+	if !ok {
+		return c.Value == ""
 	}
 	text, ok := value.(string)
 	return ok && text != "" && text == c.Value

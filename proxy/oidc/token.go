@@ -34,6 +34,9 @@ func (t *Token) Hash() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// Payload is the token's second part: the base64url of its claims, as it came.
+func (t *Token) Payload() string { return t.signed[strings.IndexByte(t.signed, '.')+1:] }
+
 // Unsigned reports whether the signature is empty. No KeySet verifies such a
 // token; only the Firebase Auth emulator's are like that.
 func (t *Token) Unsigned() bool { return len(t.signature) == 0 }

@@ -45,7 +45,7 @@ func newLogged(t testing.TB, text string) *logged {
 	upstreams := map[string]proxy.Upstream{}
 	for _, r := range g.Policy.Routes {
 		if r.Upstream != "" {
-			upstreams[r.Upstream] = proxy.Upstream{URL: &url.URL{Scheme: "http", Host: "app.invalid"}, KeepHost: true, Identity: true, MaxBody: 1 << 20, Timeout: time.Minute, IdleTimeout: time.Minute, Transport: l}
+			upstreams[r.Upstream] = proxy.Upstream{URL: &url.URL{Scheme: "http", Host: "app.invalid"}, KeepHost: true, Headers: proxy.NativeHeaders(), MaxBody: 1 << 20, Timeout: time.Minute, IdleTimeout: time.Minute, Transport: l}
 		}
 	}
 	l.proxy, err = proxy.New(proxy.Options{

@@ -62,7 +62,7 @@ func New(p *policy.Policy, upstreams map[string]proxy.Upstream) (*Gate, error) {
 		}
 		u, ok := upstreams[r.Upstream]
 		if !ok {
-			u = proxy.Upstream{URL: &url.URL{Scheme: "http", Host: r.Upstream + ".invalid"}, KeepHost: true, Identity: true, MaxBody: defaultMaxBody}
+			u = proxy.Upstream{URL: &url.URL{Scheme: "http", Host: r.Upstream + ".invalid"}, KeepHost: true, Headers: proxy.NativeHeaders(), MaxBody: defaultMaxBody}
 		}
 		u.Timeout, u.IdleTimeout, u.Transport = time.Minute, time.Minute, nothing{}
 		all[r.Upstream] = u

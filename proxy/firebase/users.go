@@ -1,0 +1,218 @@
+package firebase
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"sidegate/proxy"
+	"sidegate/proxy/oidc"
+)
+
+const (
+	// maxUsers bounds the users that are remembered beside those whose tokens
+	// the cache holds.
+	maxUsers = 100_000
+	// maxLookups bounds the questions under way at once: Firebase allows a
+	// project 500 in a second (firebase.google.com/docs/auth/limits).
+	maxLookups = 32
+	// lookupTimeout bounds one question, the wait for a free place included.
+	lookupTimeout = 5 * time.Second
+	// lookupPause is how long after a failure the same user is not asked about.
+	lookupPause = time.Second
+)
+
+// A User is what Firebase says of one.
+type User struct {
+	// Exists is false of one that was deleted, or never was.
+	Exists, Disabled bool
+	// ValidSince is when the tokens that the user has were revoked last: those
+	// that were issued before count no more.
+	ValidSince time.Time
+}
+
+// A UserReader asks for a user. It is safe for concurrent use. An error means
+// that it could not be told; that there is no such user is none.
+type UserReader func(ctx context.Context, uid string) (User, error)
+
+// UsersOptions are what Users need.
+type UsersOptions struct {
+	Read UserReader
+	// Window is within which a revoked or disabled user is noticed.
+	Window time.Duration
+	// Grace is how long after Window a user that was one goes on while
+	// Firebase cannot be asked.
+	Grace time.Duration
+	// Now is the clock; the default is time.Now.
+	Now func() time.Time
+}
+
+// Users remember which users of a project and tenant are revoked or disabled.
+// For half of the window nobody is asked; in the other half the first request
+// has the user asked about and none waits; then all wait. It is safe for
+// concurrent use.
+type Users struct {
+	o      UsersOptions
+	places chan struct{}
+
+	mu    sync.Mutex
+	users *simplelru.LRU[string, *user]
+
+	asked, failed atomic.Uint64
+}
+
+// NewUsers makes Users that nothing is known of yet.
+func NewUsers(o UsersOptions) (*Users, error) {
+	if o.Read == nil || o.Window <= 0 || o.Grace < 0 {
+		return nil, errors.New("users need somebody to ask, and a window")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	users, err := simplelru.NewLRU[string, *user](maxUsers, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Users{o: o, places: make(chan struct{}, maxLookups), users: users}, nil
+}
+
+// Counts are the questions asked and those that failed.
+func (u *Users) Counts() (asked, failed uint64) { return u.asked.Load(), u.failed.Load() }
+
+// A user is what is known of one, and the question under way.
+type user struct {
+	uid   string
+	known atomic.Pointer[knowledge] // nil: nothing yet
+
+	mu       sync.Mutex
+	flight   *lookup
+	failedAt time.Time // zero: the last question was answered
+	failure  error
+}
+
+type knowledge struct {
+	User
+	asked time.Time // before the answer: what happened since is not in it
+}
+
+type lookup struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// watch gives the question whether a token of the user, issued at a moment,
+// still counts.
+func (u *Users) watch(uid string, issued time.Time) func(context.Context) error {
+	u.mu.Lock()
+	is, ok := u.users.Get(uid)
+	if !ok {
+		is = &user{uid: uid}
+		u.users.Add(uid, is)
+	}
+	u.mu.Unlock()
+	return func(ctx context.Context) error { return u.check(ctx, is, issued) }
+}
+
+func (u *Users) check(ctx context.Context, is *user, issued time.Time) error {
+	now := u.o.Now()
+	known := is.known.Load()
+	age := time.Duration(0)
+	if known != nil {
+		if age = now.Sub(known.asked); age < u.o.Window {
+			if age >= u.o.Window/2 || age < 0 {
+				u.ask(is, now)
+			}
+			return known.judge(issued)
+		}
+	}
+	err := u.wait(ctx, u.ask(is, now))
+	if err == nil {
+		return is.known.Load().judge(issued)
+	}
+	// Who was none before is none now.
+	if known != nil && age < u.o.Window+u.o.Grace {
+		return known.judge(issued)
+	}
+	return fmt.Errorf("whether the user is revoked: %w: %w", proxy.ErrUnavailable, err)
+}
+
+// judge is the Admin SDK's rule: a token that was issued before the user's were
+// revoked counts no more. Both are whole seconds, and the first token of a new
+// user is issued in the second that its validity begins.
+func (k *knowledge) judge(issued time.Time) error {
+	switch {
+	case !k.Exists:
+		return oidc.Refuse(oidc.ReasonRevoked, "there is no such user any more")
+	case k.Disabled:
+		return oidc.Refuse(oidc.ReasonDisabled, "")
+	case issued.Before(k.ValidSince):
+		return oidc.Refuse(oidc.ReasonRevoked, "it was issued at %s, revoked were those before %s",
+			issued.UTC().Format(time.RFC3339), k.ValidSince.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (u *Users) wait(ctx context.Context, l *lookup) error {
+	select {
+	case <-l.done:
+		return l.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ask is the question under way, or a new one; shortly after a failure it is
+// that failure.
+func (u *Users) ask(is *user, now time.Time) *lookup {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	if is.flight != nil {
+		return is.flight
+	}
+	l := &lookup{done: make(chan struct{})}
+	if since := now.Sub(is.failedAt); is.failure != nil && since >= 0 && since < lookupPause {
+		l.err = is.failure
+		close(l.done)
+		return l
+	}
+	is.flight = l
+	// On a context of its own: none of those who wait can end it for the others.
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+		defer cancel()
+		u.land(is, l, now, u.read(ctx, is, now))
+	}()
+	return l
+}
+
+func (u *Users) read(ctx context.Context, is *user, now time.Time) error {
+	select {
+	case u.places <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("too many questions are under way: %w", ctx.Err())
+	}
+	defer func() { <-u.places }()
+	u.asked.Add(1)
+	answer, err := u.o.Read(ctx, is.uid)
+	if err != nil {
+		return err
+	}
+	is.known.Store(&knowledge{answer, now})
+	return nil
+}
+
+func (u *Users) land(is *user, l *lookup, now time.Time, err error) {
+	if err != nil {
+		u.failed.Add(1)
+	}
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	is.flight, is.failure, is.failedAt = nil, err, u.o.Now()
+	l.err = err
+	close(l.done)
+}

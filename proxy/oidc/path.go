@@ -1,0 +1,46 @@
+package oidc
+
+import (
+	"errors"
+	"slices"
+	"strings"
+)
+
+// A Path leads to a claim: the names of the objects it lies in and its own.
+type Path []string
+
+// ParsePath reads a path whose names are joined by dots, such as
+// realm_access.roles. A URL, as some issuers use for names of their own, is one
+// name.
+func ParsePath(text string) (Path, error) {
+	p := Path{text}
+	if !strings.Contains(text, "://") {
+		p = strings.Split(text, ".")
+	}
+	return p, p.Check()
+}
+
+// Check says what is wrong with a path.
+func (p Path) Check() error {
+	switch {
+	case len(p) == 0 || slices.Contains(p, ""):
+		return errors.New("a name in the path to the claim is empty")
+	case len(p) > maxDepth:
+		return errors.New("the path to the claim is too long")
+	}
+	return nil
+}
+
+func (p Path) String() string { return strings.Join(p, ".") }
+
+// find gives the claim, where it is there.
+func (p Path) find(claims map[string]any) (value any, ok bool) {
+	value = claims
+	for _, name := range p {
+		object, _ := value.(map[string]any)
+		if value, ok = object[name]; !ok {
+			return nil, false
+		}
+	}
+	return value, len(p) > 0
+}

@@ -1,0 +1,296 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"sidegate/policy"
+)
+
+// Headers say how an upstream is told who calls; the zero Headers tell nothing.
+// Nothing is told of nobody, and a header whose value would be empty is not
+// sent.
+type Headers struct {
+	// Preset is their name: native, oauth2-proxy, esp, map; empty: none.
+	Preset string
+
+	set   func(h http.Header, x *exchange)
+	fits  func(x *exchange) bool // nil: everybody can be told
+	names []string               // that are stripped because of them
+	// asserts: X-Sidegate-Assertion, or what stands for it, is among them.
+	asserts bool
+	// Identity and Actor: the headers say by which identity a caller was
+	// verified, and who acts for it.
+	Identity, Actor bool
+}
+
+// carry reports whether the caller can be told in these headers.
+func (hs Headers) carry(x *exchange) bool {
+	return hs.fits == nil || x.identity == nil || hs.fits(x)
+}
+
+func (hs Headers) write(h http.Header, x *exchange) {
+	if hs.set != nil {
+		hs.set(h, x)
+	}
+}
+
+func put(h http.Header, name, value string) {
+	if value != "" {
+		h[name] = []string{value}
+	}
+}
+
+// Headers of the native preset; docs/http.md explains each.
+const (
+	headerUID       = "X-Sidegate-Uid"
+	headerIdentity  = "X-Sidegate-Identity"
+	headerEmail     = "X-Sidegate-Email"
+	headerRoles     = "X-Sidegate-Roles"
+	headerActor     = "X-Sidegate-Actor"
+	headerTenant    = "X-Sidegate-Tenant"
+	headerClaims    = "X-Sidegate-Claims"
+	headerAssertion = "X-Sidegate-Assertion"
+)
+
+// NativeHeaders are sidegate's own.
+func NativeHeaders() Headers {
+	return Headers{Preset: "native", set: setNative, Identity: true, Actor: true, asserts: true}
+}
+
+func setNative(h http.Header, x *exchange) {
+	id := x.identity
+	put(h, headerUID, headerValue(id.UID, false))
+	put(h, headerIdentity, headerValue(id.Name, false))
+	put(h, headerActor, headerValue(id.Actor, false))
+	put(h, headerTenant, headerValue(id.Tenant, false))
+	put(h, headerEmail, headerValue(verifiedEmail(id), false))
+	declared := x.policy.Claims()
+	if slices.Contains(declared, "roles") {
+		put(h, headerRoles, headerList(stringList(id.Claims["roles"])))
+	}
+	put(h, headerClaims, encodeClaims(id, declared))
+	put(h, headerAssertion, x.assertion)
+}
+
+func verifiedEmail(id *policy.Identity) string {
+	if !id.EmailVerified {
+		return ""
+	}
+	return id.Email
+}
+
+// OAuth2ProxyHeaders are those of oauth2-proxy's --pass-user-headers. Their
+// readers decode nothing, so that a caller of whom something could not be told
+// as it is is refused.
+func OAuth2ProxyHeaders() Headers {
+	return Headers{
+		Preset: "oauth2-proxy",
+		set: func(h http.Header, x *exchange) {
+			id := x.identity
+			put(h, "X-Forwarded-User", id.UID)
+			put(h, "X-Forwarded-Email", verifiedEmail(id))
+			put(h, "X-Forwarded-Groups", strings.Join(groups(x), ","))
+			name, _ := id.Claims["preferred_username"].(string)
+			put(h, "X-Forwarded-Preferred-Username", name)
+		},
+		fits: func(x *exchange) bool {
+			name, _ := x.identity.Claims["preferred_username"].(string)
+			for _, v := range []string{x.identity.UID, verifiedEmail(x.identity), name} {
+				if strings.ContainsFunc(v, unprintable) {
+					return false
+				}
+			}
+			return !slices.ContainsFunc(groups(x), func(g string) bool {
+				return g == "" || strings.ContainsRune(g, ',') || strings.ContainsFunc(g, unprintable)
+			})
+		},
+	}
+}
+
+// unprintable is what may not stand in a header without being encoded.
+func unprintable(r rune) bool { return r < 0x21 || r > 0x7e }
+
+// groups are the claim groups or, where a token has none, the declared roles.
+func groups(x *exchange) []string {
+	if claim, ok := x.identity.Claims["groups"]; ok {
+		return stringList(claim)
+	}
+	if slices.Contains(x.policy.Claims(), "roles") {
+		return stringList(x.identity.Claims["roles"])
+	}
+	return nil
+}
+
+// ESPPrefix is where ESPv2's header begins; that of Google's API Gateway is
+// X-Apigateway-.
+const ESPPrefix = "X-Endpoint-"
+
+// ESPHeaders is the header of Google's ESPv2: the claims, as the issuer wrote
+// them, in base64url without padding. They hold iss and act.
+func ESPHeaders(prefix string) (Headers, error) {
+	name := http.CanonicalHeaderKey(prefix + "API-UserInfo")
+	if err := checkHeaderName(name); err != nil {
+		return Headers{}, err
+	}
+	return Headers{
+		Preset:   "esp",
+		set:      func(h http.Header, x *exchange) { put(h, name, x.identity.Payload) },
+		names:    []string{name},
+		Identity: true, Actor: true,
+	}, nil
+}
+
+// HeaderMap are headers by name, each a text in which ${auth.uid} and the like
+// stand for what is known of the caller. One in which a value is missing is not
+// sent. assertions says whether there is something that signs.
+func HeaderMap(templates map[string]string, assertions bool) (Headers, error) {
+	out := Headers{Preset: "map"}
+	var all []headerTemplate
+	for _, name := range slices.Sorted(maps.Keys(templates)) {
+		t, err := parseHeader(templates[name])
+		if err == nil {
+			err = checkHeaderName(name)
+		}
+		t.name = http.CanonicalHeaderKey(name)
+		if err == nil && slices.Contains(out.names, t.name) {
+			err = errors.New("it is there twice, in two spellings")
+		}
+		if err == nil && t.reads("assertion") && !assertions {
+			err = errors.New("${assertion} needs `assertion.key`")
+		}
+		if err != nil {
+			return Headers{}, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, t)
+		out.names = append(out.names, t.name)
+		out.asserts = out.asserts || t.reads("assertion")
+		// An assertion says everything.
+		out.Identity = out.Identity || t.reads("auth.identity") || t.reads("assertion")
+		out.Actor = out.Actor || t.reads("auth.actor") || t.reads("assertion")
+	}
+	out.set = func(h http.Header, x *exchange) {
+		for i := range all {
+			put(h, all[i].name, all[i].value(x))
+		}
+	}
+	return out, nil
+}
+
+var headerName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
+
+// notForMaps are headers that say something else than who calls.
+var notForMaps = []string{
+	"cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "traceparent", "tracestate", "forwarded",
+	"accept", "content-length", "x-firebase-appcheck", "x-serverless-authorization",
+}
+
+func checkHeaderName(name string) error {
+	switch fold := folded(name); {
+	case !headerName.MatchString(name) || len(name) >= maxHeaderName:
+		return fmt.Errorf("a header's name is a letter and then letters, digits and `-`, fewer than %d in all", maxHeaderName)
+	case framing[fold] || slices.Contains(notForMaps, fold):
+		return errors.New("this header does not say who calls, and cannot be set")
+	}
+	return nil
+}
+
+// A headerTemplate is a header's text: literals and what they stand between.
+type headerTemplate struct {
+	name     string
+	literals []string // one more than values
+	values   []string
+}
+
+func (t *headerTemplate) reads(name string) bool { return slices.Contains(t.values, name) }
+
+// headerValues are what a template can read, beside auth.token.NAME.
+var headerValues = map[string]func(x *exchange) string{
+	"auth.uid":      func(x *exchange) string { return x.identity.UID },
+	"auth.identity": func(x *exchange) string { return x.identity.Name },
+	"auth.actor":    func(x *exchange) string { return x.identity.Actor },
+	"auth.tenant":   func(x *exchange) string { return x.identity.Tenant },
+	"auth.email":    func(x *exchange) string { return verifiedEmail(x.identity) },
+	"auth.provider": func(x *exchange) string { return x.identity.Provider },
+	"assertion":     func(x *exchange) string { return x.assertion },
+}
+
+const tokenClaim = "auth.token."
+
+var claimName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func parseHeader(text string) (headerTemplate, error) {
+	var t headerTemplate
+	for {
+		before, rest, more := strings.Cut(text, "${")
+		if strings.ContainsFunc(before, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return t, errors.New("a header holds printable ASCII")
+		}
+		// Values never hold a space or a comma: two of them that are not told
+		// apart by one could be divided in another place.
+		if more && len(t.values) > 0 && !strings.ContainsAny(before, " ,") {
+			return t, errors.New("between two values there must be a comma or a space: else different callers could give the same text")
+		}
+		t.literals = append(t.literals, before)
+		if !more {
+			break
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		claim, isClaim := strings.CutPrefix(name, tokenClaim)
+		if !closed || headerValues[name] == nil && !(isClaim && claimName.MatchString(claim)) {
+			return t, fmt.Errorf("${%s} is not known here; there are ${%s} and ${auth.token.CLAIM}", name, strings.Join(slices.Sorted(maps.Keys(headerValues)), "}, ${"))
+		}
+		t.values = append(t.values, name)
+		text = after
+	}
+	if first, last := t.literals[0], t.literals[len(t.literals)-1]; strings.HasPrefix(first, " ") || strings.HasSuffix(last, " ") {
+		return t, errors.New("a header neither begins nor ends with a space")
+	}
+	return t, nil
+}
+
+// value is the header's text, empty where something that it reads is not there.
+func (t *headerTemplate) value(x *exchange) string {
+	if len(t.values) == 0 {
+		return t.literals[0]
+	}
+	list := len(t.values) > 1
+	var b strings.Builder
+	for i, name := range t.values {
+		b.WriteString(t.literals[i])
+		v := ""
+		if read := headerValues[name]; read != nil {
+			v = headerValue(read(x), list)
+		} else {
+			v = claimValue(x.identity.Claims[strings.TrimPrefix(name, tokenClaim)], list)
+		}
+		if v == "" {
+			return ""
+		}
+		b.WriteString(v)
+	}
+	b.WriteString(t.literals[len(t.values)])
+	return b.String()
+}
+
+// claimValue writes a claim that is text, a number, a truth or a list of texts.
+// A list is told from a text that holds commas.
+func claimValue(claim any, list bool) string {
+	switch claim := claim.(type) {
+	case string:
+		return headerValue(claim, true)
+	case fmt.Stringer: // json.Number
+		return claim.String()
+	case bool:
+		return fmt.Sprint(claim)
+	}
+	if list { // its commas would be those between the values
+		return headerValue(headerList(stringList(claim)), true)
+	}
+	return headerList(stringList(claim))
+}
