@@ -19,7 +19,7 @@ var (
 	tenantID  = regexp.MustCompile(`^[A-Za-z0-9-]{0,128}$`)
 	// RFC 6265 allows more; these are what browsers and frameworks agree on.
 	cookieName   = regexp.MustCompile(`^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?$`)
-	emailAddress = regexp.MustCompile(`^[^@\s]{1,64}@[^@\s]{1,255}$`)
+	emailAddress = regexp.MustCompile(`^[!-?A-~]{1,64}@[!-?A-~]{1,255}$`)
 	audienceForm = regexp.MustCompile(`^[\x21-\x7e]{1,512}$`)
 )
 

@@ -51,7 +51,7 @@ func AdminUsers(ctx context.Context, project, tenant, emulator string) (UserRead
 		case err != nil:
 			return User{}, err
 		case record.UserInfo == nil || record.UID != uid:
-			return User{}, errors.New("Firebase answered about another user")
+			return User{}, errors.New("the answer of Firebase is about another user")
 		}
 		return User{Exists: true, Disabled: record.Disabled, ValidSince: time.UnixMilli(record.TokensValidAfterMillis)}, nil
 	}, nil
