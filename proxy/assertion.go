@@ -196,7 +196,7 @@ func (f *forwarder) assert(x *exchange) error {
 // decideKeys answers for jwksPath, which is everybody's.
 func (p *Proxy) decideKeys(x *exchange) (decision, action) {
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
-		return refuse(codeMethod, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "the method is not allowed here", allow: []string{http.MethodGet, http.MethodHead}}), nil
+		return refuse(reasonOwn, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "the method is not allowed here", allow: []string{http.MethodGet, http.MethodHead}}), nil
 	}
 	return decision{allow: true, reason: reasonOwn}, func(x *exchange) error {
 		h := x.w.Header()
