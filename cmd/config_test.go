@@ -309,7 +309,7 @@ func TestRefused(t *testing.T) {
 		{"upstreams: {app: {url: http://a, headers: {esp: \"X Y\"}}}", "what the header begins with"},
 		{"upstreams: {app: {url: http://a, headers: {esp: X-A-, X-User: b}}}", "unknown key"},
 		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.name}"}}}`, "${auth.name} is not known here"},
-		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid}${auth.actor}"}}}`, "there must be a comma or a space"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid}${auth.actor}"}}}`, "there must be a space"},
 		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid}", x-a: "${auth.actor}"}}}`, "is there already"},
 		{`upstreams: {app: {url: http://a, headers: {Host: "${auth.uid}"}}}`, "does not say who calls"},
 		{`upstreams: {app: {url: http://a, headers: {Content_Length: "${auth.uid}"}}}`, "a header's name is"},

@@ -94,19 +94,17 @@ func (o *identities) callers() (callers, error) {
 
 // keySet gives the keys of a source, which identities share.
 func (o *identities) keySet(options oidc.KeySetOptions) (*oidc.KeySet, error) {
-	source := options.URL
-	if source == "" {
-		source = "issuer " + options.Issuer
+	options.Folder, options.Client = o.g.s.config.KeysCache, o.g.keysClient
+	keys, err := oidc.NewKeySet(options)
+	if err != nil {
+		return nil, err
 	}
+	source := keys.Status().Source
 	if have := o.keys[source]; have != nil {
 		return have, nil
 	}
-	options.Folder, options.Client = o.g.s.config.KeysCache, o.g.keysClient
-	keys, err := oidc.NewKeySet(options)
-	if err == nil {
-		o.keys[source] = keys
-	}
-	return keys, err
+	o.keys[source] = keys
+	return keys, nil
 }
 
 // firebaseKeys gives Google's keys, or those of --insecure-keys.

@@ -83,6 +83,9 @@ func (g *gateway) serveAdmin() {
 // notReady lists why the gateway should get no traffic; nil: it should.
 func (g *gateway) notReady() []string {
 	var why []string
+	if !g.serving.Load() {
+		why = append(why, "starting")
+	}
 	if g.draining.Load() {
 		why = append(why, "stopping")
 	}

@@ -74,6 +74,7 @@ type gateway struct {
 	publicAt   net.Listener
 	adminAt    net.Listener
 
+	serving  atomic.Bool // callers can connect
 	draining atomic.Bool
 	handlers sync.WaitGroup // requests that are not answered yet, tunnels included
 	cutOff   context.CancelCauseFunc
@@ -226,6 +227,7 @@ func (g *gateway) run(ctx context.Context) error {
 
 	running.Go(func() { g.watchLedger(background) })
 	g.servePublic(background)
+	g.serving.Store(true)
 	g.log.Info().Str("address", g.publicAt.Addr().String()).Str("admin", g.adminAt.Addr().String()).
 		Str("policy", g.proxy.Policy().SHA256).Str("version", g.s.version).Msg("sidegate is serving")
 

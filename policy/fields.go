@@ -31,7 +31,7 @@ func (b *builder) readWho() {
 	case b.facts.place != inEntry:
 		return
 	default:
-		for _, name := range b.l.identities {
+		for _, name := range b.facts.who {
 			b.l.used[name] = true
 		}
 	}

@@ -15,7 +15,8 @@ import (
 // testEnv is what the sidegate.yaml of these tests defines.
 func testEnv() *Environment {
 	return &Environment{
-		Identities: map[string]string{"users": "users", "mobile": "users", "agents": "agents", "worker": "worker"},
+		Identities: map[string]string{"users": "users", "mobile": "users", "agents": "agents", "worker": "worker", "delegates": "users"},
+		Actors:     map[string]bool{"delegates": true},
 		Upstreams:  map[string]Upstream{"app": {}, "legacy": {NoIdentity: true, NoActor: true}},
 		Buckets:    map[string]bool{"default": true, "archive": true},
 		AppCheck:   true, Lookups: true, Shipping: true,

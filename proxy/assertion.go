@@ -20,11 +20,14 @@ import (
 const (
 	// jwksPath is where upstreams find the keys of assertions.
 	jwksPath = "/.sidegate/jwks.json"
-	// jwksAge is how long they may keep them, and how long a new key is
-	// published before it signs.
+	// jwksAge is how long they may keep them.
 	jwksAge = 300 * time.Second
 	// assertionLife is how long an assertion counts.
 	assertionLife = 60 * time.Second
+	// nextKeyWait is how long after the start the next key begins to sign: the
+	// gateways of a deployment start within minutes, and whoever asked the last
+	// of the old ones keeps its keys for jwksAge.
+	nextKeyWait = 15 * time.Minute
 )
 
 // Assertions sign who calls, for upstreams: an ES256 JWT for each request, which
@@ -59,7 +62,7 @@ type jwk struct {
 // else it is published at once, and signs in key's place when everybody who
 // keeps the published keys for their time has it.
 func NewAssertions(issuer string, key, next []byte, now func() time.Time) (*Assertions, error) {
-	a := &Assertions{issuer: issuer, now: now, switches: now().Add(jwksAge + assertionLife)}
+	a := &Assertions{issuer: issuer, now: now, switches: now().Add(nextKeyWait)}
 	var err error
 	if a.key, err = newAssertionKey(key); err != nil {
 		return nil, fmt.Errorf("key: %w", err)
@@ -122,13 +125,13 @@ func parsePrivate(block *pem.Block) (*ecdsa.PrivateKey, error) {
 		return key, nil
 	}
 	if block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("it is a PEM block of another kind than EC PRIVATE KEY and PRIVATE KEY")
+		return nil, errors.New("it is a PEM block of another kind than EC PRIVATE KEY and PRIVATE KEY")
 	}
-	any, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		return nil, errors.New("it is not a private key, as its PEM says")
 	}
-	key, ok := any.(*ecdsa.PrivateKey)
+	key, ok := private.(*ecdsa.PrivateKey)
 	if !ok {
 		return nil, errors.New("it is not an elliptic curve's: ES256 needs one of P-256")
 	}

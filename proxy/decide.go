@@ -23,7 +23,7 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 		return refuse(codeBadTarget, &problem{status: http.StatusBadRequest, code: codeBadTarget, detail: err.Error()}), nil
 	}
 	x.target = t
-	if p.o.Assertions != nil && t.path == jwksPath {
+	if p.o.Assertions != nil && t.path == jwksPath && !t.encodedSlash {
 		return p.decideKeys(x)
 	}
 	if d, ok := x.route(); !ok {
@@ -71,6 +71,7 @@ func (x *exchange) route() (decision, bool) {
 		Route: x.match.Route, Params: x.match.Params, Host: x.target.host, Path: x.target.path, Method: x.r.Method,
 		IP: x.ip, Time: x.start, Lookups: x.lookups,
 	}
+	x.input.AppCheckFailure = errNotLookedAt
 	if x.given != nil {
 		x.input.AppCheck, x.input.Recorded = x.given.AppCheck, x.given.Recorded
 	}

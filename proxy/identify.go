@@ -153,20 +153,31 @@ func (x *exchange) sameOrigin() bool {
 	return strings.TrimSuffix(from, port) == strings.TrimSuffix(x.target.hostPort, port)
 }
 
+func anyPair(lines []string, is func(string) bool) bool {
+	for _, line := range lines {
+		for pair := range strings.SplitSeq(line, ";") {
+			if is(pair) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // dropCookies removes cookies of these names from a request and leaves the
 // others as they came.
 func dropCookies(h http.Header, names map[string]Authenticator) {
 	lines := h["Cookie"]
-	if len(names) == 0 || len(lines) == 0 {
+	isOurs := func(pair string) bool {
+		name, _, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+		return names[strings.TrimRight(name, " \t")] != nil
+	}
+	if len(names) == 0 || !anyPair(lines, isOurs) {
 		return
 	}
 	var kept []string
 	for _, line := range lines {
-		pairs := strings.Split(line, ";")
-		left := slices.DeleteFunc(pairs, func(pair string) bool {
-			name, _, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
-			return names[strings.TrimRight(name, " \t")] != nil
-		})
+		left := slices.DeleteFunc(strings.Split(line, ";"), isOurs)
 		if line = strings.Trim(strings.Join(left, ";"), " \t"); line != "" {
 			kept = append(kept, line)
 		}
@@ -178,6 +189,10 @@ func dropCookies(h http.Header, names map[string]Authenticator) {
 	h["Cookie"] = kept
 }
 
+// errNotLookedAt stands for App Check until it is looked at: what refuses
+// before does not put on record that nobody vouched.
+var errNotLookedAt = errors.New("not looked at for App Check")
+
 // headerAppCheck is where Firebase's SDKs send App Check tokens.
 const headerAppCheck = "X-Firebase-Appcheck"
 
@@ -186,6 +201,7 @@ const headerAppCheck = "X-Firebase-Appcheck"
 // that identity's project counts; for nobody, that of any. A bad token is none:
 // apps send one also when they could not get one.
 func (x *exchange) checkApp() {
+	x.input.AppCheckFailure = nil
 	tokens := x.r.Header[headerAppCheck]
 	if len(tokens) != 1 || len(x.p.o.AppCheck) == 0 || !x.policy.AsksAppCheck() {
 		return

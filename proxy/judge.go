@@ -57,6 +57,9 @@ func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 		}
 		return j
 	}
+	if x.match.Route == nil { // the gateway's own
+		return j
+	}
 	if f := p.upstreams[x.match.Route.Upstream]; f != nil {
 		j.Headers = f.headers(x)
 	}

@@ -184,17 +184,20 @@ func HeaderMap(templates map[string]string, assertions bool) (Headers, error) {
 
 var headerName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
 
-// notForMaps are headers that say something else than who calls.
+// notForMaps are headers that say something else than who calls, beside those
+// of otherNames and framing.
 var notForMaps = []string{
-	"cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "traceparent", "tracestate", "forwarded",
-	"accept", "content-length", "x-firebase-appcheck", "x-serverless-authorization",
+	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-server",
+	"accept", "accept-encoding", "accept-language", "user-agent", "referer", "via", "date", "x-firebase-appcheck",
+	"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "cache-control", "pragma",
 }
 
 func checkHeaderName(name string) error {
 	switch fold := folded(name); {
 	case !headerName.MatchString(name) || len(name) >= maxHeaderName:
 		return fmt.Errorf("a header's name is a letter and then letters, digits and `-`, fewer than %d in all", maxHeaderName)
-	case framing[fold] || slices.Contains(notForMaps, fold):
+	case framing[fold] || slices.Contains(notForMaps, fold) || slices.Contains(otherNames, fold) ||
+		strings.HasPrefix(fold, "x-http-method") || strings.HasPrefix(fold, "x-envoy-"):
 		return errors.New("this header does not say who calls, and cannot be set")
 	}
 	return nil
@@ -231,10 +234,10 @@ func parseHeader(text string) (headerTemplate, error) {
 		if strings.ContainsFunc(before, func(r rune) bool { return r < ' ' || r > '~' }) {
 			return t, errors.New("a header holds printable ASCII")
 		}
-		// Values never hold a space or a comma: two of them that are not told
-		// apart by one could be divided in another place.
-		if more && len(t.values) > 0 && !strings.ContainsAny(before, " ,") {
-			return t, errors.New("between two values there must be a comma or a space: else different callers could give the same text")
+		// Values never hold a space: two of them that are not told apart by one
+		// could be divided in another place.
+		if more && len(t.values) > 0 && !strings.Contains(before, " ") {
+			return t, errors.New("between two values there must be a space, such as in \", \": else different callers could give the same text")
 		}
 		t.literals = append(t.literals, before)
 		if !more {
@@ -259,7 +262,7 @@ func (t *headerTemplate) value(x *exchange) string {
 	if len(t.values) == 0 {
 		return t.literals[0]
 	}
-	list := len(t.values) > 1
+	list := len(t.values) > 1 // who splits the text at commas is not misled by a value's own
 	var b strings.Builder
 	for i, name := range t.values {
 		b.WriteString(t.literals[i])
@@ -267,7 +270,7 @@ func (t *headerTemplate) value(x *exchange) string {
 		if read := headerValues[name]; read != nil {
 			v = headerValue(read(x), list)
 		} else {
-			v = claimValue(x.identity.Claims[strings.TrimPrefix(name, tokenClaim)], list)
+			v = claimValue(x.identity.Claims[strings.TrimPrefix(name, tokenClaim)])
 		}
 		if v == "" {
 			return ""
@@ -280,7 +283,7 @@ func (t *headerTemplate) value(x *exchange) string {
 
 // claimValue writes a claim that is text, a number, a truth or a list of texts.
 // A list is told from a text that holds commas.
-func claimValue(claim any, list bool) string {
+func claimValue(claim any) string {
 	switch claim := claim.(type) {
 	case string:
 		return headerValue(claim, true)
@@ -288,9 +291,6 @@ func claimValue(claim any, list bool) string {
 		return claim.String()
 	case bool:
 		return fmt.Sprint(claim)
-	}
-	if list { // its commas would be those between the values
-		return headerValue(headerList(stringList(claim)), true)
 	}
 	return headerList(stringList(claim))
 }

@@ -95,7 +95,7 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 	if p.allow != nil {
 		h.Set("Allow", strings.Join(p.allow, ", "))
 	}
-	if p.hangUp || unread {
+	if (p.hangUp || unread) && r.ProtoMajor < 2 { // a connection of HTTP/2 is others', too
 		// Else net/http would wait for the rest of the body before it answers.
 		h.Set("Connection", "close")
 	}

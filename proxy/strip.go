@@ -2,30 +2,36 @@ package proxy
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
-// stripped are the headers that no caller may send to an upstream: those the
-// gateway sets itself under any preset, those by which other proxies say who
-// somebody is, and those that override what was matched. Names are in lower
-// case with `-`.
+// identityNames are headers by which gateways say who somebody is. Names are in
+// lower case with `-`.
+var identityNames = []string{
+	"x-goog-iap-jwt-assertion", "x-forwarded-user", "remote-user", "remote-groups",
+	"remote-name", "remote-email", "teleport-jwt-assertion",
+}
+
+// otherNames are those that override what was matched, say where a request came
+// from, or are the gateway's own to set.
+var otherNames = []string{
+	// set by the gateway
+	"x-request-id", "traceparent", "tracestate", "forwarded", "x-serverless-authorization",
+	// overrides of what was matched
+	"x-original-url", "x-rewrite-url", "x-original-uri", "x-original-host", "x-original-method",
+	"x-http-method", "x-http-method-override", "x-method-override", "x-host",
+	// the caller's address, in the spellings that apps are known to read
+	"x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip",
+	"fastly-client-ip", "x-originating-ip", "x-remote-ip", "x-url-scheme", "x-scheme",
+	"client-ip", "x-proxyuser-ip", "x-forwarded", "x-method", "x-middleware-subrequest",
+	"proxy", // CGI makes HTTP_PROXY of it
+}
+
+// stripped are the headers that no caller may send to an upstream.
 var stripped = func() map[string]bool {
 	m := map[string]bool{}
-	for _, name := range []string{
-		// identity
-		"x-goog-iap-jwt-assertion", "x-forwarded-user", "remote-user", "remote-groups",
-		"remote-name", "remote-email", "teleport-jwt-assertion",
-		// set by the gateway
-		"x-request-id", "traceparent", "tracestate", "forwarded", "x-serverless-authorization",
-		// overrides of what was matched
-		"x-original-url", "x-rewrite-url", "x-original-uri", "x-original-host", "x-original-method",
-		"x-http-method", "x-http-method-override", "x-method-override", "x-host",
-		// the caller's address, in the spellings that apps are known to read
-		"x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip",
-		"fastly-client-ip", "x-originating-ip", "x-remote-ip", "x-url-scheme", "x-scheme",
-		"client-ip", "x-proxyuser-ip", "x-forwarded", "x-method", "x-middleware-subrequest",
-		"proxy", // CGI makes HTTP_PROXY of it
-	} {
+	for _, name := range slices.Concat(identityNames, otherNames) {
 		m[name] = true
 	}
 	return m

@@ -211,6 +211,10 @@ func TestAuthEmulatorUsers(t *testing.T) {
 				t.Errorf("WWW-Authenticate: %s", got)
 			}
 			withCookie(t, http.MethodGet, me, cookie).problem(t, http.StatusUnauthorized, "invalid_token")
+			// A cookie made of it now would be younger than the revocation: Firebase
+			// makes none.
+			ask(t, http.MethodPost, "http://"+e.host+"/identitytoolkit.googleapis.com/v1/projects/"+project+":createSessionCookie", "owner",
+				fmt.Sprintf(`{"idToken": %q, "validDuration": "3600"}`, user.IDToken)).want(t, http.StatusBadRequest)
 			ask(t, http.MethodGet, me, e.signIn("fred@example.com", "").IDToken, "").want(t, http.StatusOK)
 		})
 		t.Run("deleted", func(t *testing.T) {

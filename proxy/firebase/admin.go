@@ -43,7 +43,12 @@ func AdminUsers(ctx context.Context, project, tenant, emulator string) (UserRead
 		}
 		get = of.GetUser
 	}
-	return func(ctx context.Context, uid string) (User, error) {
+	return func(ctx context.Context, uid string) (user User, err error) {
+		defer func() {
+			if p := recover(); p != nil { // as the SDK does of a null in the answer
+				user, err = User{}, errors.New("the answer made the SDK panic")
+			}
+		}()
 		record, err := get(ctx, uid)
 		switch {
 		case auth.IsUserNotFound(err):

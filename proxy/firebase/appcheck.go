@@ -33,6 +33,9 @@ func NewAppCheck(o Options) (*AppCheck, error) {
 	if _, err := newClaims(idTokens, o); err != nil {
 		return nil, err
 	}
+	if o.KeySet == nil {
+		return nil, fmt.Errorf("identity %s: it needs keys", o.Name)
+	}
 	keys, err := o.KeySet(AppCheckKeysURL)
 	if err != nil {
 		return nil, fmt.Errorf("identity %s: %w", o.Name, err)

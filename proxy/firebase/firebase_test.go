@@ -197,14 +197,3 @@ func TestNoKeysIsUnavailable(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
-func BenchmarkVerifyCold(b *testing.B) {
-	authenticator := newSet(b, newGoogle(b).verifier(b, "", nil))
-	token := good(time.Now())
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := authenticator.Authenticate(b.Context(), token); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

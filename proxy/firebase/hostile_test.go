@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sidegate/proxy"
+	"sidegate/proxy/firebase"
 	"sidegate/proxy/oidc"
 )
 
@@ -31,12 +32,61 @@ type attack struct{ name, token, reason string }
 // signed by the published key.
 func attacks(now time.Time) []attack {
 	var all []attack
-	all = append(all, algorithmAttacks(now)...)
-	all = append(all, headerAttacks(now, "http://127.0.0.1:1/jwks")...)
-	all = append(all, formAttacks(now)...)
-	all = append(all, jsonAttacks(now)...)
-	all = append(all, claimAttacks(now)...)
-	return append(all, timeAttacks(now)...)
+	for _, class := range attackClasses(now) {
+		all = append(all, class.attacks...)
+	}
+	return all
+}
+
+type attackClass struct {
+	name    string
+	least   int // so many are promised
+	attacks []attack
+}
+
+func attackClasses(now time.Time) []attackClass {
+	return []attackClass{
+		{"algorithms", 40, algorithmAttacks(now)},
+		{"headers", 40, headerAttacks(now, "http://127.0.0.1:1/jwks")},
+		{"forms", 40, formAttacks(now)},
+		{"JSON", 40, jsonAttacks(now)},
+		{"claims", 40, claimAttacks(now)},
+		{"tenant mismatches", 20, tenantAttacks(now)},
+		{"emulator tokens in production", 20, emulatorAttacks(now)},
+		{"times", 100, timeAttacks(now)},
+	}
+}
+
+// tenantAttacks are tokens of tenants, where no identity has any of them.
+func tenantAttacks(now time.Time) []attack {
+	var all []attack
+	for _, tenant := range []any{"consumer-x1y2z", "CONSUMER", "consumer ", "\u0000", "null", "-", "*", "../consumer", project, "default",
+		0, 1.5, false, []any{""}, []any{nil}, []any{"consumer"}, map[string]any{"id": "consumer"}, strings.Repeat("t", 5000)} {
+		all = append(all, attack{fmt.Sprintf("of the tenant %.30q", fmt.Sprint(tenant)), good(now, inFirebase("tenant", tenant)), oidc.ReasonTenant})
+	}
+	return append(all,
+		attack{"of two tenants", rs256(goodKey(), header, strings.Replace(payload(now, inFirebase("tenant", "a")), `"tenant":"a"`, `"tenant":"","tenant":"a"`, 1)), oidc.ReasonMalformed},
+		attack{"of a tenant that is spelled otherwise", rs256(goodKey(), header, strings.Replace(payload(now, inFirebase("tenant", "a")), `"tenant":"a"`, `"t\u0065nant":"a"`, 1)), oidc.ReasonTenant},
+		attack{"of a tenant in a second firebase", rs256(goodKey(), header, strings.Replace(payload(now), `"firebase":{`, `"firebase":{"tenant":"a"},"firebase":{`, 1)), oidc.ReasonMalformed})
+}
+
+// emulatorAttacks are tokens as the Auth emulator and its imitators issue them.
+func emulatorAttacks(now time.Time) []attack {
+	p := b64([]byte(payload(now)))
+	var all []attack
+	for _, h := range []string{`{"alg":"none","typ":"JWT"}`, `{"typ":"JWT","alg":"none"}`, `{"alg":"none"}`, `{"alg":"none","kid":"k1","typ":"JWT"}`, `{"alg":"none","kid":"","typ":"JWT"}`,
+		`{"alg":"none","kid":"fakekid"}`, `{"alg":"n\u006fne","kid":"k1"}`} {
+		h := b64([]byte(h)) + "." + p
+		all = append(all,
+			attack{"emulated", h + ".", oidc.ReasonAlgorithm},
+			attack{"emulated, and well signed", h + "." + b64(signature(goodKey(), h)), oidc.ReasonAlgorithm},
+			attack{"emulated, by another key", h + "." + b64(signature(otherKey(), h)), oidc.ReasonAlgorithm},
+			attack{"emulated, a zero as signature", h + ".AA", oidc.ReasonAlgorithm})
+	}
+	return append(all,
+		attack{"emulated, but for alg", b64([]byte(header)) + "." + p + ".", oidc.ReasonSignature},
+		attack{"emulated, but for alg and kid", b64([]byte(`{"alg":"RS256"}`)) + "." + p + ".", oidc.ReasonKeyID},
+		attack{"emulated, without the last dot", b64([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + p, oidc.ReasonMalformed})
 }
 
 func hs256(secret []byte, header, payload string) string {
@@ -258,13 +308,16 @@ func jsonAttacks(now time.Time) []attack {
 }
 
 func claimAttacks(now time.Time) []attack {
-	const prefix = "https://securetoken.google.com/"
+	prefix, other := issuer, cookieIssuer // the other is that of cookies for tokens, and of tokens for cookies
+	if issuer == cookieIssuer {
+		other = tokenIssuer
+	}
 	var all []attack
 	add := func(reason, name string, changes ...change) {
 		all = append(all, attack{name, good(now, changes...), reason})
 	}
-	for _, iss := range []any{prefix + project + "/", prefix + "other", prefix, "https://session.firebase.google.com/" + project,
-		"http://securetoken.google.com/" + project, "securetoken.google.com/" + project, strings.ToUpper(prefix) + project,
+	for _, iss := range []any{prefix + project + "/", prefix + "other", prefix, other + project,
+		strings.Replace(prefix, "https", "http", 1) + project, strings.TrimPrefix(prefix, "https://") + project, strings.ToUpper(prefix) + project,
 		prefix + project + "\u0000", " " + prefix + project, prefix + "x/../" + project, "https://accounts.google.com",
 		"https://firebaseappcheck.googleapis.com/1", "", nil, 1, true, []any{prefix + project}, map[string]any{}} {
 		add(oidc.ReasonIssuer, fmt.Sprintf("iss %#v", iss), set("iss", iss))
@@ -324,7 +377,7 @@ func timeAttacks(now time.Time) []attack {
 	at(oidc.ReasonExpired, "exp an hour ago", "exp", unix-3600)
 	at(oidc.ReasonExpired, "exp in 1970", "exp", 1)
 	for claim, reason := range map[string]string{"iat": oidc.ReasonIssuedAt, "nbf": oidc.ReasonNotYet, "auth_time": oidc.ReasonAuthTime} {
-		for _, ahead := range []int64{61, 62, 300, 301, 3600, 86400 * 365} {
+		for _, ahead := range []int64{61, 62, 120, 299, 300, 301, 3600, 3601, 86400, 86400 * 365} {
 			at(reason, fmt.Sprintf("%s %d s ahead", claim, ahead), claim, unix+ahead)
 		}
 	}
@@ -346,14 +399,36 @@ func timeAttacks(now time.Time) []attack {
 	return all
 }
 
+// minAttacks is how many different hostile tokens are promised in all.
+const minAttacks = 300
+
+func TestEveryClassOfAttacksIsThere(t *testing.T) {
+	all, distinct := 0, map[string]bool{}
+	for _, class := range attackClasses(time.Now()) {
+		for _, a := range class.attacks {
+			distinct[a.token] = true
+		}
+		all += len(class.attacks)
+		if len(class.attacks) < class.least {
+			t.Errorf("%s: only %d", class.name, len(class.attacks))
+		}
+		t.Logf("%s: %d", class.name, len(class.attacks))
+	}
+	if len(distinct) < minAttacks {
+		t.Errorf("only %d hostile tokens", len(distinct))
+	}
+	t.Logf("%d hostile tokens, %d of them distinct", all, len(distinct))
+}
+
 func TestHostileTokens(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	clock := func() time.Time { return now }
-	authenticator := newSet(t, newGoogle(t).verifier(t, "", clock))
-	all := attacks(now)
-	if len(all) < 300 {
-		t.Fatalf("only %d hostile tokens", len(all))
-	}
+	refuseAll(t, newSet(t, newGoogle(t).verifier(t, "", clock)), attacks(now))
+}
+
+// refuseAll fails where a token is not refused as it must be.
+func refuseAll(t *testing.T, authenticator proxy.Authenticator, all []attack) {
+	t.Helper()
 	for _, a := range all {
 		id, err := authenticator.Authenticate(t.Context(), a.token)
 		var bad *proxy.TokenError
@@ -369,6 +444,59 @@ func TestHostileTokens(t *testing.T) {
 		}
 	}
 	t.Logf("%d hostile tokens", len(all))
+}
+
+// An identity of a tenant takes that tenant's tokens and no other's, and none of
+// those without one.
+func TestHostileTokensOfATenant(t *testing.T) {
+	now := time.Now()
+	refuse := []attack{{"none", good(now), oidc.ReasonTenant}, {"at the root", good(now, set("tenant", "consumer")), oidc.ReasonTenant},
+		{"among the identities", good(now, inFirebase("identities", map[string]any{"tenant": "consumer"})), oidc.ReasonTenant}}
+	for _, tenant := range []any{"Consumer", "consumer ", " consumer", "consumer\x00", "consumers", "consume", "", nil, 1, true, []any{"consumer"},
+		map[string]any{"consumer": true}, "business", "с\u043ensumer"} {
+		refuse = append(refuse, attack{fmt.Sprintf("tenant %#v", tenant), good(now, inFirebase("tenant", tenant)), oidc.ReasonTenant})
+	}
+	s := newSet(t, newGoogle(t).verifier(t, "consumer", nil))
+	refuseAll(t, s, refuse)
+	if _, err := s.Authenticate(t.Context(), good(now, inFirebase("tenant", "consumer"))); err != nil {
+		t.Error(err)
+	}
+}
+
+// The edges of each time, whatever the leeway is.
+func TestTimesAtEveryEdge(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	g := newGoogle(t)
+	for _, leeway := range []time.Duration{0, time.Second, oidc.DefaultLeeway, oidc.MaxLeeway} {
+		v, err := firebase.New(firebase.Options{Name: "users", Namespace: "users", Project: project, Leeway: leeway, KeySet: g.keySet(nil),
+			Now: func() time.Time { return now }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Keys().Prefetch(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s, unix, most := newSet(t, v), now.Unix(), int64(leeway/time.Second)
+		for claim, reason := range map[string]string{"iat": oidc.ReasonIssuedAt, "nbf": oidc.ReasonNotYet, "auth_time": oidc.ReasonAuthTime} {
+			for _, ahead := range []int64{-86400 * 365, -1, 0, most - 1, most, most + 1, most + 2} {
+				_, err := s.Authenticate(t.Context(), good(now, set(claim, unix+ahead)))
+				what := fmt.Sprintf("leeway %s, %s %d s ahead", leeway, claim, ahead)
+				if ahead <= most {
+					wantGood(t, what, err)
+				} else {
+					wantRefused(t, what, err, reason)
+				}
+			}
+		}
+		for _, ago := range []int64{most - 1, most, most + 1} {
+			_, err := s.Authenticate(t.Context(), good(now, set("exp", unix-ago)))
+			if what := fmt.Sprintf("leeway %s, exp %d s ago", leeway, ago); ago < most {
+				wantGood(t, what, err)
+			} else {
+				wantRefused(t, what, err, oidc.ReasonExpired)
+			}
+		}
+	}
 }
 
 func TestServerSideRequestForgeryByHeader(t *testing.T) {

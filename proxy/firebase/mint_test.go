@@ -72,10 +72,26 @@ func inFirebase(name string, value any) change {
 	return func(c map[string]any) { c["firebase"].(map[string]any)[name] = value }
 }
 
+// Who issues ID tokens, and who session cookies.
+const (
+	tokenIssuer  = "https://securetoken.google.com/"
+	cookieIssuer = "https://session.firebase.google.com/"
+)
+
+// issuer is what payload has in iss, before the project.
+var issuer = tokenIssuer
+
+// asCookies makes what f makes of session cookies: every payload in it is one.
+func asCookies[T any](f func() T) T {
+	issuer = cookieIssuer
+	defer func() { issuer = tokenIssuer }()
+	return f()
+}
+
 // payload is a good token's, changed.
 func payload(now time.Time, changes ...change) string {
 	claims := map[string]any{
-		"iss": "https://securetoken.google.com/" + project, "aud": project,
+		"iss": issuer + project, "aud": project,
 		"sub": "alice", "user_id": "alice",
 		"iat": now.Unix() - 10, "exp": now.Unix() + 3590, "auth_time": now.Unix() - 100,
 		"email": "alice@example.com", "email_verified": true, "roles": []string{"editor"},

@@ -32,12 +32,13 @@ type User struct {
 	// Exists is false of one that was deleted, or never was.
 	Exists, Disabled bool
 	// ValidSince is when the tokens that the user has were revoked last: those
-	// that were issued before count no more.
+	// issued before it count no more.
 	ValidSince time.Time
 }
 
-// A UserReader asks for a user. It is safe for concurrent use. An error means
-// that it could not be told; that there is no such user is none.
+// A UserReader asks for a user. It is safe for concurrent use, and ends when its
+// context does. An error means that it could not be told; that there is no such
+// user is none.
 type UserReader func(ctx context.Context, uid string) (User, error)
 
 // UsersOptions are what Users need.
@@ -120,30 +121,43 @@ func (u *Users) watch(uid string, issued time.Time) func(context.Context) error 
 
 func (u *Users) check(ctx context.Context, is *user, issued time.Time) error {
 	now := u.o.Now()
-	known := is.known.Load()
-	age := time.Duration(0)
-	if known != nil {
-		if age = now.Sub(known.asked); age < u.o.Window {
-			if age >= u.o.Window/2 || age < 0 {
-				u.ask(is, now)
-			}
-			return known.judge(issued)
+	known, age := is.age(now)
+	if age < 0 { // this request was held up, and another's answer is younger
+		now = u.o.Now()
+		known, age = is.age(now)
+	}
+	// With a clock that was set back nothing is known of an answer's age.
+	if known != nil && age >= 0 && age < u.o.Window {
+		if age >= u.o.Window/2 {
+			u.ask(is, now)
 		}
+		return known.judge(issued)
 	}
 	err := u.wait(ctx, u.ask(is, now))
 	if err == nil {
 		return is.known.Load().judge(issued)
 	}
-	// Who was none before is none now.
-	if known != nil && age < u.o.Window+u.o.Grace {
+	// Who was none before is none now, too.
+	if known != nil && age >= 0 && age < u.o.Window+u.o.Grace {
 		return known.judge(issued)
 	}
 	return fmt.Errorf("whether the user is revoked: %w: %w", proxy.ErrUnavailable, err)
 }
 
+// age is what is known of the user, and for how long it was then.
+func (is *user) age(now time.Time) (*knowledge, time.Duration) {
+	known := is.known.Load()
+	if known == nil {
+		return nil, 0
+	}
+	return known, now.Sub(known.asked)
+}
+
 // judge is the Admin SDK's rule: a token that was issued before the user's were
 // revoked counts no more. Both are whole seconds, and the first token of a new
-// user is issued in the second that its validity begins.
+// user is issued in the second that its validity begins. (auth_time, which the
+// SDK for Node compares, is no later where users change their own password, and
+// would sign them out. Firebase makes no session cookie of a revoked token.)
 func (k *knowledge) judge(issued time.Time) error {
 	switch {
 	case !k.Exists:
@@ -190,7 +204,14 @@ func (u *Users) ask(is *user, now time.Time) *lookup {
 	return l
 }
 
-func (u *Users) read(ctx context.Context, is *user, now time.Time) error {
+func (u *Users) read(ctx context.Context, is *user, now time.Time) (err error) {
+	defer func() {
+		// The answer is a stranger's, and the SDK has panics: one costs a
+		// question, not the gateway.
+		if p := recover(); p != nil {
+			err = errors.New("the answer made the reader panic")
+		}
+	}()
 	select {
 	case u.places <- struct{}{}:
 	case <-ctx.Done():

@@ -102,12 +102,20 @@ func (r *jsonReader) word(word string) error {
 	return nil
 }
 
+// memberBytes is about how long a member is: the outermost object, which has
+// most of them, need not grow.
+const memberBytes = 64
+
 func (r *jsonReader) object(depth int) (map[string]any, error) {
 	if depth == maxDepth {
 		return nil, errDepth
 	}
 	r.at++ // the brace
-	object := make(map[string]any)
+	hint := 0
+	if depth == 0 {
+		hint = len(r.text) / memberBytes
+	}
+	object := make(map[string]any, hint)
 	if r.skip() == '}' {
 		r.at++
 		return object, nil

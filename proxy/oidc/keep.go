@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -25,22 +26,29 @@ const keptVersion = "sidegate-keys/v1"
 // kept is the file of a key set's last good keys.
 type kept struct {
 	Version string          `json:"version"`
-	URL     string          `json:"url"` // of the keys or of the issuer's metadata: whose keys these are
+	Source  string          `json:"source"` // whose keys these are
 	Fetched time.Time       `json:"fetched"`
 	Keys    json.RawMessage `json:"keys"` // the issuer's answer
 }
 
 func (k *KeySet) keptFile() string {
-	sum := sha256.Sum256([]byte(k.url))
+	sum := sha256.Sum256([]byte(k.source()))
 	return filepath.Join(k.folder, hex.EncodeToString(sum[:])+".json")
 }
 
 // keep writes the keys beside the old file and puts them in its place: half a
 // file is never read. The keys in use do not depend on it.
 func (k *KeySet) keep(answer []byte, fetched time.Time) {
+	k.keeping.Lock()
+	defer k.keeping.Unlock()
+	if fetched.Before(k.keptAt) {
+		return // a later answer overtook this one
+	}
 	err := k.write(answer, fetched)
 	if err != nil {
 		err = fmt.Errorf("keep the keys of %s: %w", k.url, err)
+	} else {
+		k.keptAt = fetched
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -48,8 +56,10 @@ func (k *KeySet) keep(answer []byte, fetched time.Time) {
 }
 
 func (k *KeySet) write(answer []byte, fetched time.Time) error {
-	data, err := json.Marshal(kept{keptVersion, k.url, fetched.UTC(), answer})
-	if err != nil {
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false) // which would make six bytes of one, and a longer file than is read
+	if err := enc.Encode(kept{keptVersion, k.source(), fetched.UTC(), answer}); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(k.folder, ".keys-*") // mode 0600
@@ -57,7 +67,7 @@ func (k *KeySet) write(answer []byte, fetched time.Time) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // of what went wrong
-	if _, err = f.Write(data); err == nil {
+	if _, err = f.Write(data.Bytes()); err == nil {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
@@ -93,15 +103,21 @@ func (k *KeySet) read() (set *snapshot, err error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0:
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is not a file")
+	case info.Mode().Perm()&0o022 != 0:
 		return nil, errors.New("others than its owner can write the file")
+	}
+	// In a folder that others can write the file may be theirs.
+	if of, ok := info.Sys().(*syscall.Stat_t); !ok || int(of.Uid) != os.Geteuid() {
+		return nil, errors.New("the file belongs to another user")
 	}
 	data, err := io.ReadAll(io.LimitReader(f, 2*maxKeysBytes))
 	if err != nil {
 		return nil, err
 	}
 	var file kept
-	if json.Unmarshal(data, &file) != nil || file.Version != keptVersion || file.URL != k.url {
+	if json.Unmarshal(data, &file) != nil || file.Version != keptVersion || file.Source != k.source() {
 		return nil, errors.New("it is not a file of these keys")
 	}
 	if age := k.now().Sub(file.Fetched); age < -MaxLeeway || age > maxKept {

@@ -74,6 +74,9 @@ type KeySet struct {
 
 	current atomic.Pointer[snapshot] // nil until the first good fetch
 
+	keeping sync.Mutex // held while the folder is written
+	keptAt  time.Time  // when what is in the folder was fetched
+
 	mu       sync.Mutex // guards what follows; never held during a fetch
 	flight   *flight    // the fetch under way, shared by all who wait
 	asked    time.Time  // when an unknown key last caused a fetch
@@ -94,7 +97,8 @@ type snapshot struct {
 
 type flight struct {
 	done chan struct{}
-	err  error // set before done is closed
+	err  error         // set before done is closed
+	kept chan struct{} // closed when the folder was written, or is not to be
 }
 
 // NewKeySet makes a KeySet without fetching anything: that is Prefetch's and
@@ -102,6 +106,9 @@ type flight struct {
 func NewKeySet(o KeySetOptions) (*KeySet, error) {
 	k := &KeySet{noKeyID: o.NoKeyID, folder: o.Folder, allowHTTP: o.AllowHTTP, client: defaultClient(), now: time.Now}
 	if o.URL == "" && o.Issuer != "" {
+		if u, err := url.Parse(o.Issuer); err != nil || u.Host == "" || u.RawQuery != "" || u.ForceQuery || strings.Contains(o.Issuer, "#") {
+			return nil, errors.New("the issuer must be an absolute URL without query and fragment")
+		}
 		k.discovery = &discovery{issuer: o.Issuer}
 		o.URL = strings.TrimSuffix(o.Issuer, "/") + discoveryPath
 	}
@@ -161,9 +168,12 @@ func (k *KeySet) Verify(ctx context.Context, t *Token, allowed []string) error {
 	if err != nil {
 		return err
 	}
-	signed := []byte(t.signed)
+	digest := t.digest[:]
+	if !alg.sha256 || !t.summed {
+		digest = alg.digest([]byte(t.signed))
+	}
 	for _, key := range keys {
-		if (key.alg == "" || key.alg == t.Algorithm) && alg.fits(key.key) && alg.verify(key.key, signed, t.signature) {
+		if (key.alg == "" || key.alg == t.Algorithm) && alg.fits(key.key) && alg.verify(key.key, digest, t.signature) {
 			return nil
 		}
 	}
@@ -247,7 +257,7 @@ func (k *KeySet) share() *flight {
 // start starts a fetch on a context of its own: none of those who wait for it
 // can end it for the others. k.mu is held.
 func (k *KeySet) start() {
-	f := &flight{done: make(chan struct{})}
+	f := &flight{done: make(chan struct{}), kept: make(chan struct{})}
 	k.flight = f
 	go func() {
 		timeout := fetchTimeout
@@ -261,6 +271,7 @@ func (k *KeySet) start() {
 		if err == nil && k.folder != "" {
 			k.keep(body, set.fetched)
 		}
+		close(f.kept)
 	}()
 }
 
@@ -299,7 +310,20 @@ func (k *KeySet) Prefetch(ctx context.Context) error {
 	if f.err != nil {
 		return k.unavailable(f.err)
 	}
+	select { // so that Status says how it went
+	case <-f.kept:
+	case <-ctx.Done():
+	}
 	return nil
+}
+
+// source names whose keys these are: the issuer where it says where they are,
+// else where they are.
+func (k *KeySet) source() string {
+	if k.discovery != nil {
+		return k.discovery.issuer
+	}
+	return k.url
 }
 
 // Run keeps the keys fresh until ctx ends: it fetches before they expire, and
@@ -363,7 +387,7 @@ func (k *KeySet) Epoch() uint64 {
 
 // A Status is how a KeySet does, for metrics and readiness.
 type Status struct {
-	Source   string        // the URL
+	Source   string        // the issuer where its metadata say where they are, else their URL
 	Keys     int           // 0: never had any
 	Fetched  time.Time     // when the keys were fetched; zero: never
 	Age      time.Duration // how long ago that is
@@ -378,7 +402,7 @@ type Status struct {
 // Status tells how the key set does now.
 func (k *KeySet) Status() Status {
 	k.mu.Lock()
-	s := Status{Source: k.url, Failures: k.failures, Failed: k.failed, Err: k.last, Unkept: k.unkept}
+	s := Status{Source: k.source(), Failures: k.failures, Failed: k.failed, Err: k.last, Unkept: k.unkept}
 	k.mu.Unlock()
 	if set := k.current.Load(); set != nil {
 		for _, keys := range set.keys {

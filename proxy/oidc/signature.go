@@ -36,17 +36,34 @@ const (
 // An algorithm says which keys it takes and whether a signature is right. An
 // algorithm that is not in the table does not exist: "none" and HMAC are not.
 type algorithm struct {
-	fits   func(crypto.PublicKey) bool
-	verify func(key crypto.PublicKey, signed, signature []byte) bool
+	fits func(crypto.PublicKey) bool
+	// verify checks a signature of digest(signed).
+	digest func(signed []byte) []byte
+	verify func(key crypto.PublicKey, digest, signature []byte) bool
+	// sha256 says that digest is SHA-256, which a Token has already.
+	sha256 bool
 }
 
 var algorithms = map[string]algorithm{
-	RS256: {fits: isRSA, verify: verifyRS256},
-	PS256: {fits: isRSA, verify: verifyPS256},
-	ES256: {fits: isOn(elliptic.P256()), verify: verifyES256},
-	ES384: {fits: isOn(elliptic.P384()), verify: verifyES384},
-	EdDSA: {fits: isEd25519, verify: verifyEdDSA},
+	RS256: {fits: isRSA, digest: sum256, verify: verifyRS256, sha256: true},
+	PS256: {fits: isRSA, digest: sum256, verify: verifyPS256, sha256: true},
+	ES256: {fits: isOn(elliptic.P256()), digest: sum256, verify: verifyECDSA, sha256: true},
+	ES384: {fits: isOn(elliptic.P384()), digest: sum384, verify: verifyECDSA},
+	EdDSA: {fits: isEd25519, digest: itself, verify: verifyEdDSA},
 }
+
+func sum256(signed []byte) []byte {
+	sum := sha256.Sum256(signed)
+	return sum[:]
+}
+
+func sum384(signed []byte) []byte {
+	sum := sha512.Sum384(signed)
+	return sum[:]
+}
+
+// itself: Ed25519 signs the message, and hashes it twice on its way.
+func itself(signed []byte) []byte { return signed }
 
 func isRSA(key crypto.PublicKey) bool {
 	_, ok := key.(*rsa.PublicKey)
@@ -65,33 +82,18 @@ func isEd25519(key crypto.PublicKey) bool {
 	return ok
 }
 
-func verifyRS256(key crypto.PublicKey, signed, signature []byte) bool {
+func verifyRS256(key crypto.PublicKey, digest, signature []byte) bool {
 	public, ok := key.(*rsa.PublicKey)
-	if !ok {
-		return false
-	}
-	digest := sha256.Sum256(signed)
-	return rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature) == nil
+	return ok && rsa.VerifyPKCS1v15(public, crypto.SHA256, digest, signature) == nil
 }
 
-func verifyPS256(key crypto.PublicKey, signed, signature []byte) bool {
+func verifyPS256(key crypto.PublicKey, digest, signature []byte) bool {
 	public, ok := key.(*rsa.PublicKey)
 	if !ok {
 		return false
 	}
-	digest := sha256.Sum256(signed)
 	// RFC 7518, section 3.5: the salt is as long as the hash, no other length.
-	return rsa.VerifyPSS(public, crypto.SHA256, digest[:], signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
-}
-
-func verifyES256(key crypto.PublicKey, signed, signature []byte) bool {
-	digest := sha256.Sum256(signed)
-	return verifyECDSA(key, digest[:], signature)
-}
-
-func verifyES384(key crypto.PublicKey, signed, signature []byte) bool {
-	digest := sha512.Sum384(signed)
-	return verifyECDSA(key, digest[:], signature)
+	return rsa.VerifyPSS(public, crypto.SHA256, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 }
 
 // verifyECDSA checks a signature that is two numbers of the curve's size, and
@@ -125,6 +127,9 @@ func checkKey(key crypto.PublicKey) error {
 		}
 		if key.E < 3 || key.E%2 == 0 {
 			return errors.New("an RSA key whose exponent is not odd and at least 3")
+		}
+		if isROCA(key.N) {
+			return errors.New("an RSA key whose private half can be computed (CVE-2017-15361)")
 		}
 		return nil
 	case *ecdsa.PublicKey:

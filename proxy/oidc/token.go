@@ -1,10 +1,13 @@
 package oidc
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"hash"
 	"strings"
+	"sync"
 )
 
 // MaxTokenBytes bounds a token. Firebase's are about 1 KB, and their custom
@@ -26,10 +29,18 @@ type Token struct {
 
 	signed    string // what the signature covers: the first two parts
 	signature []byte
+
+	// SHA-256 of signed and of Raw, where summed says so: one begins as the
+	// other does, and nearly every token needs both.
+	summed        bool
+	digest, whole [sha256.Size]byte
 }
 
 // Hash is the lower-case hex SHA-256 of the token.
 func (t *Token) Hash() string {
+	if t.summed {
+		return hex.EncodeToString(t.whole[:])
+	}
 	sum := sha256.Sum256([]byte(t.Raw))
 	return hex.EncodeToString(sum[:])
 }
@@ -84,7 +95,43 @@ func Parse(raw string) (*Token, error) {
 	if t.signature, err = decodePart(raw[second+1:], "signature"); err != nil {
 		return nil, err
 	}
+	t.sum()
 	return t, nil
+}
+
+func (t *Token) sum() {
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
+	d.hash.Reset()
+	d.text = append(d.text[:0], t.Raw...)
+	d.hash.Write(d.text[:len(t.signed)])
+	d.hash.Sum(t.digest[:0])
+	d.hash.Write(d.text[len(t.signed):])
+	d.hash.Sum(t.whole[:0])
+	t.summed = true
+}
+
+// A desk is what tokens are read on, one after the other: the text of a part
+// and its bytes are garbage as soon as it is read.
+type desk struct {
+	text, bytes []byte
+	hash        hash.Hash // SHA-256
+}
+
+var desks = sync.Pool{New: func() any { return &desk{hash: sha256.New()} }}
+
+// decode gives a part's bytes, until the desk is used again.
+func (d *desk) decode(part, where string) ([]byte, error) {
+	// encoding/base64 skips line ends, even where it is strict.
+	if strings.IndexByte(part, '\n') >= 0 || strings.IndexByte(part, '\r') >= 0 {
+		return nil, Refuse(ReasonMalformed, "%s: a line end", where)
+	}
+	d.text = append(d.text[:0], part...)
+	var err error
+	if d.bytes, err = strict.AppendDecode(d.bytes[:0], d.text); err != nil {
+		return nil, Refuse(ReasonMalformed, "%s: not canonical base64url without padding", where)
+	}
+	return d.bytes, nil
 }
 
 // registeredClaims are the names that decide who a token is for and how long
@@ -147,7 +194,9 @@ func knownType(typ any) bool {
 }
 
 func decodeObject(part, where string) (map[string]any, error) {
-	data, err := decodePart(part, where)
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
+	data, err := d.decode(part, where)
 	if err != nil {
 		return nil, err
 	}
@@ -159,21 +208,19 @@ func decodeObject(part, where string) (map[string]any, error) {
 }
 
 func decodePart(part, where string) ([]byte, error) {
-	// encoding/base64 skips line ends, even where it is strict.
-	if strings.ContainsAny(part, "\r\n") {
-		return nil, Refuse(ReasonMalformed, "%s: a line end", where)
-	}
-	data, err := strict.DecodeString(part)
-	if err != nil {
-		return nil, Refuse(ReasonMalformed, "%s: not canonical base64url without padding", where)
-	}
-	return data, nil
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
+	data, err := d.decode(part, where)
+	return bytes.Clone(data), err
 }
 
 // refuseLookalikes refuses names that differ from a known one only in case:
 // this reader tells them apart, others (encoding/json, the Admin SDK) do not.
 func refuseLookalikes(object map[string]any, where string, known []string) error {
 	for name := range object {
+		if isPlain(name) {
+			continue
+		}
 		for _, k := range known {
 			if name != k && strings.EqualFold(name, k) {
 				return Refuse(ReasonMalformed, "%s: a name that differs from %s only in case", where, k)
@@ -181,6 +228,17 @@ func refuseLookalikes(object map[string]any, where string, known []string) error
 		}
 	}
 	return nil
+}
+
+// isPlain reports whether a name has neither capitals nor anything beyond ASCII:
+// then it differs from a known name, which has neither, in more than case.
+func isPlain(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; c >= 0x80 || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 // RefuseLookalikes is for the objects within a payload that a provider reads:

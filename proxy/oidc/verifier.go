@@ -58,7 +58,10 @@ type Requirement struct {
 
 // A Verifier verifies the tokens of one OpenID Connect issuer. It is safe for
 // concurrent use.
-type Verifier struct{ o Options }
+type Verifier struct {
+	o   Options
+	own bool // all claims but scopes have their own names
+}
 
 var _ Provider = (*Verifier)(nil)
 
@@ -105,10 +108,11 @@ func NewVerifier(o Options) (*Verifier, error) {
 	if o.Claims == nil {
 		o.Claims = map[string]Path{}
 	}
+	v := &Verifier{o: o, own: len(o.Claims) == 0}
 	if _, ok := o.Claims[scopesClaim]; !ok {
 		o.Claims[scopesClaim] = Path{"scope"}
 	}
-	return &Verifier{o}, nil
+	return v, nil
 }
 
 // scopesClaim is the policy's name of what RFC 9068, section 2.2.3, calls scope.
@@ -266,6 +270,13 @@ func secondFactor(claims map[string]any) string {
 // claim which the token does not have is no claim, also where the token has one
 // of that name.
 func (v *Verifier) mapped(claims map[string]any) map[string]any {
+	if v.own {
+		_, scope := claims["scope"]
+		_, scopes := claims[scopesClaim]
+		if !scope && !scopes {
+			return claims // nothing has another name
+		}
+	}
 	out := maps.Clone(claims)
 	for name, path := range v.o.Claims {
 		value, ok := path.find(claims)

@@ -1,0 +1,19 @@
+package firebase
+
+import (
+	"context"
+	"time"
+)
+
+// Stands asks whether a token of the user still counts, as a verification and
+// every later use of a cached token do.
+func (u *Users) Stands(ctx context.Context, uid string, issued time.Time) error {
+	return u.watch(uid, issued)(ctx)
+}
+
+// The bounds that the tests hold Users to.
+const (
+	MaxLookups    = maxLookups
+	LookupTimeout = lookupTimeout
+	LookupPause   = lookupPause
+)
