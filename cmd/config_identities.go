@@ -193,7 +193,27 @@ func (l *configLoader) readOIDC(v document.Value, id *IdentityConfig) {
 	}
 	l.readClaims(m.Get("claims"), o)
 	l.readRequired(m.Get("require"), o)
+	if why := strangers(o); why != "" {
+		l.warn(m.Get("audience"), "`%s`: %s; write under `require` whose they must be", m.Path(), why)
+	}
 	id.OIDC = o
+}
+
+// strangers says why everybody has tokens that fit: at these issuers callers
+// choose the audience themselves.
+func strangers(o *OIDCIdentity) string {
+	switch {
+	case len(o.Require) > 0:
+	case o.Issuer == "https://token.actions.githubusercontent.com":
+		return "a workflow of every repository of GitHub gets tokens for this audience"
+	case o.Issuer == googleIssuer && !allEnd(o.Audiences, ".apps.googleusercontent.com"):
+		return "every service account of Google Cloud gets tokens for this audience; `google` has a list of e-mail addresses"
+	}
+	return ""
+}
+
+func allEnd(texts []string, end string) bool {
+	return !slices.ContainsFunc(texts, func(s string) bool { return !strings.HasSuffix(s, end) })
 }
 
 func (l *configLoader) readActor(v document.Value, o *OIDCIdentity) {

@@ -443,6 +443,28 @@ func TestEphemeralDisks(t *testing.T) {
 	}
 }
 
+// TestIssuersOfEverybody: where callers choose the audience, and nothing else is
+// required, the operator is told.
+func TestIssuersOfEverybody(t *testing.T) {
+	const github, google = "https://token.actions.githubusercontent.com", "https://accounts.google.com"
+	for _, tt := range []struct{ issuer, rest, warn string }{
+		{github, "audience: x", "sidegate.yaml:3:"},
+		{github, "audience: x, claims: {roles: x}", "every repository"},
+		{github, "audience: x, require: {repository: acme/photos}", ""},
+		{google, "audience: https://photos.acme.dev", "every service account"},
+		{google, "audience: [1.apps.googleusercontent.com, https://photos.acme.dev]", "every service account"},
+		{google, "audience: 1.apps.googleusercontent.com", ""},
+		{google, "audience: https://photos.acme.dev, require: {hd: acme.dev}", ""},
+		{"https://acme.okta.com", "audience: x", ""},
+	} {
+		text := versionLine + "identities:\n  a: {oidc: {issuer: " + tt.issuer + ", " + tt.rest + "}}"
+		_, warnings, err := place{}.load(text)
+		if all := strings.Join(warnings, "\n"); err != nil || !strings.Contains(all, tt.warn) || tt.warn == "" && all != "" {
+			t.Errorf("%s: %v, warnings %q; want %q", text, err, all, tt.warn)
+		}
+	}
+}
+
 func TestAdvisedLinesLoad(t *testing.T) {
 	var lines []string
 	for _, line := range strings.Split(ephemeralAdvice, "\n")[1:] {
