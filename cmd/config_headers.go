@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"strings"
-	"time"
 
 	"sidegate/policy/document"
 	"sidegate/proxy"
@@ -14,6 +13,10 @@ var presets = []string{"native", "oauth2-proxy", "esp", "none"}
 // readHeaders reads in which headers an upstream is told who calls. assertions
 // says whether something signs.
 func (l *configLoader) readHeaders(v document.Value, assertions bool) proxy.Headers {
+	if v.IsMap() && len(v.Entries()) == 0 {
+		v.Errorf("`%s` is empty: write none, or headers", v.Path())
+		return proxy.Headers{}
+	}
 	if v.IsMap() {
 		if v.Field("esp").Present() {
 			return l.readESP(v)
@@ -77,26 +80,31 @@ func (l *configLoader) readHeaderMap(v document.Value, assertions bool) proxy.He
 }
 
 func (l *configLoader) readAssertion(m document.Map, c *Config) {
-	key, next := m.Get("key"), m.Get("next_key")
 	if !m.Present() {
 		return
 	}
-	m.Need("key")
-	c.Assertion.Key = l.pem(key)
-	c.Assertion.NextKey = l.pem(next)
-	if !c.Assertion.Key.IsSet() {
-		return
+	key, next := m.Need("key"), m.Get("next_key")
+	c.Assertion.Key, c.Assertion.NextKey = l.pem(key), l.pem(next)
+	if !c.Assertion.Key.IsSet() && c.Assertion.NextKey.IsSet() && !key.Failed() {
+		next.Errorf("`%s` takes the place of `assertion.key`, and there is none", next.Path())
 	}
-	if _, err := proxy.NewAssertions(c.Name, []byte(c.Assertion.Key.Reveal()), []byte(c.Assertion.NextKey.Reveal()), time.Now); err != nil {
-		m.Errorf("`assertion.%v`", err)
+	if c.Assertion.Key == c.Assertion.NextKey && c.Assertion.Key.IsSet() {
+		next.Errorf("`%s` is the key itself", next.Path())
 	}
 }
 
-// pem reads a key, which has several lines.
+// pem reads a private key, which has several lines; empty: none.
 func (l *configLoader) pem(v document.Value) Secret {
 	text, ok := v.Text()
-	if ok && text != "" && v.Literal() {
+	if !ok || text == "" {
+		return Secret{}
+	}
+	if v.Literal() {
 		l.warn(v, "`%s` stands in the file; write ${file:PATH}, so that the file holds no secret", v.Path())
+	}
+	if err := proxy.CheckAssertionKey([]byte(text)); err != nil {
+		v.Errorf("`%s`: %v", v.Path(), err)
+		return Secret{}
 	}
 	return NewSecret(text)
 }

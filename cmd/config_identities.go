@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"sidegate/policy"
 	"sidegate/policy/document"
 	"sidegate/proxy/firebase"
 	"sidegate/proxy/oidc"
@@ -77,7 +78,7 @@ func (id IdentityConfig) selectors() []oidc.Selector {
 	switch {
 	case id.Firebase != nil && id.Firebase.Project != "":
 		return firebase.Selectors(id.Firebase.Project, id.Firebase.Tenant)
-	case id.OIDC != nil:
+	case id.OIDC != nil && id.OIDC.Issuer != "":
 		return oidc.Selectors(id.OIDC.Issuer, id.OIDC.Audiences, id.OIDC.Emails, id.OIDC.Actor != nil)
 	}
 	return nil
@@ -96,8 +97,9 @@ func (l *configLoader) readIssuer(m document.Map, id *IdentityConfig) {
 	switch {
 	case len(found) == 0 && m.Present():
 		m.Errorf("`%s` needs one of firebase, google and oidc: it says whose tokens these are", m.Path())
-	case len(found) > 1:
-		m.Get(found[1]).Errorf("`%s` and `%s.%s`: an identity has one issuer", m.Get(found[1]).Path(), m.Path(), found[0])
+	}
+	for _, key := range found[min(1, len(found)):] {
+		m.Get(key).Errorf("`%s` and `%s.%s`: an identity has one issuer", m.Get(key).Path(), m.Path(), found[0])
 	}
 	l.readFirebase(m.Get("firebase"), id)
 	l.readGoogle(m.Get("google"), id)
@@ -131,7 +133,9 @@ func (l *configLoader) readRevocation(m document.Map, f *FirebaseIdentity) {
 			window.Errorf("`%s`: session cookies live for up to two weeks, so that who is revoked must be noticed: leave the key out, or write a time such as 5m", window.Path())
 		}
 	} else if ok {
-		f.Revocation = window.DurationIn(10*time.Second, time.Hour)
+		if f.Revocation = window.DurationIn(10*time.Second, time.Hour); f.Revocation == 0 && !window.Failed() {
+			f.Revocation = defaultRevocation // told already
+		}
 	}
 	f.RevocationGrace = l.duration(grace, 0, 0, longest)
 	if f.RevocationGrace > 0 && f.Revocation == 0 {
@@ -166,10 +170,10 @@ func (l *configLoader) readOIDC(v document.Value, id *IdentityConfig) {
 		return
 	}
 	m := v.Map(l.keys["identities.*.oidc"])
-	o := &OIDCIdentity{Issuer: l.httpsURL(m.Need("issuer")), Audiences: l.audiences(m.Need("audience"))}
+	o := &OIDCIdentity{Issuer: l.issuer(m.Need("issuer")), Audiences: l.audiences(m.Need("audience"))}
 	if keys := m.Get("keys"); keys.Present() {
 		if text, ok := keys.Text(); ok && text != "" {
-			o.Keys = l.httpsURL(keys)
+			o.Keys = l.httpsURL(keys, "an https URL without query and fragment")
 		}
 	}
 	o.UID = oidc.Path{"sub"}
@@ -206,14 +210,10 @@ func strangers(o *OIDCIdentity) string {
 	case len(o.Require) > 0:
 	case o.Issuer == "https://token.actions.githubusercontent.com":
 		return "a workflow of every repository of GitHub gets tokens for this audience"
-	case o.Issuer == googleIssuer && !allEnd(o.Audiences, ".apps.googleusercontent.com"):
+	case o.Issuer == googleIssuer:
 		return "every service account of Google Cloud gets tokens for this audience; `google` has a list of e-mail addresses"
 	}
 	return ""
-}
-
-func allEnd(texts []string, end string) bool {
-	return !slices.ContainsFunc(texts, func(s string) bool { return !strings.HasSuffix(s, end) })
 }
 
 func (l *configLoader) readActor(v document.Value, o *OIDCIdentity) {
@@ -249,8 +249,22 @@ func (l *configLoader) audiences(v document.Value) []string {
 	return out
 }
 
-// httpsURL reads an issuer's URL, which may have a path.
-func (l *configLoader) httpsURL(v document.Value) string {
+// firebaseIssuers begin the issuers whose tokens mean what only `firebase` knows.
+var firebaseIssuers = []string{"https://securetoken.google.com", "https://session.firebase.google.com", "https://firebaseappcheck.googleapis.com"}
+
+func (l *configLoader) issuer(v document.Value) string {
+	issuer := l.httpsURL(v, "an https URL without query and fragment, as the issuer writes it itself")
+	for _, begin := range firebaseIssuers {
+		if strings.HasPrefix(issuer, begin) {
+			v.Errorf("`%s`: write `firebase: {project: ...}`, which also knows tenants, session cookies and revocation", v.Path())
+			return ""
+		}
+	}
+	return issuer
+}
+
+// httpsURL reads a URL, which may have a path; rule says the form in words.
+func (l *configLoader) httpsURL(v document.Value, rule string) string {
 	s, ok := v.Text()
 	if !ok {
 		return ""
@@ -260,7 +274,7 @@ func (l *configLoader) httpsURL(v document.Value) string {
 	case strings.Contains(s, "@"): // it may hold a password
 		v.Errorf("`%s`: want an https URL without user and password", v.Path())
 	case err != nil || u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery || strings.ContainsAny(s, "# "):
-		v.Errorf("`%s`: want an https URL without query and fragment, as the issuer writes it itself, not %s", v.Path(), v.Quote())
+		v.Errorf("`%s`: want %s, not %s", v.Path(), rule, v.Quote())
 	default:
 		return s
 	}
@@ -301,7 +315,10 @@ func (l *configLoader) readClaims(v document.Value, o *OIDCIdentity) {
 	o.Claims = map[string]oidc.Path{}
 	for _, e := range v.Entries() {
 		if e.At.CheckIdent(e.Key) {
-			if path := l.claimPath(e.Value); path != nil {
+			path := l.claimPath(e.Value)
+			if instead, taken := policy.NotCustom(path.String()); taken && path != nil {
+				e.Value.Errorf("`%s`: the policy reads %s, which is only what the issuer vouches for", e.Value.Path(), instead)
+			} else if path != nil {
 				o.Claims[e.Key] = path
 			}
 		}
@@ -324,12 +341,15 @@ func (l *configLoader) readRequired(v document.Value, o *OIDCIdentity) {
 			r.Value = e.Value.Bool()
 		case e.Value.IsInt():
 			r.Value = e.Value.Int(-1<<53, 1<<53)
-		default:
+		case e.Value.IsString():
 			text, ok := e.Value.Text()
 			if !ok {
 				continue
 			}
 			r.Value = text
+		default:
+			e.Value.Errorf("`%s` must be a string, a whole number, true or false", e.Value.Path())
+			continue
 		}
 		o.Require = append(o.Require, r)
 	}

@@ -220,7 +220,7 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{"/etc/sidegate/empty": "\n", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k384.pem": newPEM(t, elliptic.P384()), "/run/secrets/rsa.pem": pkcs8(t, secret)}
+	files := map[string]string{"/etc/sidegate/empty": "\n", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k384.pem": newPEM(t, elliptic.P384()), "/run/secrets/rsa.pem": pkcs8(t, secret), "/run/secrets/dollar": "s3cr3t ${auth.uid}"}
 	for _, tt := range []struct{ text, want string }{
 		{"nam: x", "sidegate.yaml:2:1: unknown key `nam`; did you mean \"name\"?"},
 		{"redis: {url: x}", "sidegate.yaml:2:1: `redis` is not supported by this version of sidegate; remove it"},
@@ -281,9 +281,18 @@ func TestRefused(t *testing.T) {
 		{"identities: {a: {oidc: {issuer: https://i.example, audience: x}}, b: {oidc: {issuer: https://i.example, audience: [y, x], require: {client: web}}}}", "neither tenant, e-mail list nor actor tells their tokens apart"},
 		{"identities: {a: {google: {audience: x, emails: [a@x.dev, b@x.dev]}}, b: {google: {audience: x, emails: [b@x.dev]}}}", "neither tenant"},
 		{"identities: {a: {google: {audience: x, emails: [a@x.dev]}}, b: {oidc: {issuer: https://accounts.google.com, audience: x}}}", "neither tenant"},
+		{"identities: {users: {oidc: {issuer: https://session.firebase.google.com/p1, audience: p1}}}", "write `firebase: {project: ...}`"},
+		{"identities: {users: {oidc: {issuer: https://securetoken.google.com/p1, audience: p1}}}", "write `firebase: {project: ...}`"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, claims: {mail: email}}}}", "the policy reads auth.email"},
+		{"identities: {users: {oidc: {issuer: https://i.example, audience: a, require: {a: 1.5}}}}", "a whole number"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "$${auth.uid}"}}}`, "neither a literal"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${file:/run/secrets/dollar}"}}}`, "neither a literal"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid} ${file:/run/secrets/dollar}"}}}`, "neither a literal"},
+		{"upstreams: {app: {url: http://a, headers: {}}}", "is empty"},
+		{`assertion: {key: "", next_key: "${file:/run/secrets/k1.pem}"}`, "there is none"},
 		{"assertion: {}", "`assertion.key` is missing"},
 		{"assertion: {key: s3cr3t}", "it is not one key in PEM"},
-		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: "${file:/run/secrets/k1.pem}"}`, "next_key is the key itself"},
+		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: "${file:/run/secrets/k1.pem}"}`, "is the key itself"},
 		{`assertion: {key: "${file:/run/secrets/k384.pem}"}`, "not P-256"},
 		{`assertion: {key: "${file:/run/secrets/rsa.pem}"}`, "ES256 needs one of P-256"},
 		{`name: "${auth.uid}"`, "stand in the headers of an upstream only"},
@@ -453,7 +462,7 @@ func TestIssuersOfEverybody(t *testing.T) {
 		{github, "audience: x, require: {repository: acme/photos}", ""},
 		{google, "audience: https://photos.acme.dev", "every service account"},
 		{google, "audience: [1.apps.googleusercontent.com, https://photos.acme.dev]", "every service account"},
-		{google, "audience: 1.apps.googleusercontent.com", ""},
+		{google, "audience: 1.apps.googleusercontent.com", "every service account"},
 		{google, "audience: https://photos.acme.dev, require: {hd: acme.dev}", ""},
 		{"https://acme.okta.com", "audience: x", ""},
 	} {

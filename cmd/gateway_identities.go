@@ -25,11 +25,15 @@ type callers struct {
 type identities struct {
 	g        *gateway
 	keys     map[string]*oidc.KeySet // by where they come from
+	kinds    map[string]keysKind     // and how they are read
 	tokens   []oidc.Provider
 	cookies  map[string][]oidc.Provider
 	appCheck map[string]*oidc.Set // by project
 	names    map[string]string    // of identities that verify App Check: their project
 }
+
+// A keysKind is in what ways a source of keys can be read.
+type keysKind struct{ discovered, noKeyID bool }
 
 // openIdentities makes the verifiers. The Auth emulator's unsigned tokens are
 // taken only where its switch and its variable are both there.
@@ -40,7 +44,7 @@ func (g *gateway) openIdentities(ctx context.Context) (callers, error) {
 			return callers{}, fmt.Errorf("keys_cache: %w", err)
 		}
 	}
-	o := &identities{g: g, keys: map[string]*oidc.KeySet{}, cookies: map[string][]oidc.Provider{}, appCheck: map[string]*oidc.Set{}, names: map[string]string{}}
+	o := &identities{g: g, keys: map[string]*oidc.KeySet{}, kinds: map[string]keysKind{}, cookies: map[string][]oidc.Provider{}, appCheck: map[string]*oidc.Set{}, names: map[string]string{}}
 	for _, id := range c.Identities {
 		open := o.openOIDC
 		if id.Firebase != nil {
@@ -99,11 +103,14 @@ func (o *identities) keySet(options oidc.KeySetOptions) (*oidc.KeySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := keys.Status().Source
+	source, kind := keys.Status().Source, keysKind{options.URL == "", options.NoKeyID}
 	if have := o.keys[source]; have != nil {
+		if o.kinds[source] != kind {
+			return nil, fmt.Errorf("the keys of %s are another identity's, which reads them in another way", source)
+		}
 		return have, nil
 	}
-	o.keys[source] = keys
+	o.keys[source], o.kinds[source] = keys, kind
 	return keys, nil
 }
 

@@ -91,8 +91,7 @@ func (g *gateway) notReady() []string {
 	}
 	for _, k := range g.keys {
 		if !k.Ready() {
-			why = append(why, "the keys of an issuer were never fetched")
-			break
+			why = append(why, "the keys of "+k.Status().Source+" were never fetched")
 		}
 	}
 	if g.ledger.Healthy() != nil {

@@ -44,7 +44,8 @@ func (p *program) newPolicyExplain() *cobra.Command {
 what it asks for and what the request has, the decision, the headers that the app
 would get, and the key that would be signed. The caller is nobody, a caller of a
 test file (--as), one that is written here (--identity), or a token's (--token);
-of a token the claims are checked and the signature is not.`,
+of a token the claims are checked; its header, its signature and whether its
+user is revoked are not.`,
 		Example: "  sidegate policy explain GET /v1/me --as alice\n" +
 			"  sidegate policy explain GET https://api.acme.dev/v1/admin/users --identity '{from: users, uid: u_1, mfa: 2m}' --ip 198.51.100.7\n" +
 			"  sidegate policy explain GET /v1/me --token token.txt --config sidegate.yaml --json",

@@ -148,7 +148,7 @@ var formless = regexp.MustCompile(strings.Join([]string{
 	`not ":70000"|want host:port or :port$`, "must be from", "write IPv4 networks as IPv4", "has bits set beyond its length", "S3 Express", // meaning
 	"it cannot be longer", "are one port", "a token could be of", "there is no identity", "in a circle", "are one folder", "are one collection", // other keys
 	"GOOGLE_CLOUD_PROJECT names no project", "neither tenant", "session cookies live", "without `revocation`", "an identity has one issuer",
-	"is not known here", "there must be a space", "is there already", "does not say who calls", "needs `assertion.key`", // header templates
+	"is not known here", "there must be a space", "is there already", "neither a literal", "write `firebase:", "the policy reads auth", "there is none", "does not say who calls", "needs `assertion.key`", // header templates
 	"one key in PEM", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
 }, "|"))
 

@@ -58,8 +58,14 @@ type inputSet struct {
 	none         bool // nothing of all this
 }
 
-// AsksAppCheck reports whether some condition asks for App Check.
-func (p *Policy) AsksAppCheck() bool { return p.inputs.appCheck }
+// AsksAppCheck reports whether an entry of the route, or a guard that some of
+// its requests meet, asks for App Check.
+func (r *Route) AsksAppCheck() bool { return r.asksAppCheck }
+
+func (r *Route) noteAppCheck() {
+	asks := func(c *condition) bool { return c.facts.appCheck }
+	r.asksAppCheck = slices.ContainsFunc(r.entries, asks) || slices.ContainsFunc(r.guards, func(g guardAt) bool { return asks(g.cond) })
+}
 
 // Inputs is what the policy reads of a request beside what the audit record
 // holds anyway, by name; nil where that is nothing. `absent` lists the claims

@@ -90,6 +90,7 @@ func (l *loader) note(p *Policy) {
 	}
 	for _, r := range p.Routes {
 		conditions = append(conditions, r.entries...)
+		r.noteAppCheck()
 		if r.Object != nil {
 			p.noteReads(r.Object.key.reads())
 		}

@@ -96,6 +96,8 @@ type Route struct {
 	methods methodSet
 	guards  []guardAt
 	entries []*condition
+
+	asksAppCheck bool
 }
 
 // Record is a route's own word on the audit log.

@@ -83,13 +83,19 @@ func NewAssertions(issuer string, key, next []byte, now func() time.Time) (*Asse
 	return a, err
 }
 
+// CheckAssertionKey says what is wrong with a key, and nothing of it.
+func CheckAssertionKey(pem []byte) error {
+	_, err := newAssertionKey(pem)
+	return err
+}
+
 func newAssertionKey(data []byte) (*assertionKey, error) {
 	block, rest := pem.Decode(data)
 	if block != nil && block.Type == "EC PARAMETERS" { // as openssl ecparam writes before the key
 		block, rest = pem.Decode(rest)
 	}
 	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, errors.New("it is not one key in PEM; make one with `openssl ecparam -name prime256v1 -genkey -noout`")
+		return nil, errors.New("it is not one key in PEM; make one with: openssl ecparam -name prime256v1 -genkey -noout")
 	}
 	private, err := parsePrivate(block)
 	if err != nil {

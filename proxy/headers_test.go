@@ -247,7 +247,7 @@ func TestStripMatchesItsFolding(t *testing.T) {
 		}
 	}
 	for _, p := range strippedPrefixes {
-		if p != careless(p) || p[0] != 'x' || !mustStrip(p+strings.Repeat("a", 300), nil) || mustStrip(p[:len(p)-2], nil) {
+		if p != careless(p) || !mustStrip(p+strings.Repeat("a", 300), nil) || mustStrip(p[:len(p)-2], nil) {
 			t.Errorf("%q", p)
 		}
 	}

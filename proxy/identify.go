@@ -69,12 +69,18 @@ func bearerToken(header string) (token string, bearer bool) {
 		return "", false
 	}
 	rest := header[len(scheme):]
-	if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+	if rest != "" && isTokenByte(rest[0]) {
 		return "", false // a longer name
 	}
-	// A tab is no separator, but some take it for one: it stays in the token,
-	// which is malformed then, and is not passed on as something else.
+	// Only a space separates, but some readers take a tab for one, a no-break
+	// space or a comma: they stay in the token, which is malformed then, and is
+	// not passed on as something else.
 	return strings.TrimLeft(rest, " "), true
+}
+
+// isTokenByte is tchar of RFC 9110, section 5.6.2.
+func isTokenByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
 // twoCookies stands for the value of session cookies that came more than once.
@@ -150,6 +156,9 @@ func (x *exchange) sameOrigin() bool {
 	if err != nil || port == "" || from == "" {
 		return false
 	}
+	if scheme := x.scheme(); scheme != "" && scheme != u.Scheme {
+		return false
+	}
 	return strings.TrimSuffix(from, port) == strings.TrimSuffix(x.target.hostPort, port)
 }
 
@@ -162,6 +171,18 @@ func anyPair(lines []string, is func(string) bool) bool {
 		}
 	}
 	return false
+}
+
+// scheme is how the caller asked, as far as that is known: before an unknown
+// proxy http may be https.
+func (x *exchange) scheme() string {
+	if x.r.TLS != nil {
+		return "https"
+	}
+	if v := x.r.Header["X-Forwarded-Proto"]; x.trusted && len(v) == 1 {
+		return v[0]
+	}
+	return ""
 }
 
 // dropCookies removes cookies of these names from a request and leaves the
@@ -197,19 +218,24 @@ var errNotLookedAt = errors.New("not looked at for App Check")
 const headerAppCheck = "X-Firebase-Appcheck"
 
 // checkApp finds out whether App Check vouches for the app that calls, where
-// the policy asks for it. For a caller with an identity only the App Check of
+// the route asks for it. For a caller with an identity only the App Check of
 // that identity's project counts; for nobody, that of any. A bad token is none:
 // apps send one also when they could not get one.
 func (x *exchange) checkApp() {
+	if x.given == nil && !x.match.Route.AsksAppCheck() {
+		return // and it is not on record that nobody vouched
+	}
 	x.input.AppCheckFailure = nil
 	tokens := x.r.Header[headerAppCheck]
-	if len(tokens) != 1 || len(x.p.o.AppCheck) == 0 || !x.policy.AsksAppCheck() {
+	if len(tokens) != 1 {
 		return
 	}
+	var asked []Authenticator // tenants of one project share theirs
 	for name, project := range x.p.o.AppCheck {
-		if x.identity != nil && x.identity.Name != name {
+		if x.identity != nil && x.identity.Name != name || slices.Contains(asked, project) {
 			continue
 		}
+		asked = append(asked, project)
 		app, err := project.Authenticate(x.r.Context(), tokens[0])
 		var bad *TokenError
 		switch {

@@ -164,15 +164,19 @@ func HeaderMap(templates map[string]string, assertions bool) (Headers, error) {
 		if err == nil && t.reads("assertion") && !assertions {
 			err = errors.New("${assertion} needs `assertion.key`")
 		}
+		if err == nil && t.reads("assertion") && !t.always("") {
+			err = errors.New("beside ${assertion} there can be no value that a caller may lack: without it the assertion would not be sent")
+		}
 		if err != nil {
 			return Headers{}, fmt.Errorf("%s: %w", name, err)
 		}
 		all = append(all, t)
 		out.names = append(out.names, t.name)
 		out.asserts = out.asserts || t.reads("assertion")
-		// An assertion says everything.
-		out.Identity = out.Identity || t.reads("auth.identity") || t.reads("assertion")
-		out.Actor = out.Actor || t.reads("auth.actor") || t.reads("assertion")
+		// An assertion says everything. A header counts only where it is sent
+		// whatever else is known of the caller.
+		out.Identity = out.Identity || t.always("") && (t.reads("auth.identity") || t.reads("assertion"))
+		out.Actor = out.Actor || t.always("auth.actor") && (t.reads("auth.actor") || t.reads("assertion"))
 	}
 	out.set = func(h http.Header, x *exchange) {
 		for i := range all {
@@ -212,6 +216,14 @@ type headerTemplate struct {
 
 func (t *headerTemplate) reads(name string) bool { return slices.Contains(t.values, name) }
 
+// always reports whether the header is sent for every caller, or for every one
+// who has the value named.
+func (t *headerTemplate) always(but string) bool {
+	return !slices.ContainsFunc(t.values, func(name string) bool {
+		return name != but && name != "auth.uid" && name != "auth.identity" && name != "assertion"
+	})
+}
+
 // headerValues are what a template can read, beside auth.token.NAME.
 var headerValues = map[string]func(x *exchange) string{
 	"auth.uid":      func(x *exchange) string { return x.identity.UID },
@@ -247,6 +259,9 @@ func parseHeader(text string) (headerTemplate, error) {
 		claim, isClaim := strings.CutPrefix(name, tokenClaim)
 		if !closed || headerValues[name] == nil && !(isClaim && claimName.MatchString(claim)) {
 			return t, fmt.Errorf("${%s} is not known here; there are ${%s} and ${auth.token.CLAIM}", name, strings.Join(slices.Sorted(maps.Keys(headerValues)), "}, ${"))
+		}
+		if instead, taken := policy.NotCustom(claim); isClaim && taken {
+			return t, fmt.Errorf("${%s}: write ${%s}, which says only what the issuer vouches for", name, instead)
 		}
 		t.values = append(t.values, name)
 		text = after

@@ -563,7 +563,11 @@ func TestHeaderMapSaysWhatItTells(t *testing.T) {
 		{"${auth.uid}", false, false, false},
 		{"${auth.identity} ${auth.uid}", true, false, false},
 		{"${auth.actor}", false, true, false},
-		{"${auth.identity}, ${auth.actor}", true, true, false},
+		{"${auth.identity}, ${auth.actor}", false, true, false}, // who has no actor gets no header
+		{"${auth.actor} ${auth.uid}", false, true, false},
+		{"${auth.actor} ${auth.tenant}", false, false, false},
+		{"${auth.identity} ${auth.token.x}", false, false, false},
+		{"${auth.identity} ${assertion}", true, true, true},
 		{"auth.identity auth.actor assertion", false, false, false},
 		{"${auth.token.actor}", false, false, false},
 		{"${assertion}", true, true, true},
@@ -571,6 +575,17 @@ func TestHeaderMapSaysWhatItTells(t *testing.T) {
 		hs, err := HeaderMap(map[string]string{"X-A": c.text, "X-B": "b"}, true)
 		if err != nil || hs.Identity != c.identity || hs.Actor != c.actor || hs.asserts != c.asserts || hs.Preset != "map" || !slices.Equal(hs.names, []string{"X-A", "X-B"}) {
 			t.Errorf("%s: %+v %v", c.text, hs, err)
+		}
+	}
+}
+
+// TestHeaderMapsThatSayTooLittleOrTooMuch: an assertion is sent whatever else is
+// known, and no claim is read past the rules for it.
+func TestHeaderMapsThatSayTooLittleOrTooMuch(t *testing.T) {
+	for _, text := range []string{"${assertion} ${auth.token.x}", "${assertion}, ${auth.actor}", "${auth.email} ${assertion}",
+		"${auth.token.email}", "${auth.token.sub}", "x ${auth.token.user_id}"} {
+		if _, err := HeaderMap(map[string]string{"X-A": text}, true); err == nil {
+			t.Errorf("%s: taken", text)
 		}
 	}
 }

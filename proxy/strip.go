@@ -10,7 +10,8 @@ import (
 // lower case with `-`.
 var identityNames = []string{
 	"x-goog-iap-jwt-assertion", "x-forwarded-user", "remote-user", "remote-groups",
-	"remote-name", "remote-email", "teleport-jwt-assertion",
+	"remote-name", "remote-email", "teleport-jwt-assertion", "x-jwt-assertion", "x-anonymous-consumer",
+	"client-cert", "client-cert-chain", // RFC 9440
 }
 
 // otherNames are those that override what was matched, say where a request came
@@ -40,9 +41,20 @@ var stripped = func() map[string]bool {
 // strippedPrefixes are whole families of them, by their first part.
 var strippedPrefixes = []string{
 	"x-sidegate-", "x-forwarded-", "x-auth-", "x-user-", "x-goog-authenticated-user-",
-	"x-endpoint-api-", "x-apigateway-", "x-remote-", "x-pomerium-", "x-authentik-", "x-amzn-oidc-",
-	"x-http-method", "x-envoy-", "x-authenticated-", "x-webauth-",
+	"x-endpoint-api-", "x-apigateway-", "x-remote-", "x-pomerium-", "x-authentik-", "x-amzn-oidc-", "x-amzn-mtls-",
+	"x-http-method", "x-envoy-", "x-authenticated-", "x-webauth-", "x-vouch-", "x-consumer-", "x-credential-",
+	"x-ms-client-principal", "x-ms-token-", "x-ssl-client-", "x-client-cert",
+	"cf-access-", "tailscale-", "oidc-", "impersonate-", "ssl-client-",
 }
+
+// prefixesByByte are strippedPrefixes by their first byte: most names begin with
+// none of them.
+var prefixesByByte = func() (by [256][]string) {
+	for _, p := range strippedPrefixes {
+		by[p[0]] = append(by[p[0]], p)
+	}
+	return by
+}()
 
 // framing are headers that say where a message ends, what it is and who sends
 // it. Under their own names they are net/http's and the app's business; under
@@ -79,10 +91,10 @@ func mustStrip(name string, reserved map[string]bool) bool {
 	if stripped[string(folded)] || reserved[string(folded)] || (odd && framing[string(folded)]) {
 		return true
 	}
-	if len(folded) == 0 || folded[0] != 'x' {
+	if len(folded) == 0 {
 		return false
 	}
-	for _, p := range strippedPrefixes {
+	for _, p := range prefixesByByte[folded[0]] {
 		if len(folded) >= len(p) && string(folded[:len(p)]) == p {
 			return true
 		}

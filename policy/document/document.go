@@ -62,13 +62,14 @@ type Document struct {
 	failed   map[*yaml.Node]bool   // a mistake in the text itself is on record
 	origin   map[*yaml.Node]string // of what stands here by substitution
 	values   map[*yaml.Node]bool   // texts with ${auth.uid} and the like, which only Template reads
+	literals map[*yaml.Node]bool   // texts that hold a ${ which is none
 	bangs    map[[2]int]bool       // lines and columns of each `!`: the library forgets one that a blank follows
 }
 
 // New makes a reader for the file of that name. Without an Expander the forms
 // ${env:} and ${file:} are mistakes.
 func New(name string, expand Expander) *Document {
-	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}, failed: map[*yaml.Node]bool{}, values: map[*yaml.Node]bool{}, origin: map[*yaml.Node]string{}}
+	return &Document{name: name, expand: expand, expanded: map[*yaml.Node]string{}, failed: map[*yaml.Node]bool{}, values: map[*yaml.Node]bool{}, literals: map[*yaml.Node]bool{}, origin: map[*yaml.Node]string{}}
 }
 
 // Parse reads data and returns its top-level value. version is what the
@@ -254,58 +255,64 @@ func (d *Document) checkScalar(n *yaml.Node) {
 		}
 		return
 	}
-	value, filled, values, err := d.expandAll(n.Value)
+	e, err := d.expandAll(n.Value)
 	if err != nil {
 		d.failed[n] = true
 		d.add(n.Line, n.Column, err.Error())
 		return
 	}
-	if values {
-		d.values[n] = true
+	d.values[n], d.literals[n] = e.values, e.literal
+	if !e.values || e.filled {
+		d.expanded[n] = e.text
 	}
-	if !values || filled {
-		d.expanded[n] = value
-	}
+}
+
+// An expansion is a text whose variables have their values.
+type expansion struct {
+	text    string
+	filled  bool // it differs from what was written
+	values  bool // something is left for requests: ${auth.uid} and the like
+	literal bool // it holds a $ that was written as a literal one, or came from a variable
 }
 
 // ofRequests reports whether ${name} is what a request gives later.
 func ofRequests(name string) bool { return strings.HasPrefix(name, "auth.") || name == "assertion" }
 
-// expandAll replaces every ${form:argument}, which filled reports; $${ stands
-// for a literal ${. values reports whether something was left for requests.
-func (d *Document) expandAll(s string) (text string, filled, values bool, err error) {
+// expandAll replaces every ${form:argument}; $${ stands for a literal ${.
+func (d *Document) expandAll(s string) (e expansion, err error) {
 	var out strings.Builder
 	for {
 		i := strings.Index(s, "${")
 		if i < 0 {
 			out.WriteString(s)
-			return out.String(), filled, values, nil
+			e.text = out.String()
+			return e, nil
 		}
 		if i > 0 && s[i-1] == '$' {
 			out.WriteString(s[:i-1] + "${")
-			s, filled = s[i+2:], true
+			s, e.filled, e.literal = s[i+2:], true, true
 			continue
 		}
 		end := strings.IndexByte(s[i:], '}')
 		if end < 0 {
-			return "", false, false, errors.New("`${` without `}` (a literal one is written `$${`)")
+			return expansion{}, errors.New("`${` without `}` (a literal one is written `$${`)")
 		}
 		inner := s[i+2 : i+end]
 		if ofRequests(inner) {
 			out.WriteString(s[:i+end+1])
-			s, values = s[i+end+1:], true
+			s, e.values = s[i+end+1:], true
 			continue
 		}
 		form, argument, ok := strings.Cut(inner, ":")
 		if !ok || (form != "env" && form != "file") {
 			// What stands there may be a secret that holds `${`: it is not shown.
-			return "", false, false, errors.New("`${` that starts neither ${env:NAME}, ${env:NAME:default} nor ${file:PATH} (a literal one is written `$${`)")
+			return expansion{}, errors.New("`${` that starts neither ${env:NAME}, ${env:NAME:default} nor ${file:PATH} (a literal one is written `$${`)")
 		}
 		value, err := d.expand(form, argument)
 		if err != nil {
-			return "", false, false, err
+			return expansion{}, err
 		}
 		out.WriteString(s[:i] + value)
-		s, filled = s[i+end+1:], true
+		s, e.filled, e.literal = s[i+end+1:], true, e.literal || strings.Contains(value, "$")
 	}
 }

@@ -249,8 +249,13 @@ func (v Value) scalar(want string, tags ...string) (string, bool) {
 func (v Value) Text() (s string, ok bool) { return v.scalar("a string", "!!str") }
 
 // Template is Text where ${auth.uid} and the like may stand: they are left as
-// they are.
+// they are. A literal ${ cannot: who reads the template could not tell it.
 func (v Value) Template() (s string, ok bool) {
+	if v.n != nil && v.d.literals[v.n] && !v.d.failed[v.n] {
+		v.d.failed[v.n] = true
+		v.Errorf("`%s`: neither a literal `${` nor a variable that holds a `$` can stand here", v.path)
+		return "", false
+	}
 	if v.n != nil && v.d.values[v.n] && !v.d.failed[v.n] {
 		if text, ok := v.d.expanded[v.n]; ok {
 			return text, true

@@ -17,3 +17,11 @@ const (
 	LookupTimeout = lookupTimeout
 	LookupPause   = lookupPause
 )
+
+// Watch is what a verified token keeps.
+func (u *Users) Watch(uid string, issued time.Time) func(context.Context) error {
+	return u.watch(uid, issued)
+}
+
+// MaxUsers bounds the users that are remembered.
+const MaxUsers = maxUsers

@@ -18,10 +18,12 @@ const (
 	// maxUsers bounds the users that are remembered beside those whose tokens
 	// the cache holds.
 	maxUsers = 100_000
-	// maxLookups bounds the questions under way at once: Firebase allows a
-	// project 500 in a second (firebase.google.com/docs/auth/limits).
+	// maxLookups bounds the questions under way at once about users that nothing
+	// is known of, and as many about others: a crowd of new accounts does not
+	// take the places of those who were there. Firebase allows a project 500 in a
+	// second (firebase.google.com/docs/auth/limits).
 	maxLookups = 32
-	// lookupTimeout bounds one question, the wait for a free place included.
+	// lookupTimeout bounds one question, and the wait for a free place.
 	lookupTimeout = 5 * time.Second
 	// lookupPause is how long after a failure the same user is not asked about.
 	lookupPause = time.Second
@@ -58,8 +60,8 @@ type UsersOptions struct {
 // has the user asked about and none waits; then all wait. It is safe for
 // concurrent use.
 type Users struct {
-	o      UsersOptions
-	places chan struct{}
+	o                 UsersOptions
+	newcomers, others chan struct{} // places for questions
 
 	mu    sync.Mutex
 	users *simplelru.LRU[string, *user]
@@ -75,11 +77,11 @@ func NewUsers(o UsersOptions) (*Users, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	users, err := simplelru.NewLRU[string, *user](maxUsers, nil)
+	users, err := simplelru.NewLRU(maxUsers, func(_ string, is *user) { is.forgotten.Store(true) })
 	if err != nil {
 		return nil, err
 	}
-	return &Users{o: o, places: make(chan struct{}, maxLookups), users: users}, nil
+	return &Users{o: o, newcomers: make(chan struct{}, maxLookups), others: make(chan struct{}, maxLookups), users: users}, nil
 }
 
 // Counts are the questions asked and those that failed.
@@ -87,8 +89,9 @@ func (u *Users) Counts() (asked, failed uint64) { return u.asked.Load(), u.faile
 
 // A user is what is known of one, and the question under way.
 type user struct {
-	uid   string
-	known atomic.Pointer[knowledge] // nil: nothing yet
+	uid       string
+	known     atomic.Pointer[knowledge] // nil: nothing yet
+	forgotten atomic.Bool               // another one may be of the same uid
 
 	mu       sync.Mutex
 	flight   *lookup
@@ -109,14 +112,24 @@ type lookup struct {
 // watch gives the question whether a token of the user, issued at a moment,
 // still counts.
 func (u *Users) watch(uid string, issued time.Time) func(context.Context) error {
+	is := u.user(uid)
+	return func(ctx context.Context) error {
+		if is.forgotten.Load() { // one user has one memory, whatever token asks
+			return u.check(ctx, u.user(uid), issued)
+		}
+		return u.check(ctx, is, issued)
+	}
+}
+
+func (u *Users) user(uid string) *user {
 	u.mu.Lock()
+	defer u.mu.Unlock()
 	is, ok := u.users.Get(uid)
 	if !ok {
 		is = &user{uid: uid}
 		u.users.Add(uid, is)
 	}
-	u.mu.Unlock()
-	return func(ctx context.Context) error { return u.check(ctx, is, issued) }
+	return is
 }
 
 func (u *Users) check(ctx context.Context, is *user, issued time.Time) error {
@@ -137,8 +150,8 @@ func (u *Users) check(ctx context.Context, is *user, issued time.Time) error {
 	if err == nil {
 		return is.known.Load().judge(issued)
 	}
-	// Who was none before is none now, too.
-	if known != nil && age >= 0 && age < u.o.Window+u.o.Grace {
+	// Who was none before is none now, too. A crowd that asks is no outage.
+	if known != nil && !errors.Is(err, errCrowd) && age >= 0 && age < u.o.Window+u.o.Grace {
 		return known.judge(issued)
 	}
 	return fmt.Errorf("whether the user is revoked: %w: %w", proxy.ErrUnavailable, err)
@@ -196,15 +209,14 @@ func (u *Users) ask(is *user, now time.Time) *lookup {
 	}
 	is.flight = l
 	// On a context of its own: none of those who wait can end it for the others.
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
-		defer cancel()
-		u.land(is, l, now, u.read(ctx, is, now))
-	}()
+	go func() { u.land(is, l, u.read(is, now)) }()
 	return l
 }
 
-func (u *Users) read(ctx context.Context, is *user, now time.Time) (err error) {
+// errCrowd is of a question that found no free place.
+var errCrowd = errors.New("too many questions are under way")
+
+func (u *Users) read(is *user, now time.Time) (err error) {
 	defer func() {
 		// The answer is a stranger's, and the SDK has panics: one costs a
 		// question, not the gateway.
@@ -212,12 +224,20 @@ func (u *Users) read(ctx context.Context, is *user, now time.Time) (err error) {
 			err = errors.New("the answer made the reader panic")
 		}
 	}()
-	select {
-	case u.places <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("too many questions are under way: %w", ctx.Err())
+	places := u.newcomers
+	if is.known.Load() != nil {
+		places = u.others
 	}
-	defer func() { <-u.places }()
+	patience := time.NewTimer(lookupTimeout)
+	defer patience.Stop()
+	select {
+	case places <- struct{}{}:
+	case <-patience.C:
+		return errCrowd
+	}
+	defer func() { <-places }()
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
 	u.asked.Add(1)
 	answer, err := u.o.Read(ctx, is.uid)
 	if err != nil {
@@ -227,7 +247,7 @@ func (u *Users) read(ctx context.Context, is *user, now time.Time) (err error) {
 	return nil
 }
 
-func (u *Users) land(is *user, l *lookup, now time.Time, err error) {
+func (u *Users) land(is *user, l *lookup, err error) {
 	if err != nil {
 		u.failed.Add(1)
 	}

@@ -22,6 +22,9 @@ const (
 	// firstTimeout does so while there are no keys and every token gets 503: a
 	// fetch that hangs must not keep the next one from succeeding.
 	firstTimeout = 3 * time.Second
+	// unknownKeyWait bounds how long a token with an unknown key waits for the
+	// fetch that it caused or met.
+	unknownKeyWait = 2 * time.Second
 	// unknownKeyPause is how long tokens that name an unknown key cause no
 	// further fetch: strangers choose kids, and must not choose our traffic.
 	unknownKeyPause = time.Minute
@@ -200,9 +203,13 @@ func (k *KeySet) find(ctx context.Context, id string) ([]publicKey, error) {
 	}
 	fetch, failing := k.fetchUnknown()
 	if fetch != nil {
+		patience := time.NewTimer(unknownKeyWait)
+		defer patience.Stop()
 		select {
 		case <-fetch.done:
 			failing = fetch.err != nil
+		case <-patience.C:
+			return nil, k.unavailable(errors.New("the token's key is unknown and the fetch takes long"))
 		case <-ctx.Done():
 			return nil, k.unavailable(context.Cause(ctx))
 		}

@@ -176,12 +176,12 @@ func (s *Set) pick(t *Token) (Provider, error) {
 	}
 	_, acted := t.Claims["act"]
 	var picked Provider
-	heard, fits := false, false // an identity has this issuer and audience; and the further claim
+	heard, fits := "", false // the further claim of an identity with this issuer and audience; one has it
 	for _, c := range choices {
 		if !slices.Contains(audience, c.Audience) {
 			continue
 		}
-		heard = true
+		heard = c.Claim
 		if !c.fits(t) {
 			continue
 		}
@@ -201,8 +201,8 @@ func (s *Set) pick(t *Token) (Provider, error) {
 		return nil, Refuse(ReasonClaim, "act: this identity has no actors")
 	case fits:
 		return nil, Refuse(ReasonClaim, "act is missing: this identity is of those who act for a user")
-	case heard:
-		return nil, Refuse(mismatch(choices[0].Claim), "no identity of this issuer and audience takes its %s", choices[0].Claim)
+	case heard != "":
+		return nil, Refuse(mismatch(heard), "no identity of this issuer and audience takes its %s", heard)
 	}
 	return nil, Refuse(ReasonAudience, "no identity of the issuer %q has its audience %q", issuer, audience)
 }

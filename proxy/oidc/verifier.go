@@ -139,7 +139,7 @@ func (v *Verifier) Verify(ctx context.Context, t *Token) (Verified, error) {
 		Name: v.o.Name, Namespace: v.o.Namespace, Issuer: v.o.Issuer,
 		AuthTime: times.AuthTime, Expires: times.Expires, Payload: t.Payload(),
 	}
-	for _, read := range []func(*policy.Identity, map[string]any) error{v.checkRequired, v.readSubject, v.readActor, v.readEmail} {
+	for _, read := range []func(*policy.Identity, map[string]any) error{refuseOtherKinds, v.checkRequired, v.readSubject, v.readActor, v.readEmail} {
 		if err := read(id, t.Claims); err != nil {
 			return Verified{}, err
 		}
@@ -152,6 +152,20 @@ func (v *Verifier) Verify(ctx context.Context, t *Token) (Verified, error) {
 	id.TokenHash = t.Hash()
 	verified.Identity, verified.Until = id, rules.Until(times)
 	return verified, nil
+}
+
+// refuseOtherKinds refuses what is signed by the same issuer for the same
+// audience and says who calls to nobody: security events, logout tokens among
+// them (RFC 8417, section 2.2; OpenID Connect Back-Channel Logout 1.0, section
+// 2.4), and tokens that count only with the proof of a key (RFC 7800), which
+// nobody asks for here.
+func refuseOtherKinds(_ *policy.Identity, claims map[string]any) error {
+	for _, name := range []string{"events", "cnf"} {
+		if _, ok := claims[name]; ok {
+			return Refuse(ReasonClaim, "it has %s: it is a security event, or bound to a key", name)
+		}
+	}
+	return nil
 }
 
 func (v *Verifier) checkRequired(_ *policy.Identity, claims map[string]any) error {
@@ -180,6 +194,10 @@ func (v *Verifier) readSubject(id *policy.Identity, claims map[string]any) (err 
 		}
 	}
 	uid, _ := v.o.UID.find(claims)
+	if verified, _ := claims["email_verified"].(bool); v.o.UID.String() == "email" && !verified {
+		// At many issuers everybody can write any address.
+		return Refuse(ReasonEmail, "email is the uid, and is not verified")
+	}
 	id.UID, err = CheckSubject(v.o.UID.String(), uid, MaxSubject)
 	return err
 }

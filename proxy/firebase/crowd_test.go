@@ -1,0 +1,89 @@
+package firebase_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sidegate/proxy/firebase"
+	"sidegate/proxy/oidc"
+)
+
+// TestOneMemoryOfAUser: a token that was verified long ago asks by what is known
+// of its user now, also where so many others came since that the user was
+// forgotten.
+func TestOneMemoryOfAUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirectory("alice")
+		u := newUsers(t, d, nil)
+		old := u.Watch("alice", time.Now())
+		wantGood(t, "at first", old(t.Context()))
+		pass(2 * time.Minute)
+		for i := range firebase.MaxUsers {
+			u.Watch(fmt.Sprint("other", i), time.Now())
+		}
+		d.is("alice", firebase.User{Exists: true, Disabled: true})
+		wantRefused(t, "a new token", u.Watch("alice", time.Now())(t.Context()), oidc.ReasonDisabled)
+		wantRefused(t, "the old one", old(t.Context()), oidc.ReasonDisabled)
+		d.fails(errDirectory)
+		pass(window)
+		wantRefused(t, "the old one, in an outage", old(t.Context()), oidc.ReasonDisabled)
+	})
+}
+
+// TestCrowdOfNewcomers: whoever signs up thousands of accounts, to use them all
+// at once, keeps neither those who were there from being asked about nor himself
+// from being noticed.
+func TestCrowdOfNewcomers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		read := func(ctx context.Context, uid string) (firebase.User, error) {
+			select {
+			case <-time.After(200 * time.Millisecond):
+			case <-ctx.Done():
+				return firebase.User{}, ctx.Err()
+			}
+			return firebase.User{Exists: true, Disabled: uid == "mallory" && time.Since(start) > time.Minute}, nil
+		}
+		u, err := firebase.NewUsers(firebase.UsersOptions{Read: read, Window: window, Grace: grace})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, uid := range []string{"mallory", "alice"} {
+			wantGood(t, uid+" at first", u.Stands(t.Context(), uid, start))
+		}
+		pass(window)
+		for i := range 2000 {
+			go u.Stands(context.Background(), fmt.Sprint("new", i), start)
+		}
+		synctest.Wait()
+		wantGood(t, "alice in the crowd", u.Stands(t.Context(), "alice", start))
+		wantRefused(t, "mallory in the crowd", u.Stands(t.Context(), "mallory", start), oidc.ReasonDisabled)
+		pass(time.Minute) // those who wait have ended
+	})
+}
+
+// TestCrowdIsNoOutage: where there is no place to ask, nobody goes on by grace.
+func TestCrowdIsNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirectory()
+		u := newUsers(t, d, nil)
+		start := time.Now()
+		for i := range firebase.MaxLookups + 1 {
+			uid := fmt.Sprint("user", i)
+			d.is(uid, firebase.User{Exists: true})
+			wantGood(t, uid, u.Stands(t.Context(), uid, start))
+		}
+		pass(window)
+		release := d.holds()
+		for i := range firebase.MaxLookups {
+			go u.Stands(context.Background(), fmt.Sprint("user", i), start)
+		}
+		synctest.Wait()
+		wantUnavailable(t, "the one too many", u.Stands(t.Context(), fmt.Sprint("user", firebase.MaxLookups), start))
+		release()
+		synctest.Wait()
+	})
+}
