@@ -170,7 +170,7 @@ func (c *claims) check(t *oidc.Token) (*policy.Identity, oidc.Times, error) {
 	if err != nil {
 		return nil, times, err
 	}
-	p, err := readPayload(t.Claims)
+	p, err := readPayload(t)
 	if err != nil {
 		return nil, times, err
 	}

@@ -19,7 +19,8 @@ type payload struct {
 
 // readPayload reads the claims; one of a wrong type is refused, because what
 // it was meant to say cannot be known.
-func readPayload(claims map[string]any) (payload, error) {
+func readPayload(t *oidc.Token) (payload, error) {
+	claims := t.Claims
 	if _, ok := claims["act"]; ok {
 		return payload{}, oidc.Refuse(oidc.ReasonClaim, "act: this identity has no actors")
 	}
@@ -27,7 +28,7 @@ func readPayload(claims map[string]any) (payload, error) {
 	if _, ok := claims["aud"].(string); !ok {
 		return payload{}, oidc.Refuse(oidc.ReasonAudience, "aud is a list")
 	}
-	if err := oidc.RefuseLookalikes(claims, "firebase", "email", "email_verified", "uid", "user_id"); err != nil {
+	if err := t.RefuseLookalikes(claims, "firebase", "email", "email_verified", "uid", "user_id"); err != nil {
 		return payload{}, err
 	}
 	var p payload
@@ -41,16 +42,16 @@ func readPayload(claims map[string]any) (payload, error) {
 	if p.emailVerified, err = boolean(claims, "email_verified"); err != nil {
 		return payload{}, err
 	}
-	return p, p.readFirebase(claims)
+	return p, p.readFirebase(t)
 }
 
 // readFirebase reads the member `firebase`, which every ID token has.
-func (p *payload) readFirebase(claims map[string]any) (err error) {
-	object, ok := claims["firebase"].(map[string]any)
+func (p *payload) readFirebase(t *oidc.Token) (err error) {
+	object, ok := t.Claims["firebase"].(map[string]any)
 	if !ok {
 		return oidc.Refuse(oidc.ReasonClaim, "firebase is missing or not an object")
 	}
-	if err := oidc.RefuseLookalikes(object, "tenant", "sign_in_provider", "identities", "sign_in_second_factor"); err != nil {
+	if err := t.RefuseLookalikes(object, "tenant", "sign_in_provider", "identities", "sign_in_second_factor"); err != nil {
 		return err
 	}
 	if identities, ok := object["identities"]; ok {

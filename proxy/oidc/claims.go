@@ -103,15 +103,17 @@ func audiences(claims map[string]any) ([]string, error) {
 }
 
 func readTimes(claims map[string]any) (times Times, err error) {
-	for _, c := range []struct {
-		name string
-		to   *time.Time
-	}{{"exp", &times.Expires}, {"nbf", &times.NotBefore}, {"iat", &times.IssuedAt}, {"auth_time", &times.AuthTime}} {
-		if *c.to, err = readTime(claims, c.name); err != nil {
-			return Times{}, err
-		}
+	if times.Expires, err = readTime(claims, "exp"); err != nil {
+		return Times{}, err
 	}
-	return times, nil
+	if times.NotBefore, err = readTime(claims, "nbf"); err != nil {
+		return Times{}, err
+	}
+	if times.IssuedAt, err = readTime(claims, "iat"); err != nil {
+		return Times{}, err
+	}
+	times.AuthTime, err = readTime(claims, "auth_time")
+	return times, err
 }
 
 // maxSeconds is the last second of the year 9999, the last that RFC 3339 can

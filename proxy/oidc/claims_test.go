@@ -116,7 +116,7 @@ func TestDetailIsBounded(t *testing.T) {
 
 func object(t *testing.T, text string) map[string]any {
 	t.Helper()
-	o, err := parseObject([]byte(text))
+	o, _, err := parseObject([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func FuzzParseObject(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		o, err := parseObject(data)
+		o, _, err := parseObject(data)
 		var theirs map[string]any
 		d := json.NewDecoder(bytes.NewReader(data))
 		d.UseNumber()

@@ -29,29 +29,29 @@ var (
 // encoding/json's decoder says nothing about names that stand twice, and to
 // read it token by token costs a third of a signature's check; this reader
 // costs a tenth. A fuzz test holds it against encoding/json.
-func parseObject(data []byte) (map[string]any, error) {
+func parseObject(data []byte) (object map[string]any, plain bool, err error) {
 	if !utf8.Valid(data) {
-		return nil, errUTF8
+		return nil, false, errUTF8
 	}
-	r := &jsonReader{text: string(data)}
+	r := &jsonReader{text: string(data), plain: true}
 	if r.skip() != '{' {
-		return nil, errObject
+		return nil, false, errObject
 	}
-	object, err := r.object(0)
-	if err != nil {
-		return nil, err
+	if object, err = r.object(0); err != nil {
+		return nil, false, err
 	}
 	if r.skip(); r.at != len(r.text) {
-		return nil, errAfter
+		return nil, false, errAfter
 	}
-	return object, nil
+	return object, r.plain, nil
 }
 
 // A jsonReader reads a text from the left to the right. Its methods stand at
 // the first character of what they read and end behind the last one.
 type jsonReader struct {
-	text string
-	at   int
+	text  string
+	at    int
+	plain bool // all names so far are
 }
 
 // skip goes over white space and gives the character after it, 0 at the end.
@@ -104,7 +104,7 @@ func (r *jsonReader) word(word string) error {
 
 // memberBytes is about how long a member is: the outermost object, which has
 // most of them, need not grow.
-const memberBytes = 64
+const memberBytes = 32
 
 func (r *jsonReader) object(depth int) (map[string]any, error) {
 	if depth == maxDepth {
@@ -128,14 +128,17 @@ func (r *jsonReader) object(depth int) (map[string]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, twice := object[name]; twice {
-			return nil, errTwice
-		}
+		r.plain = r.plain && isPlain(name)
 		if r.skip(); !r.take(':') {
 			return nil, errJSON
 		}
-		if object[name], err = r.value(depth + 1); err != nil {
+		value, err := r.value(depth + 1)
+		if err != nil {
 			return nil, err
+		}
+		names := len(object)
+		if object[name] = value; len(object) == names {
+			return nil, errTwice
 		}
 		if r.skip(); r.take('}') {
 			return object, nil

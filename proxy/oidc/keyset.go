@@ -173,7 +173,10 @@ func (k *KeySet) Verify(ctx context.Context, t *Token, allowed []string) error {
 	}
 	digest := t.digest[:]
 	if !alg.sha256 || !t.summed {
-		digest = alg.digest([]byte(t.signed))
+		d := desks.Get().(*desk)
+		defer desks.Put(d)
+		d.text = append(d.text[:0], t.signed...)
+		digest = alg.digest(d.text)
 	}
 	for _, key := range keys {
 		if (key.alg == "" || key.alg == t.Algorithm) && alg.fits(key.key) && alg.verify(key.key, digest, t.signature) {

@@ -29,6 +29,7 @@ type Token struct {
 
 	signed    string // what the signature covers: the first two parts
 	signature []byte
+	plain     bool // all names in the payload are, at every level
 
 	// SHA-256 of signed and of Raw, where summed says so: one begins as the
 	// other does, and nearly every token needs both.
@@ -38,11 +39,13 @@ type Token struct {
 
 // Hash is the lower-case hex SHA-256 of the token.
 func (t *Token) Hash() string {
-	if t.summed {
-		return hex.EncodeToString(t.whole[:])
+	whole := t.whole
+	if !t.summed {
+		whole = sha256.Sum256([]byte(t.Raw))
 	}
-	sum := sha256.Sum256([]byte(t.Raw))
-	return hex.EncodeToString(sum[:])
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], whole[:])
+	return string(text[:])
 }
 
 // Payload is the token's second part: the base64url of its claims, as it came.
@@ -75,60 +78,97 @@ func Parse(raw string) (*Token, error) {
 		return nil, Refuse(ReasonMalformed, "%d parts instead of 3", n+1)
 	}
 	first := strings.IndexByte(raw, '.')
-	second := strings.LastIndexByte(raw, '.')
+	second := first + 1 + strings.IndexByte(raw[first+1:], '.')
 	t := &Token{Raw: raw, signed: raw[:second]}
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
+	d.text = append(d.text[:0], raw...)
 
-	header, err := decodeObject(raw[:first], "header")
+	if err := d.header(t, raw[:first]); err != nil {
+		return nil, err
+	}
+	var err error
+	if t.Claims, t.plain, err = d.object(d.text[first+1:second], "payload"); err != nil {
+		return nil, err
+	}
+	if err := t.RefuseLookalikes(t.Claims, registeredClaims...); err != nil {
+		return nil, err
+	}
+	signature, err := d.decode(d.text[second+1:], "signature")
 	if err != nil {
 		return nil, err
 	}
-	t.Header = header
-	if err := t.readHeader(); err != nil {
-		return nil, err
-	}
-	if t.Claims, err = decodeObject(raw[first+1:second], "payload"); err != nil {
-		return nil, err
-	}
-	if err := refuseLookalikes(t.Claims, "payload", registeredClaims); err != nil {
-		return nil, err
-	}
-	if t.signature, err = decodePart(raw[second+1:], "signature"); err != nil {
-		return nil, err
-	}
-	t.sum()
+	t.signature = bytes.Clone(signature)
+	d.hash.Reset()
+	d.hash.Write(d.text[:second])
+	d.hash.Sum(t.digest[:0])
+	d.hash.Write(d.text[second:])
+	d.hash.Sum(t.whole[:0])
+	t.summed = true
 	return t, nil
 }
 
-func (t *Token) sum() {
-	d := desks.Get().(*desk)
-	defer desks.Put(d)
-	d.hash.Reset()
-	d.text = append(d.text[:0], t.Raw...)
-	d.hash.Write(d.text[:len(t.signed)])
-	d.hash.Sum(t.digest[:0])
-	d.hash.Write(d.text[len(t.signed):])
-	d.hash.Sum(t.whole[:0])
-	t.summed = true
-}
-
-// A desk is what tokens are read on, one after the other: the text of a part
-// and its bytes are garbage as soon as it is read.
+// A desk is what tokens are read on, one after the other: a token's text and the
+// bytes of a part are garbage as soon as it is read.
 type desk struct {
 	text, bytes []byte
 	hash        hash.Hash // SHA-256
+
+	// The last good header and what it says: an issuer's tokens all have the
+	// same, until it signs with another key.
+	last struct {
+		part           string
+		header         map[string]any
+		algorithm, kid string
+	}
+}
+
+// maxKeptHeader bounds what a desk keeps.
+const maxKeptHeader = 1 << 10
+
+// header reads a token's first part.
+func (d *desk) header(t *Token, part string) error {
+	if part != "" && part == d.last.part { // a new desk has read none
+		t.Header, t.Algorithm, t.KeyID = d.last.header, d.last.algorithm, d.last.kid
+		return nil
+	}
+	header, _, err := d.object(d.text[:len(part)], "header")
+	if err != nil {
+		return err
+	}
+	t.Header = header
+	if err := t.readHeader(); err != nil {
+		return err
+	}
+	if len(part) <= maxKeptHeader {
+		d.last.part, d.last.header, d.last.algorithm, d.last.kid = strings.Clone(part), t.Header, t.Algorithm, t.KeyID
+	}
+	return nil
+}
+
+// object reads a part that is a JSON object; plain says that all names in it,
+// at every level, are.
+func (d *desk) object(part []byte, where string) (object map[string]any, plain bool, err error) {
+	data, err := d.decode(part, where)
+	if err != nil {
+		return nil, false, err
+	}
+	if object, plain, err = parseObject(data); err != nil {
+		return nil, false, Refuse(ReasonMalformed, "%s: %v", where, err)
+	}
+	return object, plain, nil
 }
 
 var desks = sync.Pool{New: func() any { return &desk{hash: sha256.New()} }}
 
 // decode gives a part's bytes, until the desk is used again.
-func (d *desk) decode(part, where string) ([]byte, error) {
+func (d *desk) decode(part []byte, where string) ([]byte, error) {
 	// encoding/base64 skips line ends, even where it is strict.
-	if strings.IndexByte(part, '\n') >= 0 || strings.IndexByte(part, '\r') >= 0 {
+	if bytes.IndexByte(part, '\n') >= 0 || bytes.IndexByte(part, '\r') >= 0 {
 		return nil, Refuse(ReasonMalformed, "%s: a line end", where)
 	}
-	d.text = append(d.text[:0], part...)
 	var err error
-	if d.bytes, err = strict.AppendDecode(d.bytes[:0], d.text); err != nil {
+	if d.bytes, err = strict.AppendDecode(d.bytes[:0], part); err != nil {
 		return nil, Refuse(ReasonMalformed, "%s: not canonical base64url without padding", where)
 	}
 	return d.bytes, nil
@@ -193,27 +233,6 @@ func knownType(typ any) bool {
 	return text == "jwt" || text == "at+jwt"
 }
 
-func decodeObject(part, where string) (map[string]any, error) {
-	d := desks.Get().(*desk)
-	defer desks.Put(d)
-	data, err := d.decode(part, where)
-	if err != nil {
-		return nil, err
-	}
-	object, err := parseObject(data)
-	if err != nil {
-		return nil, Refuse(ReasonMalformed, "%s: %v", where, err)
-	}
-	return object, nil
-}
-
-func decodePart(part, where string) ([]byte, error) {
-	d := desks.Get().(*desk)
-	defer desks.Put(d)
-	data, err := d.decode(part, where)
-	return bytes.Clone(data), err
-}
-
 // refuseLookalikes refuses names that differ from a known one only in case:
 // this reader tells them apart, others (encoding/json, the Admin SDK) do not.
 func refuseLookalikes(object map[string]any, where string, known []string) error {
@@ -241,10 +260,13 @@ func isPlain(name string) bool {
 	return true
 }
 
-// RefuseLookalikes is for the objects within a payload that a provider reads:
+// RefuseLookalikes is for the objects within the payload that a provider reads:
 // it refuses a name that differs from a known one only in case, because other
-// readers of the same token take one for the other. The error is a
-// *proxy.TokenError.
-func RefuseLookalikes(object map[string]any, known ...string) error {
+// readers of the same token take one for the other. The known names are plain
+// themselves. The error is a *proxy.TokenError.
+func (t *Token) RefuseLookalikes(object map[string]any, known ...string) error {
+	if t.plain {
+		return nil
+	}
 	return refuseLookalikes(object, "payload", known)
 }

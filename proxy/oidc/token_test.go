@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,4 +150,39 @@ func FuzzParse(f *testing.F) {
 			t.Fatal("go-jose reads something else")
 		}
 	})
+}
+
+// TestNoHeaderRemembered: a desk that has read no token does not take an empty
+// first part for the last one's.
+func TestNoHeaderRemembered(t *testing.T) {
+	for range 100 {
+		desks = sync.Pool{New: desks.New}
+		if _, err := Parse(".e30.e30"); err == nil {
+			t.Fatal("a token without a header was read")
+		}
+	}
+}
+
+// TestRememberedHeader: a header that is read again says what it said, for each
+// of many tokens, whoever reads them at once.
+func TestRememberedHeader(t *testing.T) {
+	now := time.Now()
+	a, b := mint(0, "k0", claims(now)), mint(1, "k1", claims(now))
+	bad := b64([]byte(`{"alg":"RS256","kid":"k0","crit":["x"]}`)) + a[strings.IndexByte(a, '.'):]
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 200 {
+				for text, kid := range map[string]string{a: "k0", b: "k1"} {
+					if token, err := Parse(text); err != nil || token.KeyID != kid || token.Header["kid"] != kid || token.Algorithm != RS256 {
+						t.Errorf("%+v, %v", token, err)
+					}
+				}
+				if _, err := Parse(bad); err == nil {
+					t.Error("crit was taken")
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

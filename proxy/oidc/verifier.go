@@ -139,10 +139,20 @@ func (v *Verifier) Verify(ctx context.Context, t *Token) (Verified, error) {
 		Name: v.o.Name, Namespace: v.o.Namespace, Issuer: v.o.Issuer,
 		AuthTime: times.AuthTime, Expires: times.Expires, Payload: t.Payload(),
 	}
-	for _, read := range []func(*policy.Identity, map[string]any) error{refuseOtherKinds, v.checkRequired, v.readSubject, v.readActor, v.readEmail} {
-		if err := read(id, t.Claims); err != nil {
-			return Verified{}, err
-		}
+	if err := refuseOtherKinds(t); err != nil {
+		return Verified{}, err
+	}
+	if err := v.checkRequired(t); err != nil {
+		return Verified{}, err
+	}
+	if id.UID, err = v.subject(t); err != nil {
+		return Verified{}, err
+	}
+	if id.Actor, err = v.actor(t); err != nil {
+		return Verified{}, err
+	}
+	if err := v.readEmail(id, t); err != nil {
+		return Verified{}, err
 	}
 	id.SecondFactor = secondFactor(t.Claims)
 	id.Claims = v.mapped(t.Claims)
@@ -159,18 +169,18 @@ func (v *Verifier) Verify(ctx context.Context, t *Token) (Verified, error) {
 // them (RFC 8417, section 2.2; OpenID Connect Back-Channel Logout 1.0, section
 // 2.4), and tokens that count only with the proof of a key (RFC 7800), which
 // nobody asks for here.
-func refuseOtherKinds(_ *policy.Identity, claims map[string]any) error {
+func refuseOtherKinds(t *Token) error {
 	for _, name := range []string{"events", "cnf"} {
-		if _, ok := claims[name]; ok {
+		if _, ok := t.Claims[name]; ok {
 			return Refuse(ReasonClaim, "it has %s: it is a security event, or bound to a key", name)
 		}
 	}
 	return nil
 }
 
-func (v *Verifier) checkRequired(_ *policy.Identity, claims map[string]any) error {
+func (v *Verifier) checkRequired(t *Token) error {
 	for _, r := range v.o.Require {
-		is, ok := r.Claim.find(claims)
+		is, ok := r.Claim.find(t.Claims)
 		if !ok {
 			return Refuse(ReasonClaim, "%s is missing", r.Claim)
 		}
@@ -187,19 +197,18 @@ func (v *Verifier) checkRequired(_ *policy.Identity, claims map[string]any) erro
 	return nil
 }
 
-func (v *Verifier) readSubject(id *policy.Identity, claims map[string]any) (err error) {
-	if sub, ok := claims["sub"]; ok {
+func (v *Verifier) subject(t *Token) (string, error) {
+	if sub, ok := t.Claims["sub"]; ok {
 		if _, text := sub.(string); !text {
-			return Refuse(ReasonSubject, "sub is not text")
+			return "", Refuse(ReasonSubject, "sub is not text")
 		}
 	}
-	uid, _ := v.o.UID.find(claims)
-	if verified, _ := claims["email_verified"].(bool); v.o.UID.String() == "email" && !verified {
+	if verified, _ := t.Claims["email_verified"].(bool); v.o.UID.String() == "email" && !verified {
 		// At many issuers everybody can write any address.
-		return Refuse(ReasonEmail, "email is the uid, and is not verified")
+		return "", Refuse(ReasonEmail, "email is the uid, and is not verified")
 	}
-	id.UID, err = CheckSubject(v.o.UID.String(), uid, MaxSubject)
-	return err
+	uid, _ := v.o.UID.find(t.Claims)
+	return CheckSubject(v.o.UID.String(), uid, MaxSubject)
 }
 
 // CheckSubject says whether a claim can say who somebody is: text that is
@@ -219,43 +228,40 @@ func CheckSubject(name string, value any, most int) (string, error) {
 	return text, nil
 }
 
-// readActor reads who acts for the user (RFC 8693, section 4.1). The actor is
-// that of the outermost act; one more within it, who acted before, is the
-// issuer's information and decides nothing, as the RFC says. A chain that is
-// longer is refused.
-func (v *Verifier) readActor(id *policy.Identity, claims map[string]any) (err error) {
-	value, acted := claims["act"]
-	if v.o.Actor == nil || !acted {
-		if acted {
-			return Refuse(ReasonClaim, "act: this identity has no actors")
-		}
-		if v.o.Actor != nil {
-			return Refuse(ReasonClaim, "act is missing: this identity is of those who act for a user")
-		}
-		return nil
+// actor is who acts for the user (RFC 8693, section 4.1), of the outermost act.
+// One more within it, who acted before, is the issuer's information and decides
+// nothing, as the RFC says. A chain that is longer is refused.
+func (v *Verifier) actor(t *Token) (string, error) {
+	value, acted := t.Claims["act"]
+	switch {
+	case v.o.Actor == nil && acted:
+		return "", Refuse(ReasonClaim, "act: this identity has no actors")
+	case v.o.Actor == nil:
+		return "", nil
+	case !acted:
+		return "", Refuse(ReasonClaim, "act is missing: this identity is of those who act for a user")
 	}
 	for range maxActors {
 		act, ok := value.(map[string]any)
 		if !ok {
-			return Refuse(ReasonClaim, "act is not an object")
+			return "", Refuse(ReasonClaim, "act is not an object")
 		}
-		if err := RefuseLookalikes(act, "sub", "act", "iss", "client_id"); err != nil {
-			return err
+		if err := t.RefuseLookalikes(act, "sub", "act", "iss", "client_id"); err != nil {
+			return "", err
 		}
 		// An actor of another issuer would be somebody else of the same name.
 		if iss, ok := act["iss"]; ok && iss != v.o.Issuer {
-			return Refuse(ReasonClaim, "act.iss is not the token's issuer")
+			return "", Refuse(ReasonClaim, "act.iss is not the token's issuer")
 		}
 		if value, acted = act["act"]; !acted {
 			break
 		}
 	}
 	if acted {
-		return Refuse(ReasonClaim, "act: more than %d act one for another", maxActors)
+		return "", Refuse(ReasonClaim, "act: more than %d act one for another", maxActors)
 	}
-	actor, _ := v.o.Actor.find(claims)
-	id.Actor, err = CheckSubject(v.o.Actor.String(), actor, MaxSubject)
-	return err
+	actor, _ := v.o.Actor.find(t.Claims)
+	return CheckSubject(v.o.Actor.String(), actor, MaxSubject)
 }
 
 // maxActors are an actor and the one before it.
@@ -264,9 +270,9 @@ const maxActors = 2
 // readEmail reads the address, which counts only where the issuer says that it
 // is verified, as true and nothing else. An issuer's own ways to write either
 // are as if there were none.
-func (v *Verifier) readEmail(id *policy.Identity, claims map[string]any) error {
-	id.Email, _ = claims["email"].(string)
-	verified, _ := claims["email_verified"].(bool)
+func (v *Verifier) readEmail(id *policy.Identity, t *Token) error {
+	id.Email, _ = t.Claims["email"].(string)
+	verified, _ := t.Claims["email_verified"].(bool)
 	id.EmailVerified = verified && id.Email != ""
 	if len(v.o.Emails) > 0 && (!id.EmailVerified || !slices.Contains(v.o.Emails, id.Email)) {
 		return Refuse(ReasonEmail, "email is not verified or not in the list")

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/hex"
@@ -75,20 +76,20 @@ func parseAnyPayload(raw string) (*Token, error) {
 	}
 	first, second := strings.IndexByte(raw, '.'), strings.LastIndexByte(raw, '.')
 	t := &Token{Raw: raw, signed: raw[:second]}
-	var err error
-	if t.Header, err = decodeObject(raw[:first], "header"); err != nil {
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
+	d.text = append(d.text[:0], raw...)
+	if err := d.header(t, raw[:first]); err != nil {
 		return nil, err
 	}
-	if err = t.readHeader(); err != nil {
+	if _, err := d.decode(d.text[first+1:second], "payload"); err != nil {
 		return nil, err
 	}
-	if _, err = decodePart(raw[first+1:second], "payload"); err != nil {
+	signature, err := d.decode(d.text[second+1:], "signature")
+	if err != nil {
 		return nil, err
 	}
-	if t.signature, err = decodePart(raw[second+1:], "signature"); err != nil {
-		return nil, err
-	}
-	t.sum()
+	t.signature = bytes.Clone(signature)
 	return t, nil
 }
 
