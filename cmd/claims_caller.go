@@ -23,38 +23,11 @@ import (
 // claimsCaller is the identity that a token with this payload would have, as a
 // bearer token or, where it is one, as a session cookie.
 func claimsCaller(ctx context.Context, payload string, c *Config, at time.Time) (*policy.Identity, error) {
-	now := func() time.Time { return at }
 	own, err := newOwnIssuer()
 	if err != nil {
 		return nil, err
 	}
-	var signed, unsigned []oidc.Provider
-	for _, id := range c.Identities {
-		if id.OIDC != nil {
-			o := verifierOptions(id, own.keys, now)
-			o.Algorithms = []string{oidc.ES256}
-			v, err := oidc.NewVerifier(o)
-			if err != nil {
-				return nil, err
-			}
-			signed = append(signed, v)
-			continue
-		}
-		o := firebase.Options{Name: id.Name, Namespace: id.Namespace, Project: id.Firebase.Project, Tenant: id.Firebase.Tenant, Leeway: id.Firebase.Leeway, Now: now}
-		tokens, err := firebase.NewEmulator(o)
-		if err != nil {
-			return nil, err
-		}
-		unsigned = append(unsigned, tokens)
-		if id.Firebase.SessionCookie != "" {
-			cookies, err := firebase.NewEmulatorCookies(o)
-			if err != nil {
-				return nil, err
-			}
-			unsigned = append(unsigned, cookies)
-		}
-	}
-	set, err := oidc.New(append(signed, unsigned...)...)
+	set, err := own.readers(c, func() time.Time { return at })
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +45,39 @@ func claimsCaller(ctx context.Context, payload string, c *Config, at time.Time) 
 		return nil, fmt.Errorf("the gateway answers 401: %s (at %s)", bad.Error(), at.Format(time.RFC3339))
 	}
 	return id, err
+}
+
+// readers are the identities of a configuration, for tokens that own signed and
+// for those of Firebase, which its emulator would not have signed.
+func (o *ownIssuer) readers(c *Config, now func() time.Time) (*oidc.Set, error) {
+	var all []oidc.Provider
+	for _, id := range c.Identities {
+		if id.OIDC != nil {
+			options := verifierOptions(id, o.keys, now)
+			options.Algorithms = []string{oidc.ES256}
+			v, err := oidc.NewVerifier(options)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, v)
+			continue
+		}
+		f := firebase.Options{Name: id.Name, Namespace: id.Namespace, Project: id.Firebase.Project, Tenant: id.Firebase.Tenant, Leeway: id.Firebase.Leeway, Now: now}
+		tokens, err := firebase.NewEmulator(f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, tokens)
+		if id.Firebase.SessionCookie == "" {
+			continue
+		}
+		cookies, err := firebase.NewEmulatorCookies(f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, cookies)
+	}
+	return oidc.New(all...)
 }
 
 // An ownIssuer signs claims in the place of their issuer's signature, so that

@@ -16,7 +16,7 @@ import (
 var (
 	// Google Cloud project ids, with the domain of legacy ones
 	// (cloud.google.com/resource-manager/docs/creating-managing-projects).
-	projectID = regexp.MustCompile(`^([a-z0-9.-]{1,100}:)?[a-z][a-z0-9-]{0,61}[a-z0-9]$`)
+	projectID = regexp.MustCompile(`^([a-z0-9][a-z0-9.-]{0,61}:)?[a-z][a-z0-9-]{0,61}[a-z0-9]$`)
 	tenantID  = regexp.MustCompile(`^[A-Za-z0-9-]{0,128}$`)
 	// RFC 6265 allows more; these are what browsers and frameworks agree on.
 	cookieName   = regexp.MustCompile(`^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?$`)

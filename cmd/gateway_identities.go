@@ -130,7 +130,9 @@ func (o *identities) openFirebase(ctx context.Context, id IdentityConfig) error 
 	}
 	options := firebase.Options{Name: id.Name, Namespace: id.Namespace, Project: f.Project, Tenant: f.Tenant, Leeway: f.Leeway, KeySet: o.firebaseKeys}
 	if f.Revocation > 0 {
-		read, err := firebase.AdminUsers(ctx, f.Project, f.Tenant, emulator)
+		// The SDK gets its credentials by this context for as long as it is asked,
+		// while the gateway stops, too.
+		read, err := firebase.AdminUsers(context.WithoutCancel(ctx), f.Project, f.Tenant, emulator)
 		if err != nil {
 			return fmt.Errorf("revocation asks Firebase for users, with the machine's Google credentials (GOOGLE_APPLICATION_CREDENTIALS, or those of its service account): %w", err)
 		}

@@ -83,11 +83,8 @@ func isTokenByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
-// twoCookies stands for the value of session cookies that came more than once.
-const twoCookies = "two"
-
 // sessionCookie finds the one session cookie of a request. Several, of one name
-// or of two, are nobody's: another site of the same domain can set one beside
+// or of two, are nobody's, and have no name here: another site of the same domain can set one beside
 // the user's own. An empty one is what a sign-out leaves.
 func (x *exchange) sessionCookie() (name, value string, there bool) {
 	if len(x.p.o.SessionCookies) == 0 {
@@ -100,7 +97,7 @@ func (x *exchange) sessionCookie() (name, value string, there bool) {
 				continue
 			}
 			if there {
-				return "", twoCookies, true
+				return "", "", true
 			}
 			name, value, there = n, v, true
 		}

@@ -92,3 +92,30 @@ func TestCrowdIsNoOutage(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestQuestionsInTheBackgroundAreFew: while Firebase hangs, requests that need
+// no answer yet do not pile up questions.
+func TestQuestionsInTheBackgroundAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirectory()
+		u := newUsers(t, d, nil)
+		start := time.Now()
+		for i := range 500 {
+			uid := fmt.Sprint("user", i)
+			d.is(uid, firebase.User{Exists: true})
+			wantGood(t, uid, u.Stands(t.Context(), uid, start))
+		}
+		pass(window * 3 / 4)
+		release := d.holds()
+		for i := range 500 {
+			uid := fmt.Sprint("user", i)
+			wantGood(t, uid, u.Stands(t.Context(), uid, start))
+			synctest.Wait()
+		}
+		if n := d.count("") - 500; n != firebase.MaxLookups {
+			t.Errorf("%d questions are under way, not %d", n, firebase.MaxLookups)
+		}
+		release()
+		synctest.Wait()
+	})
+}

@@ -129,7 +129,7 @@ type claims struct {
 
 // projectID is Google Cloud's rule for a project's ID, with the domain prefix
 // that old ones have ("example.com:app").
-var projectID = regexp.MustCompile(`^[a-z0-9][a-z0-9.:-]{0,98}[a-z0-9]$`)
+var projectID = regexp.MustCompile(`^[a-z0-9][a-z0-9.:-]{0,126}[a-z0-9]$`)
 
 func newClaims(k kind, o Options) (claims, error) {
 	switch {

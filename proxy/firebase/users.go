@@ -95,8 +95,8 @@ type user struct {
 
 	mu       sync.Mutex
 	flight   *lookup
-	failedAt time.Time // zero: the last question was answered
-	failure  error
+	failedAt time.Time // of the last question's end
+	failure  error     // nil: it was answered
 }
 
 type knowledge struct {
@@ -141,7 +141,9 @@ func (u *Users) check(ctx context.Context, is *user, issued time.Time) error {
 	}
 	// With a clock that was set back nothing is known of an answer's age.
 	if known != nil && age >= 0 && age < u.o.Window {
-		if age >= u.o.Window/2 {
+		// Nobody waits for this question: where others wait for a place, a later
+		// request has the user asked about.
+		if age >= u.o.Window/2 && len(u.others) < maxLookups {
 			u.ask(is, now)
 		}
 		return known.judge(issued)
