@@ -126,6 +126,7 @@ func (g *gateway) watchMetrics() {
 		counter("sidegate_token_cache_hits_total", "Tokens that were verified before.", func() float64 { return float64(cache.Stats().Hits) })
 		counter("sidegate_token_cache_misses_total", "Tokens that were not.", func() float64 { return float64(cache.Stats().Misses) })
 		gauge("sidegate_token_cache_entries", "Verified tokens kept.", func() float64 { return float64(cache.Stats().Entries) })
+		gauge("sidegate_token_cache_bytes", "About how much memory they take.", func() float64 { return float64(cache.Stats().Bytes) })
 	}
 	counter("sidegate_audit_events_total", "Events written to the ledger since it was begun.", func() float64 { return float64(g.ledger.Stats().Seq) })
 	gauge("sidegate_audit_waiting_bytes", "Bytes of events that wait for Firestore.", func() float64 { return float64(g.ledger.Stats().Waiting) })
