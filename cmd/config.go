@@ -73,6 +73,10 @@ type Config struct {
 	// Upstreams are the apps behind the gateway, in file order.
 	Upstreams []UpstreamConfig
 
+	// CORS says which pages of other origins may read answers; nil, the default:
+	// OPTIONS is a method like any other.
+	CORS *proxy.CORS
+
 	// Buckets are the object stores, in file order.
 	Buckets []BucketConfig
 

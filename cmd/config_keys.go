@@ -12,8 +12,8 @@ const configVersion = "sidegate-config/v1"
 func configKeys() map[string]document.Keys {
 	return map[string]document.Keys{
 		"": {
-			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "keys_cache", "token_cache", "upstreams", "buckets", "storage", "lookups", "audit", "assertion", "log"},
-			Later: []string{"forward_auth", "cors", "redis", "webhook", "telemetry"},
+			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "keys_cache", "token_cache", "upstreams", "cors", "buckets", "storage", "lookups", "audit", "assertion", "log"},
+			Later: []string{"forward_auth", "redis", "webhook", "telemetry"},
 		},
 		"listen": {
 			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections"},
@@ -24,6 +24,7 @@ func configKeys() map[string]document.Keys {
 		"identities.*.firebase": {Known: []string{"project", "tenant", "session_cookie", "revocation", "revocation_grace", "app_check", "leeway"}},
 		"identities.*.google":   {Known: []string{"audience", "emails"}},
 		"identities.*.oidc":     {Known: []string{"issuer", "audience", "keys", "uid", "actor", "algorithms", "claims", "require"}},
+		"cors":                  {Known: []string{"origins", "headers", "credentials", "max_age"}},
 		"assertion":             {Known: []string{"key", "next_key"}},
 		"upstreams.*": {
 			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers"},

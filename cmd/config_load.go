@@ -153,6 +153,7 @@ func (l *configLoader) read(root document.Map, c *Config) {
 		c.TokenCache = int(v.Int(0, 10_000_000))
 	}
 	l.readUpstreams(root.Get("upstreams"), c)
+	c.CORS = l.readCORS(root.Get("cors"))
 	l.readBuckets(root.Get("buckets"), c)
 	l.readStorage(root.Get("storage").Map(l.keys["storage"]), c)
 	l.readLookups(root.Get("lookups").Map(l.keys["lookups"]), c)

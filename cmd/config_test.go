@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sidegate/proxy"
 	"sidegate/proxy/oidc"
 	"sidegate/storage/audit"
 )
@@ -153,6 +154,11 @@ func TestKeys(t *testing.T) {
 				Require: []oidc.Requirement{{Claim: oidc.Path{"client"}, Value: "mobile"}, {Claim: oidc.Path{"a", "b"}, Value: true}, {Claim: oidc.Path{"n"}, Value: int64(3)}}})},
 		{"identities: {a: {oidc: {issuer: https://i.example, audience: x}}, b: {oidc: {issuer: https://i.example, audience: x, actor: act.sub}, uids: a}}", func(c *Config) any { return c.Identities[1].Namespace }, "a"},
 		{"identities: {a: {google: {audience: x, emails: [a@x.dev]}}, b: {google: {audience: x, emails: [b@x.dev]}}}", func(c *Config) any { return len(c.Identities) }, 2},
+		{"cors: upstream", func(c *Config) any { return fmt.Sprint(*c.CORS) }, fmt.Sprint(proxy.CORS{Upstream: true})},
+		{"cors: {origins: [https://app.acme.dev, \"http://localhost:3000\"], credentials: true, max_age: 1h}", func(c *Config) any { return fmt.Sprint(*c.CORS) },
+			fmt.Sprint(proxy.CORS{Origins: []string{"https://app.acme.dev", "http://localhost:3000"}, Headers: []string{"Authorization", "Content-Type"}, Credentials: true, MaxAge: time.Hour})},
+		{`cors: {origins: ["*"], headers: ["*"]}`, func(c *Config) any { return fmt.Sprint(*c.CORS) }, fmt.Sprint(proxy.CORS{Origins: []string{"*"}, Headers: []string{"*"}, MaxAge: 10 * time.Minute})},
+		{"log: {level: warn}", func(c *Config) any { return c.CORS == nil }, true},
 		{"keys_cache: keys", func(c *Config) any { return c.KeysCache }, "/etc/sidegate/keys"},
 		{`keys_cache: ""`, func(c *Config) any { return c.KeysCache }, ""},
 		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: "${file:/run/secrets/k2.pem}"}`, func(c *Config) any { return c.Assertion.Key.IsSet() && c.Assertion.NextKey.IsSet() }, true},
@@ -290,6 +296,22 @@ func TestRefused(t *testing.T) {
 		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid} ${file:/run/secrets/dollar}"}}}`, "neither a literal"},
 		{"upstreams: {app: {url: http://a, headers: {}}}", "is empty"},
 		{`assertion: {key: "", next_key: "${file:/run/secrets/k1.pem}"}`, "there is none"},
+		{"cors: app", "must be upstream"},
+		{"cors: {credentials: true}", "`cors.origins` is missing"},
+		{"cors: {origins: []}", "an empty list"},
+		{"cors: {origins: [app.acme.dev]}", "want an origin such as"},
+		{"cors: {origins: [https://app.acme.dev/]}", "want an origin such as"},
+		{"cors: {origins: [\"null\"]}", "want an origin such as"},
+		{"cors: {origins: [\"https://*.acme.dev\"]}", "want an origin such as"},
+		{"cors: {origins: [https://App.acme.dev]}", "browsers write an origin in lower case"},
+		{"cors: {origins: [\"https://app.acme.dev:443\"]}", "without its scheme's own port"},
+		{"cors: {origins: [https://a.dev, https://a.dev]}", "is there twice"},
+		{`cors: {origins: ["*", https://a.dev]}`, "stands alone"},
+		{`cors: {origins: ["*"], credentials: true}`, "would let every page act"},
+		{`cors: {origins: [https://a.dev], headers: ["*"], credentials: true}`, "browsers do not take"},
+		{"cors: {origins: [https://a.dev], headers: [\"a b\"]}", "want a header's name"},
+		{"cors: {origins: [https://a.dev], max_age: 2d}", "must be from 0s to 1d"},
+		{"cors: {origins: [https://a.dev], methods: [GET]}", "unknown key"},
 		{"assertion: {}", "`assertion.key` is missing"},
 		{"assertion: {key: s3cr3t}", "it is not one key in PEM"},
 		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: "${file:/run/secrets/k1.pem}"}`, "is the key itself"},

@@ -125,7 +125,7 @@ func (g *gateway) open(ctx context.Context) error {
 	g.proxy, err = proxy.New(proxy.Options{
 		Name:          c.Name,
 		Policy:        pol,
-		Authenticator: callers.tokens, SessionCookies: callers.cookies, AppCheck: callers.appCheck, Assertions: assertions,
+		Authenticator: callers.tokens, SessionCookies: callers.cookies, AppCheck: callers.appCheck, Assertions: assertions, CORS: c.CORS,
 		Recorder:    recorder{g.ledger},
 		Survive:     c.Audit.Survive,
 		Upstreams:   g.upstreams(),

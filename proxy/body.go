@@ -179,6 +179,8 @@ type responseWriter struct {
 	old      bool // HTTP/1.0: the connection ends with this answer
 	conn     *countedConn
 	fault    error // why the caller could not be written to
+	// final, where it is set, has the last word on the answer's headers.
+	final func(http.Header)
 }
 
 func (w *responseWriter) WriteHeader(status int) {
@@ -189,6 +191,9 @@ func (w *responseWriter) WriteHeader(status int) {
 		if w.old {
 			w.Header().Set("Connection", "close")
 		}
+		if w.final != nil && status != http.StatusSwitchingProtocols {
+			w.final(w.Header())
+		}
 	}
 	w.extend()
 	w.ResponseWriter.WriteHeader(status)
@@ -196,7 +201,7 @@ func (w *responseWriter) WriteHeader(status int) {
 
 func (w *responseWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
 	}
 	w.extend()
 	n, err := w.ResponseWriter.Write(p)

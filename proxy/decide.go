@@ -26,7 +26,10 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	if p.o.Assertions != nil && t.path == jwksPath && !t.encodedSlash {
 		return p.decideKeys(x)
 	}
-	if d, ok := x.route(); !ok {
+	if x.isPreflight() {
+		return p.decidePreflight(x)
+	}
+	if d, ok := x.route(x.r.Method); !ok {
 		return d, nil
 	}
 	if d, ok := x.limit(x.match.Route.IPLimits, decision{}); !ok {
@@ -54,10 +57,10 @@ func checkHeaders(r *http.Request) *problem {
 	return nil
 }
 
-// route finds the route: 404, 405, or 400 where the path came with an encoded
-// slash that the route does not take.
-func (x *exchange) route() (decision, bool) {
-	x.match = x.policy.Match(x.target.host, x.target.path, x.r.Method)
+// route finds the route of a method: 404, 405, or 400 where the path came with
+// an encoded slash that the route does not take.
+func (x *exchange) route(method string) (decision, bool) {
+	x.match = x.policy.Match(x.target.host, x.target.path, method)
 	switch x.match.Code() {
 	case policy.ReasonNoRoute:
 		return refuse(codeNoRoute, &problem{status: http.StatusNotFound, code: codeNoRoute, detail: "nothing is here"}), false

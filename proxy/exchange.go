@@ -42,6 +42,8 @@ type exchange struct {
 
 	appCheck string // why the App Check token that came is none; for the log
 
+	preflight bool // a browser asks what a page may send
+
 	undecidable bool // what the decision depends on is not on record
 
 	decision   decision
@@ -62,6 +64,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.limits, x.lookups = p.limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
 	x.w = &responseWriter{ResponseWriter: w, idle: p.o.IdleTimeout, old: !r.ProtoAtLeast(1, 1)}
+	if c := p.o.CORS; c != nil && !c.Upstream {
+		x.w.final = x.allowCORS
+	}
 	x.traceContext()
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: p.o.IdleTimeout}

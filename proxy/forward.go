@@ -88,6 +88,10 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 	}
 	strip(out.Header, f.p.reserved)
 	out.Trailer = nil // ReverseProxy would announce them, and never send them
+	if x.preflight {  // browsers send neither
+		out.Header.Del("Authorization")
+		out.Header.Del("Cookie")
+	}
 	if !f.up.KeepAuthorization {
 		if dropsAuthorization(x) {
 			out.Header.Del("Authorization")

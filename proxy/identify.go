@@ -123,7 +123,7 @@ func (x *exchange) identifyByCookie(name, value string) (decision, bool) {
 		return d, false
 	}
 	x.identity, x.input.Identity = id, id
-	if (!safeMethod(x.r.Method) || x.wantsWebSocket()) && !x.sameOrigin() {
+	if (!safeMethod(x.r.Method) || x.wantsWebSocket()) && !x.sameOrigin() && !x.fromAllowedOrigin() {
 		return refuse(codeCrossOrigin, &problem{status: http.StatusForbidden, code: codeCrossOrigin, detail: "a session cookie counts only for requests from this site"}), false
 	}
 	return decision{}, true

@@ -19,7 +19,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sidegate_requests_total", Help: "Requests by route, decision (allow, deny) and status.",
+			Name: "sidegate_requests_total", Help: "Requests by route, decision (allow, deny, preflight) and status.",
 		}, []string{"route", "decision", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sidegate_request_duration_seconds", Help: "Time from the request's header to the answer's end, by route.",
@@ -48,9 +48,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 // count has bounded labels: routes are the policy's, statuses are numbers.
 func (m *metrics) count(x *exchange) {
-	effect := "deny"
-	if x.decision.allow && !x.unrecorded {
-		effect = "allow"
+	effect := x.effect()
+	if x.unrecorded {
+		effect = "deny"
 	}
 	m.requests.WithLabelValues(x.routeID(), effect, strconv.Itoa(x.w.status)).Inc()
 	for rule, result := range x.decision.shadow {

@@ -46,6 +46,8 @@ type Options struct {
 	// AppCheck verifies App Check tokens, by the identity's name: whoever it
 	// gives is an app.
 	AppCheck map[string]Authenticator
+	// CORS is for pages of other origins; nil: OPTIONS is a method like any other.
+	CORS *CORS
 	// Assertions sign who calls, for upstreams; nil: nothing is signed.
 	Assertions *Assertions
 	Recorder   Recorder

@@ -24,10 +24,8 @@ func (x *exchange) decisionEvent() *audit.Event {
 		e.Request.IP = x.ip.String()
 	}
 	e.Identity = x.auditIdentity()
-	d := &audit.Decision{Effect: "deny", Route: x.routeID(), Rule: x.decision.rule, Code: x.decision.reason}
-	if x.decision.allow {
-		d.Effect = "allow"
-	} else {
+	d := &audit.Decision{Effect: x.effect(), Route: x.routeID(), Rule: x.decision.rule, Code: x.decision.reason}
+	if !x.decision.allow {
 		d.Status = http.StatusInternalServerError
 		if x.decision.problem != nil {
 			d.Status = x.decision.problem.status
