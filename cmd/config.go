@@ -197,8 +197,20 @@ type OIDCIdentity struct {
 // An UpstreamConfig is one of upstreams.<name>: an app behind the gateway.
 type UpstreamConfig struct {
 	Name string
-	// URL has the scheme http or https, a host, and nothing more.
+	// URL has the scheme http or https, a host, and nothing more. Of a unix
+	// socket it is http://localhost.
 	URL *url.URL
+	// Socket is the path of url's unix socket; empty: url is none.
+	Socket string
+	// TLS is how an https app is recognised, and recognises the gateway.
+	TLS struct {
+		// CA is a file of the authorities that may vouch for the app; empty, the
+		// default: the machine's.
+		CA string
+		// Cert and Key are the gateway's own certificate and key; empty, the
+		// default: it has none.
+		Cert, Key string
+	}
 	// KeepHost (host: keep) sends the caller's Host; false (host: upstream)
 	// sends the URL's. Default: keep.
 	KeepHost bool

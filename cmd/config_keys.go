@@ -27,9 +27,10 @@ func configKeys() map[string]document.Keys {
 		"cors":                  {Known: []string{"origins", "headers", "credentials", "max_age"}},
 		"assertion":             {Known: []string{"key", "next_key"}},
 		"upstreams.*": {
-			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers"},
-			Later: []string{"transport", "streams", "id_token", "tls"},
+			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers", "tls"},
+			Later: []string{"transport", "streams", "id_token"},
 		},
+		"upstreams.*.tls": {Known: []string{"ca", "cert", "key"}},
 		"buckets.*": {
 			Known: []string{"bucket", "region", "endpoint", "public_endpoint", "path_style", "credentials"},
 			Later: []string{"sse"},

@@ -1,6 +1,9 @@
 package cmd
 
 import (
+	"net/url"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"sidegate/policy/document"
@@ -16,8 +19,9 @@ func (l *configLoader) readUpstreams(v document.Value, c *Config) {
 		if at := m.Need("url"); at.IsList() {
 			at.Errorf("`%s`: a list of URLs is not supported by this version of sidegate; write one", at.Path())
 		} else if at.Present() {
-			u.URL = l.baseURL(at)
+			l.readUpstreamURL(at, &u)
 		}
+		l.readUpstreamTLS(m.Get("tls"), &u)
 		u.KeepHost = l.oneOf(m.Get("host"), "keep", "upstream") == "keep"
 		u.Timeout = l.duration(m.Get("timeout"), time.Minute, time.Millisecond, longest)
 		u.IdleTimeout = l.duration(m.Get("idle_timeout"), 5*time.Minute, time.Millisecond, longest)
@@ -26,6 +30,45 @@ func (l *configLoader) readUpstreams(v document.Value, c *Config) {
 		u.Headers = l.readHeaders(m.Get("headers"), c.Assertion.Key.IsSet())
 		c.Upstreams = append(c.Upstreams, u)
 	}
+}
+
+// readUpstreamURL reads a base URL, or unix:// and the absolute path of a socket.
+func (l *configLoader) readUpstreamURL(v document.Value, u *UpstreamConfig) {
+	path, ok := strings.CutPrefix(v.String(), "unix://")
+	if !ok {
+		u.URL = l.baseURL(v)
+		return
+	}
+	if !filepath.IsAbs(path) || len(path) > maxSocketPath || strings.ContainsAny(path, "\x00?#") {
+		v.Errorf("`%s`: want unix:// and the absolute path of a socket, such as unix:///run/app.sock, of at most %d bytes", v.Path(), maxSocketPath)
+		return
+	}
+	u.URL, u.Socket = &url.URL{Scheme: "http", Host: "localhost"}, filepath.Clean(path)
+}
+
+// maxSocketPath is what the smallest of the systems' addresses holds (unix(7)
+// has 108 bytes with the zero at the end, others 104).
+const maxSocketPath = 103
+
+func (l *configLoader) readUpstreamTLS(v document.Value, u *UpstreamConfig) {
+	if !v.Present() {
+		return
+	}
+	m := v.Map(l.keys["upstreams.*.tls"])
+	if u.URL != nil && u.URL.Scheme != "https" {
+		v.Errorf("`%s` is for an https url", v.Path())
+	}
+	ca, cert, key := m.Get("ca"), m.Get("cert"), m.Get("key")
+	if cert.Present() != key.Present() {
+		v.Errorf("`%s` needs both cert and key, or neither", v.Path())
+	}
+	optional := func(v document.Value) string {
+		if !v.Present() {
+			return ""
+		}
+		return l.path(v, "")
+	}
+	u.TLS.CA, u.TLS.Cert, u.TLS.Key = optional(ca), optional(cert), optional(key)
 }
 
 func (l *configLoader) readLog(m document.Map, c *Config) {

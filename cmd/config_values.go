@@ -133,8 +133,8 @@ func parseBaseURL(s string) (u *url.URL, problem string) {
 	switch {
 	case err != nil:
 		return nil, want
-	case u.Scheme == "h2c" || u.Scheme == "unix":
-		return nil, u.Scheme + " is not supported by this version of sidegate; " + want
+	case u.Scheme == "h2c":
+		return nil, "h2c is not supported by this version of sidegate; " + want
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, want
 	case u.User != nil:

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -146,31 +147,66 @@ func openLookups(f *FirestoreConfig, connect func(*FirestoreConfig) (*firestore.
 	return firestore.NewDocuments(client), nil
 }
 
-func (g *gateway) upstreams() map[string]proxy.Upstream {
+func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
 	out := map[string]proxy.Upstream{}
 	for _, u := range g.s.config.Upstreams {
+		transport, err := newTransport(u)
+		if err != nil {
+			return nil, fmt.Errorf("upstreams.%s: %w", u.Name, err)
+		}
 		out[u.Name] = proxy.Upstream{
 			URL: u.URL, KeepHost: u.KeepHost, Timeout: u.Timeout, IdleTimeout: u.IdleTimeout, MaxBody: u.MaxBody,
 			KeepAuthorization: u.KeepAuthorization, Headers: u.Headers,
-			Transport: newTransport(),
+			Transport: transport,
 		}
 	}
-	return out
+	return out, nil
 }
 
 // newTransport speaks HTTP/1.1 to an app. The app is ours: no proxy of the
 // environment, no decompression, and enough idle connections for a load of
 // which two would be closed and dialled anew all the time.
-func newTransport() *http.Transport {
+func newTransport(u UpstreamConfig) (*http.Transport, error) {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
+	dial := dialer.DialContext
+	if u.Socket != "" {
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", u.Socket)
+		}
+	}
+	config, err := upstreamTLS(u)
+	if err != nil {
+		return nil, err
+	}
 	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            dial,
+		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    5 * time.Second,
 		MaxIdleConnsPerHost:    256,
 		IdleConnTimeout:        90 * time.Second,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		DisableCompression:     true,
+	}, nil
+}
+
+// upstreamTLS is how an https app is recognised, and the gateway by it.
+func upstreamTLS(u UpstreamConfig) (*tls.Config, error) {
+	c := &tls.Config{}
+	var err error
+	if u.TLS.CA != "" {
+		if c.RootCAs, err = readAuthorities(u.TLS.CA); err != nil {
+			return nil, fmt.Errorf("tls.ca: %w", err)
+		}
 	}
+	if u.TLS.Cert != "" {
+		pair, err := newKeyPair(u.TLS.Cert, u.TLS.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert: %w", err)
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.get() }
+	}
+	return c, nil
 }
 
 // warnOfCredentials says early what would else show with the first upload. It

@@ -117,6 +117,10 @@ func (g *gateway) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	upstreams, err := g.upstreams()
+	if err != nil {
+		return err
+	}
 	g.serveAdmin()
 	g.prefetch(ctx)
 	if err := g.listenPublic(); err != nil {
@@ -128,7 +132,7 @@ func (g *gateway) open(ctx context.Context) error {
 		Authenticator: callers.tokens, SessionCookies: callers.cookies, AppCheck: callers.appCheck, Assertions: assertions, CORS: c.CORS,
 		Recorder:    recorder{g.ledger},
 		Survive:     c.Audit.Survive,
-		Upstreams:   g.upstreams(),
+		Upstreams:   upstreams,
 		Uploads:     stores.uploads,
 		Documents:   stores.lookups,
 		Trusted:     proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},

@@ -23,7 +23,7 @@ const (
 	// take the places of those who were there. Firebase allows a project 500 in a
 	// second (firebase.google.com/docs/auth/limits).
 	maxLookups = 32
-	// lookupTimeout bounds one question, and the wait for a free place.
+	// lookupTimeout bounds one question and, before it, the wait for a free place.
 	lookupTimeout = 5 * time.Second
 	// lookupPause is how long after a failure the same user is not asked about.
 	lookupPause = time.Second
