@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"strings"
+	"time"
 
 	"sidegate/policy/document"
 	"sidegate/proxy"
@@ -88,8 +89,10 @@ func (l *configLoader) readAssertion(m document.Map, c *Config) {
 	if !c.Assertion.Key.IsSet() && c.Assertion.NextKey.IsSet() && !key.Failed() {
 		next.Errorf("`%s` takes the place of `assertion.key`, and there is none", next.Path())
 	}
-	if c.Assertion.Key == c.Assertion.NextKey && c.Assertion.Key.IsSet() {
-		next.Errorf("`%s` is the key itself", next.Path())
+	if c.Assertion.Key.IsSet() && c.Assertion.NextKey.IsSet() {
+		if _, err := proxy.NewAssertions(c.Name, []byte(c.Assertion.Key.Reveal()), []byte(c.Assertion.NextKey.Reveal()), time.Now); err != nil {
+			next.Errorf("`%s` is the key itself", next.Path())
+		}
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"sidegate/policy"
 	"sidegate/policy/document"
 	"sidegate/proxy/firebase"
 	"sidegate/proxy/oidc"
@@ -249,16 +248,15 @@ func (l *configLoader) audiences(v document.Value) []string {
 	return out
 }
 
-// firebaseIssuers begin the issuers whose tokens mean what only `firebase` knows.
-var firebaseIssuers = []string{"https://securetoken.google.com", "https://session.firebase.google.com", "https://firebaseappcheck.googleapis.com"}
+// firebaseHosts are those of the issuers whose tokens mean what only `firebase`
+// knows.
+var firebaseHosts = []string{"securetoken.google.com", "session.firebase.google.com", "firebaseappcheck.googleapis.com"}
 
 func (l *configLoader) issuer(v document.Value) string {
 	issuer := l.httpsURL(v, "an https URL without query and fragment, as the issuer writes it itself")
-	for _, begin := range firebaseIssuers {
-		if strings.HasPrefix(issuer, begin) {
-			v.Errorf("`%s`: write `firebase: {project: ...}`, which also knows tenants, session cookies and revocation", v.Path())
-			return ""
-		}
+	if u, err := url.Parse(issuer); err == nil && slices.Contains(firebaseHosts, strings.ToLower(u.Hostname())) {
+		v.Errorf("`%s`: write `firebase: {project: ...}`, which also knows tenants, session cookies and revocation", v.Path())
+		return ""
 	}
 	return issuer
 }
@@ -316,8 +314,8 @@ func (l *configLoader) readClaims(v document.Value, o *OIDCIdentity) {
 	for _, e := range v.Entries() {
 		if e.At.CheckIdent(e.Key) {
 			path := l.claimPath(e.Value)
-			if instead, taken := policy.NotCustom(path.String()); taken && path != nil {
-				e.Value.Errorf("`%s`: the policy reads %s, which is only what the issuer vouches for", e.Value.Path(), instead)
+			if path.String() == "email" {
+				e.Value.Errorf("`%s`: the policy reads auth.email, which is only what the issuer vouches for", e.Value.Path())
 			} else if path != nil {
 				o.Claims[e.Key] = path
 			}
@@ -347,6 +345,8 @@ func (l *configLoader) readRequired(v document.Value, o *OIDCIdentity) {
 				continue
 			}
 			r.Value = text
+		case e.Value.Failed():
+			continue
 		default:
 			e.Value.Errorf("`%s` must be a string, a whole number, true or false", e.Value.Path())
 			continue

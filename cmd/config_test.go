@@ -111,7 +111,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	env := map[string]string{"PORT": "9999", "AWS_DEFAULT_REGION": "eu-west-1", "GOOGLE_CLOUD_PROJECT": "acme-env", "ADDR": "127.0.0.1", "SECRET": "s3cr3t", "EMPTY": "", "N": "7", "YES": "true"}
+	env := map[string]string{"PORT": "9999", "AWS_DEFAULT_REGION": "eu-west-1", "GOOGLE_CLOUD_PROJECT": "acme-env", "ADDR": "127.0.0.1", "SECRET": "s3cr3t", "EMPTY": "", "N": "7", "YES": "true", "PRICE": "US$5"}
 	files := map[string]string{"/run/secrets/key": "from-file\n", "/etc/sidegate/rel": "rel", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k2.pem": newPEM(t, elliptic.P256())}
 	for _, tt := range []struct {
 		text string
@@ -156,6 +156,9 @@ func TestKeys(t *testing.T) {
 		{"identities: {a: {google: {audience: x, emails: [a@x.dev]}}, b: {google: {audience: x, emails: [b@x.dev]}}}", func(c *Config) any { return len(c.Identities) }, 2},
 		{"upstreams: {a: {url: \"unix:///run/app.sock\"}}", func(c *Config) any { return c.Upstreams[0].Socket + " " + c.Upstreams[0].URL.String() }, "/run/app.sock http://localhost"},
 		{"upstreams: {a: {url: https://a, tls: {ca: ca.crt, cert: /c.crt, key: c.key}}}", func(c *Config) any { return fmt.Sprint(c.Upstreams[0].TLS) }, "{/etc/sidegate/ca.crt /c.crt /etc/sidegate/c.key}"},
+		{`upstreams: {a: {url: http://a, headers: {X-A: "US$5 ${auth.uid}", X-B: "${env:PRICE}"}}}`, func(c *Config) any { return c.Upstreams[0].Headers.Preset }, "map"},
+		{"identities: {o: {oidc: {issuer: https://i.example, audience: a, uid: oid, claims: {pairwise: sub, cf: user_id}}}}", func(c *Config) any { return len(c.Identities[0].OIDC.Claims) }, 2},
+		{"identities: {o: {oidc: {issuer: https://securetoken.google.com.example, audience: a}}}", func(c *Config) any { return c.Identities[0].OIDC.Issuer }, "https://securetoken.google.com.example"},
 		{"cors: upstream", func(c *Config) any { return fmt.Sprint(*c.CORS) }, fmt.Sprint(proxy.CORS{Upstream: true})},
 		{"cors: {origins: [https://app.acme.dev, \"http://localhost:3000\"], credentials: true, max_age: 1h}", func(c *Config) any { return fmt.Sprint(*c.CORS) },
 			fmt.Sprint(proxy.CORS{Origins: []string{"https://app.acme.dev", "http://localhost:3000"}, Headers: []string{"Authorization", "Content-Type"}, Credentials: true, MaxAge: time.Hour})},
@@ -228,7 +231,8 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{"/etc/sidegate/empty": "\n", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k384.pem": newPEM(t, elliptic.P384()), "/run/secrets/rsa.pem": pkcs8(t, secret), "/run/secrets/dollar": "s3cr3t ${auth.uid}"}
+	files := map[string]string{"/etc/sidegate/empty": "\n", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k384.pem": newPEM(t, elliptic.P384()), "/run/secrets/rsa.pem": pkcs8(t, secret), "/run/secrets/dollar": "s3cr3t ${auth.uid}", "/run/secrets/half": "$"}
+	files["/run/secrets/k1.again"] = "\n" + files["/run/secrets/k1.pem"] + "\n"
 	for _, tt := range []struct{ text, want string }{
 		{"nam: x", "sidegate.yaml:2:1: unknown key `nam`; did you mean \"name\"?"},
 		{"redis: {url: x}", "sidegate.yaml:2:1: `redis` is not supported by this version of sidegate; remove it"},
@@ -297,6 +301,8 @@ func TestRefused(t *testing.T) {
 		{`upstreams: {app: {url: http://a, headers: {X-A: "${file:/run/secrets/dollar}"}}}`, "neither a literal"},
 		{`upstreams: {app: {url: http://a, headers: {X-A: "${auth.uid} ${file:/run/secrets/dollar}"}}}`, "neither a literal"},
 		{"upstreams: {app: {url: http://a, headers: {}}}", "is empty"},
+		{`assertion: {key: "${file:/run/secrets/k1.pem}", next_key: "${file:/run/secrets/k1.again}"}`, "is the key itself"},
+		{`upstreams: {app: {url: http://a, headers: {X-A: "${file:/run/secrets/half}{auth.uid}"}}}`, "neither a literal"},
 		{`assertion: {key: "", next_key: "${file:/run/secrets/k1.pem}"}`, "there is none"},
 		{"cors: app", "must be upstream"},
 		{"cors: {credentials: true}", "`cors.origins` is missing"},

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -119,6 +120,7 @@ func TestUpstreamWithTLS(t *testing.T) {
 		io.WriteString(w, r.Proto+" "+r.TLS.PeerCertificates[0].Subject.CommonName)
 	}))
 	app.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert}
+	app.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail on purpose
 	app.StartTLS()
 	t.Cleanup(app.Close)
 

@@ -116,13 +116,6 @@ var (
 // the e-mail address.
 var notCustom = map[string]string{"sub": "auth.uid", "user_id": "auth.uid", "email": "auth.email"}
 
-// NotCustom gives what is to be read instead of a claim that must not be read by
-// itself.
-func NotCustom(claim string) (instead string, taken bool) {
-	instead, taken = notCustom[claim]
-	return instead, taken
-}
-
 func (l *loader) policy(root document.Value) *Policy {
 	m := root.Map(policyKeys)
 	p := &Policy{Name: "policy"}

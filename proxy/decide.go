@@ -121,7 +121,11 @@ func (x *exchange) judged(d policy.Decision) decision {
 	case d.Status == http.StatusUnauthorized:
 		out.problem = &problem{status: d.Status, code: codeNoToken, detail: "a bearer token is needed here"}
 	case d.Status == http.StatusServiceUnavailable:
-		out.problem = unavailable("this cannot be decided now", errors.Join(x.input.AppCheckFailure, x.input.Failure()))
+		cause := x.input.Failure()
+		if x.input.AppCheckFailure != errNotLookedAt {
+			cause = errors.Join(x.input.AppCheckFailure, cause)
+		}
+		out.problem = unavailable("this cannot be decided now", cause)
 	default:
 		out.problem = &problem{status: http.StatusForbidden, code: codeNotAllowed, detail: "this is not allowed"}
 		if d.ClaimWouldHelp {

@@ -30,6 +30,14 @@ func TestBearerWithOtherSeparators(t *testing.T) {
 			t.Errorf("%q: %q, %v", header, token, bearer)
 		}
 	}
+	for header, says := range map[string]bool{
+		"Bearer t": true, "bearer": true, "\xa0Bearer t": true, "\x85Bearer t": true, "\ufeffBearer t": true, ",Bearer t": true, "Basic a, Bearer t": true, "Basic YmVhcmVy": false,
+		"BearerX t": false, "XBearer t": false, "Digest username=\"forbearer\"": false, "": false,
+	} {
+		if saysBearer(header) != says {
+			t.Errorf("%q: %v", header, !says)
+		}
+	}
 	for _, header := range []string{"BearerX t", "Bearer-t x", "Basic Bearer t", "Bear t"} {
 		if _, bearer := bearerToken(header); bearer {
 			t.Errorf("%q is one", header)
@@ -46,6 +54,7 @@ func TestOriginOfAnotherScheme(t *testing.T) {
 		status        int
 	}{
 		{"https://gateway.test", "https", 200}, {"http://gateway.test", "https", 403}, {"https://gateway.test", "http", 403},
+		{"https://gateway.test", "wss", 200}, {"https://gateway.test", "https,http", 200}, // other words are not looked at
 		{"http://gateway.test", "http", 200}, {"https://gateway.test", "", 200}, {"http://gateway.test", "", 200},
 	} {
 		lines := []string{"Cookie: __session=s-alice", "Origin: " + c.origin, "Content-Length: 0"}

@@ -107,8 +107,7 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 // dropsAuthorization: a Bearer token goes to nobody but the gateway; other
 // schemes are the app's own business where no identity is needed.
 func dropsAuthorization(x *exchange) bool {
-	_, bearer := bearerToken(x.r.Header.Get("Authorization"))
-	return bearer || needsIdentity(x.match.Route)
+	return saysBearer(x.r.Header.Get("Authorization")) || needsIdentity(x.match.Route)
 }
 
 // answered looks at the upstream's answer before it is passed on.

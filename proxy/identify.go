@@ -78,6 +78,22 @@ func bearerToken(header string) (token string, bearer bool) {
 	return strings.TrimLeft(rest, " "), true
 }
 
+// saysBearer reports whether some reader could find a bearer token in an
+// Authorization header: behind what it takes for white space, or for another
+// scheme's end.
+func saysBearer(header string) bool {
+	const scheme = "bearer"
+	for i := 0; i+len(scheme) <= len(header); i++ {
+		if !strings.EqualFold(header[i:i+len(scheme)], scheme) || i > 0 && isTokenByte(header[i-1]) {
+			continue
+		}
+		if end := i + len(scheme); end == len(header) || !isTokenByte(header[end]) {
+			return true
+		}
+	}
+	return false
+}
+
 // isTokenByte is tchar of RFC 9110, section 5.6.2.
 func isTokenByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
@@ -176,7 +192,8 @@ func (x *exchange) scheme() string {
 	if x.r.TLS != nil {
 		return "https"
 	}
-	if v := x.r.Header["X-Forwarded-Proto"]; x.trusted && len(v) == 1 {
+	// Other words are proxies' own, such as wss.
+	if v := x.r.Header["X-Forwarded-Proto"]; x.trusted && len(v) == 1 && (v[0] == "http" || v[0] == "https") {
 		return v[0]
 	}
 	return ""

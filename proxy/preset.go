@@ -260,8 +260,8 @@ func parseHeader(text string) (headerTemplate, error) {
 		if !closed || headerValues[name] == nil && !(isClaim && claimName.MatchString(claim)) {
 			return t, fmt.Errorf("${%s} is not known here; there are ${%s} and ${auth.token.CLAIM}", name, strings.Join(slices.Sorted(maps.Keys(headerValues)), "}, ${"))
 		}
-		if instead, taken := policy.NotCustom(claim); isClaim && taken {
-			return t, fmt.Errorf("${%s}: write ${%s}, which says only what the issuer vouches for", name, instead)
+		if isClaim && claim == "email" {
+			return t, fmt.Errorf("${%s}: write ${auth.email}, which is only what the issuer vouches for", name)
 		}
 		t.values = append(t.values, name)
 		text = after

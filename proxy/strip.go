@@ -11,7 +11,9 @@ import (
 var identityNames = []string{
 	"x-goog-iap-jwt-assertion", "x-forwarded-user", "remote-user", "remote-groups",
 	"remote-name", "remote-email", "teleport-jwt-assertion", "x-jwt-assertion", "x-anonymous-consumer",
+	"x-user", "x-userinfo", "x-jwt-payload",
 	"client-cert", "client-cert-chain", // RFC 9440
+	"x-arr-clientcert", "x-ssl-cert", "x-client-verify", "x-client-dn",
 }
 
 // otherNames are those that override what was matched, say where a request came

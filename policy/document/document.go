@@ -272,7 +272,7 @@ type expansion struct {
 	text    string
 	filled  bool // it differs from what was written
 	values  bool // something is left for requests: ${auth.uid} and the like
-	literal bool // it holds a $ that was written as a literal one, or came from a variable
+	literal bool // it holds a ${ that is left for nobody: written as a literal one, or made by a variable
 }
 
 // ofRequests reports whether ${name} is what a request gives later.
@@ -281,16 +281,18 @@ func ofRequests(name string) bool { return strings.HasPrefix(name, "auth.") || n
 // expandAll replaces every ${form:argument}; $${ stands for a literal ${.
 func (d *Document) expandAll(s string) (e expansion, err error) {
 	var out strings.Builder
+	left := 0 // for requests
 	for {
 		i := strings.Index(s, "${")
 		if i < 0 {
 			out.WriteString(s)
 			e.text = out.String()
+			e.values, e.literal = left > 0, strings.Count(e.text, "${") > left
 			return e, nil
 		}
 		if i > 0 && s[i-1] == '$' {
 			out.WriteString(s[:i-1] + "${")
-			s, e.filled, e.literal = s[i+2:], true, true
+			s, e.filled = s[i+2:], true
 			continue
 		}
 		end := strings.IndexByte(s[i:], '}')
@@ -300,7 +302,8 @@ func (d *Document) expandAll(s string) (e expansion, err error) {
 		inner := s[i+2 : i+end]
 		if ofRequests(inner) {
 			out.WriteString(s[:i+end+1])
-			s, e.values = s[i+end+1:], true
+			s = s[i+end+1:]
+			left++
 			continue
 		}
 		form, argument, ok := strings.Cut(inner, ":")
@@ -313,6 +316,6 @@ func (d *Document) expandAll(s string) (e expansion, err error) {
 			return expansion{}, err
 		}
 		out.WriteString(s[:i] + value)
-		s, e.filled, e.literal = s[i+end+1:], true, e.literal || strings.Contains(value, "$")
+		s, e.filled = s[i+end+1:], true
 	}
 }

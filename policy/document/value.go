@@ -253,7 +253,7 @@ func (v Value) Text() (s string, ok bool) { return v.scalar("a string", "!!str")
 func (v Value) Template() (s string, ok bool) {
 	if v.n != nil && v.d.literals[v.n] && !v.d.failed[v.n] {
 		v.d.failed[v.n] = true
-		v.Errorf("`%s`: neither a literal `${` nor a variable that holds a `$` can stand here", v.path)
+		v.Errorf("`%s`: neither a literal `${` nor a variable that makes one can stand here", v.path)
 		return "", false
 	}
 	if v.n != nil && v.d.values[v.n] && !v.d.failed[v.n] {

@@ -3,6 +3,7 @@ package firebase_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,31 +66,118 @@ func TestCrowdOfNewcomers(t *testing.T) {
 	})
 }
 
-// TestCrowdIsNoOutage: where there is no place to ask, nobody goes on by grace.
+// TestCrowdIsNoOutage: where Firebase answers and there is no place to ask, nobody
+// goes on by grace.
 func TestCrowdIsNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		took := time.Duration(0)
+		read := func(context.Context, string) (firebase.User, error) {
+			time.Sleep(took)
+			return firebase.User{Exists: true}, nil
+		}
+		u, err := firebase.NewUsers(firebase.UsersOptions{Read: read, Window: window, Grace: grace})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		const crowd = 3 * firebase.MaxLookups
+		for i := range crowd + 1 {
+			uid := fmt.Sprint("user", i)
+			wantGood(t, uid, u.Stands(t.Context(), uid, start))
+		}
+		pass(window)
+		took = firebase.LookupTimeout - time.Second
+		for i := range crowd {
+			go u.Stands(context.Background(), fmt.Sprint("user", i), start)
+			synctest.Wait()
+		}
+		// By the time that its patience ends, two generations stand before it.
+		wantUnavailable(t, "the one too many", u.Stands(t.Context(), fmt.Sprint("user", crowd), start))
+		pass(time.Minute)
+	})
+}
+
+// TestGraceWhileFirebaseHangs: a crowd that waits because nothing is answered is
+// an outage, and whoever was a user goes on for the grace.
+func TestGraceWhileFirebaseHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDirectory()
 		u := newUsers(t, d, nil)
 		start := time.Now()
-		const crowd = 3 * firebase.MaxLookups
-		for i := range crowd + 1 {
+		const users = 300
+		for i := range users {
 			uid := fmt.Sprint("user", i)
 			d.is(uid, firebase.User{Exists: true})
 			wantGood(t, uid, u.Stands(t.Context(), uid, start))
 		}
 		pass(window)
 		release := d.holds()
-		for i := range crowd {
-			if i == firebase.MaxLookups {
-				pass(time.Second) // the first have their places; these wait for them
-			}
-			go u.Stands(context.Background(), fmt.Sprint("user", i), start)
-			synctest.Wait()
+		done := make(chan error, users)
+		for i := range users {
+			go func() { done <- u.Stands(t.Context(), fmt.Sprint("user", i), start) }()
 		}
-		// By the time that the first give up, others stand before this one.
-		wantUnavailable(t, "the one too many", u.Stands(t.Context(), fmt.Sprint("user", crowd), start))
+		for range users {
+			wantGood(t, "within grace", <-done)
+		}
 		release()
 		synctest.Wait()
+	})
+}
+
+// TestMoreUsersThanAreRemembered: whose token is in the cache is known by it,
+// also where so many others are that the user was forgotten.
+func TestMoreUsersThanAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		u, err := firebase.NewUsers(firebase.UsersOptions{Window: window, Read: func(context.Context, string) (firebase.User, error) {
+			asked.Add(1)
+			return firebase.User{Exists: true}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		tokens := make([]func(context.Context) error, firebase.MaxUsers+1000)
+		for round := range 2 {
+			for i := range tokens {
+				if round == 0 {
+					tokens[i] = u.Watch(fmt.Sprint(i), start)
+				}
+				if err := tokens[i](t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n := int(asked.Load()); n != len(tokens) {
+			t.Errorf("%d questions about %d users", n, len(tokens))
+		}
+	})
+}
+
+// TestAnswersAreNotBornOld: the wait for a place is not the answer's age.
+func TestAnswersAreNotBornOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		read := func(context.Context, string) (firebase.User, error) {
+			asked.Add(1)
+			time.Sleep(4 * time.Second)
+			return firebase.User{Exists: true}, nil
+		}
+		u, err := firebase.NewUsers(firebase.UsersOptions{Read: read, Window: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for i := range firebase.MaxLookups {
+			go u.Stands(context.Background(), fmt.Sprint("first", i), start)
+		}
+		synctest.Wait()
+		wantGood(t, "alice, after the others", u.Stands(t.Context(), "alice", start))
+		begun, before := time.Now(), asked.Load()
+		wantGood(t, "alice again", u.Stands(t.Context(), "alice", start))
+		if time.Since(begun) != 0 || asked.Load() != before {
+			t.Errorf("she waited %s", time.Since(begun))
+		}
 	})
 }
 

@@ -67,6 +67,7 @@ type Users struct {
 	users *simplelru.LRU[string, *user]
 
 	asked, failed atomic.Uint64
+	answered      atomic.Int64 // when Firebase answered last, in nanoseconds since 1970
 }
 
 // NewUsers makes Users that nothing is known of yet.
@@ -112,22 +113,31 @@ type lookup struct {
 // watch gives the question whether a token of the user, issued at a moment,
 // still counts.
 func (u *Users) watch(uid string, issued time.Time) func(context.Context) error {
-	is := u.user(uid)
+	is := u.user(uid, nil)
 	return func(ctx context.Context) error {
 		if is.forgotten.Load() { // one user has one memory, whatever token asks
-			return u.check(ctx, u.user(uid), issued)
+			return u.check(ctx, u.user(uid, is), issued)
 		}
 		return u.check(ctx, is, issued)
 	}
 }
 
-func (u *Users) user(uid string) *user {
+// user is the one memory of a user; what mine knows, which was forgotten, is
+// taken over where it is younger.
+func (u *Users) user(uid string, mine *user) *user {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	is, ok := u.users.Get(uid)
 	if !ok {
 		is = &user{uid: uid}
 		u.users.Add(uid, is)
+	}
+	if mine == nil {
+		return is
+	}
+	was, now := mine.known.Load(), is.known.Load()
+	if was != nil && (now == nil || now.asked.Before(was.asked)) {
+		is.known.CompareAndSwap(now, was)
 	}
 	return is
 }
@@ -141,10 +151,8 @@ func (u *Users) check(ctx context.Context, is *user, issued time.Time) error {
 	}
 	// With a clock that was set back nothing is known of an answer's age.
 	if known != nil && age >= 0 && age < u.o.Window {
-		// Nobody waits for this question: where others wait for a place, a later
-		// request has the user asked about.
-		if age >= u.o.Window/2 && len(u.others) < maxLookups {
-			u.ask(is, now)
+		if age >= u.o.Window/2 {
+			u.askWithoutWaiting(is, now)
 		}
 		return known.judge(issued)
 	}
@@ -152,11 +160,19 @@ func (u *Users) check(ctx context.Context, is *user, issued time.Time) error {
 	if err == nil {
 		return is.known.Load().judge(issued)
 	}
-	// Who was none before is none now, too. A crowd that asks is no outage.
-	if known != nil && !errors.Is(err, errCrowd) && age >= 0 && age < u.o.Window+u.o.Grace {
+	// Who was none before is none now, too. A crowd that asks is no outage while
+	// Firebase answers.
+	outage := !errors.Is(err, errCrowd) || u.silent()
+	if known != nil && outage && age >= 0 && age < u.o.Window+u.o.Grace {
 		return known.judge(issued)
 	}
 	return fmt.Errorf("whether the user is revoked: %w: %w", proxy.ErrUnavailable, err)
+}
+
+// silent reports whether Firebase has answered nothing for as long as a question
+// may take.
+func (u *Users) silent() bool {
+	return u.o.Now().Sub(time.Unix(0, u.answered.Load())) >= lookupTimeout
 }
 
 // age is what is known of the user, and for how long it was then.
@@ -204,47 +220,76 @@ func (u *Users) ask(is *user, now time.Time) *lookup {
 		return is.flight
 	}
 	l := &lookup{done: make(chan struct{})}
-	if since := now.Sub(is.failedAt); is.failure != nil && since >= 0 && since < lookupPause {
+	if is.failedLately(now) {
 		l.err = is.failure
 		close(l.done)
 		return l
 	}
 	is.flight = l
+	places := u.newcomers
+	if is.known.Load() != nil {
+		places = u.others
+	}
 	// On a context of its own: none of those who wait can end it for the others.
-	go func() { u.land(is, l, u.read(is, now)) }()
+	go func() {
+		patience := time.NewTimer(lookupTimeout)
+		defer patience.Stop()
+		select {
+		case places <- struct{}{}:
+			u.land(is, l, u.read(is, places))
+		case <-patience.C:
+			u.land(is, l, errCrowd)
+		}
+	}()
 	return l
+}
+
+// askWithoutWaiting begins a question that nobody waits for, where there is a
+// free place: else a later request does.
+func (u *Users) askWithoutWaiting(is *user, now time.Time) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	if is.flight != nil || is.failedLately(now) {
+		return
+	}
+	select {
+	case u.others <- struct{}{}:
+	default:
+		return
+	}
+	l := &lookup{done: make(chan struct{})}
+	is.flight = l
+	go func() { u.land(is, l, u.read(is, u.others)) }()
+}
+
+// failedLately: is.mu is held.
+func (is *user) failedLately(now time.Time) bool {
+	since := now.Sub(is.failedAt)
+	return is.failure != nil && since >= 0 && since < lookupPause
 }
 
 // errCrowd is of a question that found no free place.
 var errCrowd = errors.New("too many questions are under way")
 
-func (u *Users) read(is *user, now time.Time) (err error) {
+// read asks Firebase, by a place that is given back.
+func (u *Users) read(is *user, place chan struct{}) (err error) {
 	defer func() {
+		<-place
 		// The answer is a stranger's, and the SDK has panics: one costs a
 		// question, not the gateway.
 		if p := recover(); p != nil {
 			err = errors.New("the answer made the reader panic")
 		}
 	}()
-	places := u.newcomers
-	if is.known.Load() != nil {
-		places = u.others
-	}
-	patience := time.NewTimer(lookupTimeout)
-	defer patience.Stop()
-	select {
-	case places <- struct{}{}:
-	case <-patience.C:
-		return errCrowd
-	}
-	defer func() { <-places }()
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	u.asked.Add(1)
+	now := u.o.Now() // not earlier: an answer is not as old as the queue was long
 	answer, err := u.o.Read(ctx, is.uid)
 	if err != nil {
 		return err
 	}
+	u.answered.Store(u.o.Now().UnixNano())
 	is.known.Store(&knowledge{answer, now})
 	return nil
 }
