@@ -26,6 +26,15 @@ type Config struct {
 		// Address is where callers connect, host:port; without a host it is
 		// every address of the machine. Default: port $PORT, else 8080.
 		Address string
+		// TLS encrypts; without a certificate, the default, something in front
+		// does. Files that are replaced are read again.
+		TLS struct {
+			// Cert and Key are the gateway's certificate and private key.
+			Cert, Key string
+			// ClientCA is a file of the authorities of which callers must have a
+			// certificate (mutual TLS); empty, the default: they need none.
+			ClientCA string
+		}
 		// TrustedProxies are the addresses whose X-Forwarded-For is believed.
 		// Default: nobody's.
 		TrustedProxies []netip.Prefix

@@ -16,9 +16,9 @@ func configKeys() map[string]document.Keys {
 			Later: []string{"forward_auth", "redis", "webhook", "telemetry"},
 		},
 		"listen": {
-			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections"},
-			Later: []string{"tls"},
+			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections", "tls"},
 		},
+		"listen.tls":            {Known: []string{"cert", "key", "client_ca"}},
 		"admin":                 {Known: []string{"address"}},
 		"identities.*":          {Known: []string{"firebase", "google", "oidc", "uids"}},
 		"identities.*.firebase": {Known: []string{"project", "tenant", "session_cookie", "revocation", "revocation_grace", "app_check", "leeway"}},

@@ -11,6 +11,10 @@ import (
 func (l *configLoader) readListen(m document.Map, c *Config) {
 	in := &c.Listen
 	in.Address = l.readAddress(m.Get("address"))
+	if v := m.Get("tls"); v.Present() {
+		t := v.Map(l.keys["listen.tls"])
+		in.TLS.Cert, in.TLS.Key, in.TLS.ClientCA = l.optionalPath(t.Need("cert")), l.optionalPath(t.Need("key")), l.optionalPath(t.Get("client_ca"))
+	}
 	l.readTrustedProxies(m.Get("trusted_proxies"), c)
 	in.ShutdownGrace = l.duration(m.Get("shutdown_grace"), 9*time.Second, 0, time.Hour)
 	in.DrainDelay = l.duration(m.Get("drain_delay"), 0, 0, time.Hour)

@@ -62,13 +62,7 @@ func (l *configLoader) readUpstreamTLS(v document.Value, u *UpstreamConfig) {
 	if cert.Present() != key.Present() {
 		v.Errorf("`%s` needs both cert and key, or neither", v.Path())
 	}
-	optional := func(v document.Value) string {
-		if !v.Present() {
-			return ""
-		}
-		return l.path(v, "")
-	}
-	u.TLS.CA, u.TLS.Cert, u.TLS.Key = optional(ca), optional(cert), optional(key)
+	u.TLS.CA, u.TLS.Cert, u.TLS.Key = l.optionalPath(ca), l.optionalPath(cert), l.optionalPath(key)
 }
 
 func (l *configLoader) readLog(m document.Map, c *Config) {

@@ -73,6 +73,14 @@ func (l *configLoader) path(v document.Value, fallback string) string {
 	return l.absolute(s)
 }
 
+// optionalPath reads a path, which is empty where none is written.
+func (l *configLoader) optionalPath(v document.Value) string {
+	if !v.Present() {
+		return ""
+	}
+	return l.path(v, "")
+}
+
 // address reads a listener's host:port.
 func (l *configLoader) address(v document.Value, fallback string) string {
 	if !v.Present() {

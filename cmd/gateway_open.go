@@ -200,7 +200,7 @@ func upstreamTLS(u UpstreamConfig) (*tls.Config, error) {
 		}
 	}
 	if u.TLS.Cert != "" {
-		pair, err := newKeyPair(u.TLS.Cert, u.TLS.Key)
+		pair, err := renewableKeyPair(u.TLS.Cert, u.TLS.Key)
 		if err != nil {
 			return nil, fmt.Errorf("tls.cert: %w", err)
 		}

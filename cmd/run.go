@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -153,11 +154,18 @@ func (g *gateway) open(ctx context.Context) error {
 // opened, so that nobody connects to a gateway that is not able to answer.
 func (g *gateway) listenPublic() (err error) {
 	c := g.s.config.Listen
+	encryption, err := g.s.config.listenTLS()
+	if err != nil {
+		return err
+	}
 	if g.publicAt, err = g.listen("listen.address", c.Address); err != nil {
 		return err
 	}
 	if c.MaxConnections > 0 {
 		g.publicAt = netutil.LimitListener(g.publicAt, c.MaxConnections)
+	}
+	if encryption != nil {
+		g.publicAt = tls.NewListener(g.publicAt, encryption)
 	}
 	return nil
 }
