@@ -232,6 +232,9 @@ type UpstreamConfig struct {
 	// KeepAuthorization (authorization: keep) forwards the caller's token.
 	// Default: drop.
 	KeepAuthorization bool
+	// IDToken (id_token) is the audience of the Google ID token that the gateway
+	// sends as X-Serverless-Authorization; empty, the default: none is sent.
+	IDToken string
 	// Headers says in which headers the app is told who calls: native
 	// (X-Sidegate-*), oauth2-proxy, esp, none, or a map. Default: native.
 	Headers proxy.Headers

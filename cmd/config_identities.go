@@ -20,7 +20,9 @@ var (
 	// RFC 6265 allows more; these are what browsers and frameworks agree on.
 	cookieName   = regexp.MustCompile(`^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?$`)
 	emailAddress = regexp.MustCompile(`^[!-?A-~]{1,64}@[!-?A-~]{1,255}$`)
-	audienceForm = regexp.MustCompile(`^[\x21-\x7e]{1,512}$`)
+	// Empty: none.
+	idTokenAudience = regexp.MustCompile(`^[\x21-\x7e]{0,512}$`)
+	audienceForm    = regexp.MustCompile(`^[\x21-\x7e]{1,512}$`)
 )
 
 // Google's issuer of ID tokens for accounts, service accounts included, and its

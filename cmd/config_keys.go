@@ -27,8 +27,8 @@ func configKeys() map[string]document.Keys {
 		"cors":                  {Known: []string{"origins", "headers", "credentials", "max_age"}},
 		"assertion":             {Known: []string{"key", "next_key"}},
 		"upstreams.*": {
-			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers", "tls"},
-			Later: []string{"transport", "streams", "id_token"},
+			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers", "tls", "id_token"},
+			Later: []string{"transport", "streams"},
 		},
 		"upstreams.*.tls": {Known: []string{"ca", "cert", "key"}},
 		"buckets.*": {

@@ -22,6 +22,7 @@ func (l *configLoader) readUpstreams(v document.Value, c *Config) {
 			l.readUpstreamURL(at, &u)
 		}
 		l.readUpstreamTLS(m.Get("tls"), &u)
+		u.IDToken = l.matching(m.Get("id_token"), idTokenAudience, "an audience, such as the service's https URL")
 		u.KeepHost = l.oneOf(m.Get("host"), "keep", "upstream") == "keep"
 		u.Timeout = l.duration(m.Get("timeout"), time.Minute, time.Millisecond, longest)
 		u.IdleTimeout = l.duration(m.Get("idle_timeout"), 5*time.Minute, time.Millisecond, longest)

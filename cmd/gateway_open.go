@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sidegate/proxy"
+	"sidegate/proxy/google"
 	"sidegate/storage/audit"
 	"sidegate/storage/firestore"
 	"sidegate/storage/local"
@@ -159,6 +160,17 @@ func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
 			KeepAuthorization: u.KeepAuthorization, Headers: u.Headers,
 			Transport: transport,
 		}
+		if u.IDToken == "" {
+			continue
+		}
+		tokens, err := google.NewIDTokens(u.IDToken)
+		if err != nil {
+			return nil, fmt.Errorf("upstreams.%s: %w", u.Name, err)
+		}
+		up := out[u.Name]
+		up.IDToken = tokens.Token
+		out[u.Name] = up
+		g.idTokens = append(g.idTokens, tokens)
 	}
 	return out, nil
 }

@@ -22,6 +22,7 @@ import (
 	"sidegate/policy/document"
 	"sidegate/proxy"
 	"sidegate/proxy/firebase"
+	"sidegate/proxy/google"
 	"sidegate/proxy/oidc"
 	"sidegate/storage/audit"
 )
@@ -68,6 +69,7 @@ type gateway struct {
 	keys       []*oidc.KeySet
 	keysClient *http.Client // fetches them; nil: by the environment's proxy and authorities
 	users      []*firebase.Users
+	idTokens   []*google.IDTokens
 	tokens     *oidc.Cache // nil: verified tokens are not kept
 	proxy      *proxy.Proxy
 	public     *http.Server
@@ -223,6 +225,13 @@ func (g *gateway) run(ctx context.Context) error {
 	defer stop()
 	for _, k := range g.keys {
 		running.Go(func() { k.Run(background) })
+	}
+	for _, tokens := range g.idTokens {
+		running.Go(func() {
+			tokens.Run(background, func(err error) {
+				g.log.Warn().Err(err).Msg("an app cannot be called until there is a token for it")
+			})
+		})
 	}
 	changed := make(chan struct{}, 1)
 	poke := func() {

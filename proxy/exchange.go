@@ -54,6 +54,7 @@ type exchange struct {
 
 	upstream  string
 	assertion string // of the caller, for the upstream
+	idToken   string // of the gateway, for the upstream's platform
 	body      *requestBody
 	failure   error     // what went wrong after the decision
 	watch     *watchdog // of a forwarded request

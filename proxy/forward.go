@@ -57,6 +57,12 @@ func (f *forwarder) forward(x *exchange) error {
 	if err := f.assert(x); err != nil {
 		return err
 	}
+	if f.up.IDToken != nil {
+		var err error
+		if x.idToken, err = f.up.IDToken(x.r.Context()); err != nil {
+			return unavailable("the app cannot be called now", err)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(contextWith(x))
 	defer cancel(nil)
 	timeout := f.up.Timeout
@@ -99,6 +105,9 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 		dropCookies(out.Header, f.p.o.SessionCookies)
 	}
 	f.setForwarded(x, out.Header)
+	if x.idToken != "" {
+		out.Header.Set("X-Serverless-Authorization", "Bearer "+x.idToken)
+	}
 	if x.identity != nil {
 		f.up.Headers.write(out.Header, x)
 	}

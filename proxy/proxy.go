@@ -72,7 +72,10 @@ type Upstream struct {
 	MaxBody           int64         // bytes of a request
 	KeepAuthorization bool
 	Headers           Headers // by which the app is told who calls
-	Transport         http.RoundTripper
+	// IDToken gives the gateway's own token, which the app's platform asks for;
+	// nil: none is sent. It honours the context.
+	IDToken   func(context.Context) (string, error)
+	Transport http.RoundTripper
 }
 
 // A Proxy answers the public listener. It is an http.Handler, safe for
