@@ -24,6 +24,9 @@ const (
 	unknownLife = refreshBefore + time.Minute
 	// wait bounds how long a request waits for a token.
 	wait = 5 * time.Second
+	// askTimeout bounds a question, for the ways of asking whose library does
+	// not. While one is under way there is no other.
+	askTimeout = 30 * time.Second
 	// After a failure the next try is made after a time that doubles.
 	minPause, maxPause = time.Second, time.Minute
 )
@@ -33,7 +36,7 @@ const (
 // use; Run keeps one ready.
 type IDTokens struct {
 	audience string
-	// ask gets a new token; it may take long, and ends by itself.
+	// ask gets a new token; it may take long, and ends when ctx does or by itself.
 	ask func(ctx context.Context, audience string) (text string, expires time.Time, err error)
 	now func() time.Time
 
@@ -72,7 +75,17 @@ func askGoogle(ctx context.Context, audience string) (string, time.Time, error) 
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	return t.AccessToken, t.Expiry, nil
+	// The library takes a token of the metadata server for new; that server may
+	// have kept it.
+	payload, err := idtoken.ParsePayload(t.AccessToken)
+	if err != nil {
+		return "", time.Time{}, errors.New("the answer is not an ID token") // and may not be shown
+	}
+	expires := t.Expiry
+	if end := time.Unix(payload.Expires, 0); payload.Expires != 0 && (expires.IsZero() || end.Before(expires)) {
+		expires = end
+	}
+	return t.AccessToken, expires, nil
 }
 
 // Token gives a token that is good for a while. Its error says that there is none
@@ -108,22 +121,37 @@ func (t *IDTokens) share() *flight {
 	f := &flight{done: make(chan struct{})}
 	t.flight = f
 	go func() {
-		text, expires, err := t.ask(context.Background(), t.audience)
-		if err == nil && text == "" {
-			err = errors.New("the answer is empty")
-		}
-		if err == nil {
-			if expires.IsZero() {
-				expires = t.now().Add(unknownLife)
-			}
-			t.current.Store(&token{text, expires})
-		}
+		err := t.renew()
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.flight, f.err = nil, err
 		close(f.done)
 	}()
 	return f
+}
+
+// renew asks for a token and puts it in the old one's place. A panic costs a
+// refresh, not the gateway.
+func (t *IDTokens) renew() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.New("asking for it made a library panic")
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	text, expires, err := t.ask(ctx, t.audience)
+	if err != nil {
+		return err
+	}
+	if text == "" {
+		return errors.New("the answer is empty")
+	}
+	if expires.IsZero() {
+		expires = t.now().Add(unknownLife)
+	}
+	t.current.Store(&token{text, expires})
+	return nil
 }
 
 // Run keeps a token ready until ctx ends. failed is told of each failure.

@@ -128,6 +128,25 @@ func TestNoToken(t *testing.T) {
 			t.Errorf("%v after %s", err, time.Since(begun))
 		}
 		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		tokens.ask = func(ctx context.Context, _ string) (string, time.Time, error) {
+			<-ctx.Done() // it hangs until it is told to end
+			return "", time.Time{}, ctx.Err()
+		}
+		if _, err := tokens.Token(t.Context()); err == nil {
+			t.Error("a token of one who hangs")
+		}
+		time.Sleep(askTimeout)
+		synctest.Wait()
+		tokens.ask = func(context.Context, string) (string, time.Time, error) { panic("in a library") }
+		if _, err := tokens.Token(t.Context()); err == nil || !strings.Contains(err.Error(), "panic") {
+			t.Errorf("%v", err)
+		}
+		tokens.ask, m.took = m.ask, 0
+		m.fails(nil)
+		if got, err := tokens.Token(t.Context()); err != nil || got == "" {
+			t.Errorf("%q, %v: it does not recover", got, err)
+		}
 	})
 	if _, err := NewIDTokens(""); err == nil {
 		t.Error("a token for nobody")
@@ -146,7 +165,15 @@ func TestMain(m *testing.M) {
 		}
 		w.Header().Set("Metadata-Flavor", "Google")
 		b64 := base64.RawURLEncoding.EncodeToString
-		fmt.Fprintf(w, "%s.%s.sig", b64([]byte(`{"alg":"RS256"}`)), b64(fmt.Appendf(nil, `{"aud":%q,"exp":%d}`, audience, time.Now().Add(time.Hour).Unix())))
+		life := time.Hour
+		switch audience {
+		case "https://kept.example":
+			life = 20 * time.Minute
+		case "https://page.example":
+			fmt.Fprint(w, "<p>sign in</p>")
+			return
+		}
+		fmt.Fprintf(w, "%s.%s.sig", b64([]byte(`{"alg":"RS256"}`)), b64(fmt.Appendf(nil, `{"aud":%q,"exp":%d}`, audience, time.Now().Add(life).Unix())))
 	}))
 	home, err := os.MkdirTemp("", "home-")
 	if err != nil {
@@ -177,11 +204,28 @@ func TestMetadataServer(t *testing.T) {
 	if again, _ := tokens.Token(t.Context()); again != text {
 		t.Error("another token")
 	}
-	other, err := NewIDTokens("https://nobody.example")
+	for _, audience := range []string{"https://nobody.example", "https://page.example"} {
+		other, err := NewIDTokens(audience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := other.Token(t.Context()); err == nil || strings.Contains(err.Error(), "sign in") {
+			t.Errorf("%s: %q, %v", audience, text, err)
+		}
+	}
+}
+
+// A token that the metadata server has kept for a while ends when it says, not
+// an hour after it was asked for.
+func TestKeptTokenEndsWhenItSays(t *testing.T) {
+	tokens, err := NewIDTokens("https://kept.example")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := other.Token(t.Context()); err == nil {
-		t.Errorf("%q", text)
+	if _, err := tokens.Token(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(tokens.current.Load().expires); left > 20*time.Minute {
+		t.Errorf("it is said to end in %s", left)
 	}
 }
