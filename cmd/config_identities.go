@@ -95,8 +95,7 @@ func (l *configLoader) readIssuer(m document.Map, id *IdentityConfig) {
 			found = append(found, key)
 		}
 	}
-	switch {
-	case len(found) == 0 && m.Present():
+	if len(found) == 0 && m.Present() {
 		m.Errorf("`%s` needs one of firebase, google and oidc: it says whose tokens these are", m.Path())
 	}
 	for _, key := range found[min(1, len(found)):] {

@@ -100,8 +100,8 @@ func isTokenByte(c byte) bool {
 }
 
 // sessionCookie finds the one session cookie of a request. Several, of one name
-// or of two, are nobody's, and have no name here: another site of the same domain can set one beside
-// the user's own. An empty one is what a sign-out leaves.
+// or of two, are nobody's, and have no name here: another site of the same domain
+// can set one beside the user's own. An empty one is what a sign-out leaves.
 func (x *exchange) sessionCookie() (name, value string, there bool) {
 	if len(x.p.o.SessionCookies) == 0 {
 		return "", "", false
@@ -175,17 +175,6 @@ func (x *exchange) sameOrigin() bool {
 	return strings.TrimSuffix(from, port) == strings.TrimSuffix(x.target.hostPort, port)
 }
 
-func anyPair(lines []string, is func(string) bool) bool {
-	for _, line := range lines {
-		for pair := range strings.SplitSeq(line, ";") {
-			if is(pair) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // scheme is how the caller asked, as far as that is known: before an unknown
 // proxy http may be https.
 func (x *exchange) scheme() string {
@@ -222,6 +211,17 @@ func dropCookies(h http.Header, names map[string]Authenticator) {
 		return
 	}
 	h["Cookie"] = kept
+}
+
+func anyPair(lines []string, is func(string) bool) bool {
+	for _, line := range lines {
+		for pair := range strings.SplitSeq(line, ";") {
+			if is(pair) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // errNotLookedAt stands for App Check until it is looked at: what refuses
