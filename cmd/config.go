@@ -60,6 +60,12 @@ type Config struct {
 		NoAddress bool
 		// MaxConnections bounds open connections; 0, the default: no limit.
 		MaxConnections int
+		// MaxRequests bounds the requests that are served at once, tunnels
+		// included: beyond it 503. 0, the default: no limit.
+		MaxRequests int64
+		// MaxPerConnection (max_requests_per_connection) is after how many
+		// requests a connection is ended; 0, the default: none.
+		MaxPerConnection int64
 	}
 
 	// AdminAddress (admin.address) is where health, readiness, metrics and
@@ -235,6 +241,10 @@ type UpstreamConfig struct {
 	// IDToken (id_token) is the audience of the Google ID token that the gateway
 	// sends as X-Serverless-Authorization; empty, the default: none is sent.
 	IDToken string
+	// Unlimited (streams: unlimited) lets WebSockets, gRPC streams and event
+	// streams go on when the caller's token has ended; false (until_token) ends
+	// them. Default: until_token.
+	Unlimited bool
 	// Headers says in which headers the app is told who calls: native
 	// (X-Sidegate-*), oauth2-proxy, esp, none, or a map. Default: native.
 	Headers proxy.Headers

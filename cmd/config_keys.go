@@ -16,7 +16,7 @@ func configKeys() map[string]document.Keys {
 			Later: []string{"forward_auth", "redis", "webhook", "telemetry"},
 		},
 		"listen": {
-			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections", "tls"},
+			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections", "max_requests", "max_requests_per_connection", "tls"},
 		},
 		"listen.tls":            {Known: []string{"cert", "key", "client_ca"}},
 		"admin":                 {Known: []string{"address"}},
@@ -27,8 +27,8 @@ func configKeys() map[string]document.Keys {
 		"cors":                  {Known: []string{"origins", "headers", "credentials", "max_age"}},
 		"assertion":             {Known: []string{"key", "next_key"}},
 		"upstreams.*": {
-			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers", "tls", "id_token"},
-			Later: []string{"transport", "streams"},
+			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers", "tls", "id_token", "streams"},
+			Later: []string{"transport"},
 		},
 		"upstreams.*.tls": {Known: []string{"ca", "cert", "key"}},
 		"buckets.*": {

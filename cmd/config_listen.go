@@ -22,6 +22,8 @@ func (l *configLoader) readListen(m document.Map, c *Config) {
 	in.MaxHeaderBytes = int(l.size(m.Get("max_header_bytes"), 32<<10, 1<<10, 1<<20))
 	in.IdleTimeout = l.duration(m.Get("idle_timeout"), 75*time.Second, 100*time.Millisecond, longest)
 	in.MaxConnections = int(m.Get("max_connections").Int(0, 10_000_000))
+	in.MaxRequests = m.Get("max_requests").Int(0, 10_000_000)
+	in.MaxPerConnection = m.Get("max_requests_per_connection").Int(0, 1<<40)
 	if in.DrainDelay > in.ShutdownGrace {
 		m.Get("drain_delay").Errorf("`listen.drain_delay` (%s) lies within `listen.shutdown_grace` (%s): it cannot be longer",
 			document.FormatDuration(in.DrainDelay), document.FormatDuration(in.ShutdownGrace))

@@ -28,6 +28,7 @@ func (l *configLoader) readUpstreams(v document.Value, c *Config) {
 		u.IdleTimeout = l.duration(m.Get("idle_timeout"), 5*time.Minute, time.Millisecond, longest)
 		u.MaxBody = l.size(m.Get("max_body"), 10<<20, 1, 1<<50)
 		u.KeepAuthorization = l.oneOf(m.Get("authorization"), "drop", "keep") == "keep"
+		u.Unlimited = l.oneOf(m.Get("streams"), "until_token", "unlimited") == "unlimited"
 		u.Headers = l.readHeaders(m.Get("headers"), c.Assertion.Key.IsSet())
 		c.Upstreams = append(c.Upstreams, u)
 	}

@@ -157,7 +157,7 @@ func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
 		}
 		out[u.Name] = proxy.Upstream{
 			URL: u.URL, KeepHost: u.KeepHost, Timeout: u.Timeout, IdleTimeout: u.IdleTimeout, MaxBody: u.MaxBody,
-			KeepAuthorization: u.KeepAuthorization, Headers: u.Headers,
+			KeepAuthorization: u.KeepAuthorization, Unlimited: u.Unlimited, Headers: u.Headers,
 			Transport: transport,
 		}
 		if u.IDToken == "" {

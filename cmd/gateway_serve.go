@@ -13,29 +13,58 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
+	"sidegate/proxy"
 	"sidegate/storage/audit"
 )
 
 // servePublic answers callers. Nothing but the proxy does: not even `OPTIONS *`
 // is left to net/http.
 func (g *gateway) servePublic(background context.Context) {
-	c := g.s.config.Listen
 	base, cutOff := context.WithCancelCause(background)
 	g.cutOff = cutOff
-	g.public = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			g.handlers.Add(1)
-			defer g.handlers.Done()
-			g.proxy.ServeHTTP(w, r)
-		}),
-		BaseContext:                  func(net.Listener) context.Context { return base },
-		DisableGeneralOptionsHandler: true,
-		ReadHeaderTimeout:            c.HeaderTimeout,
-		IdleTimeout:                  c.IdleTimeout,
-		MaxHeaderBytes:               c.MaxHeaderBytes,
-		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
-	}
+	g.public = publicServer(g.s.config)
+	g.public.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.handlers.Add(1)
+		defer g.handlers.Done()
+		g.proxy.ServeHTTP(w, r)
+	})
+	g.public.BaseContext = func(net.Listener) context.Context { return base }
+	g.public.ConnContext = proxy.CountRequests
+	g.public.ErrorLog = log.New(serverLog{g.log}, "", 0)
 	go g.serveOn(g.public, g.publicAt)
+}
+
+const (
+	// pingAfter and pingWait find callers of HTTP/2 who are away while their
+	// streams are open: TCP alone does not tell while nothing is sent.
+	pingAfter = 30 * time.Second
+	pingWait  = 15 * time.Second
+	// maxStreams are those of one connection at once (RFC 9113, section 6.5.2,
+	// asks for no less than 100).
+	maxStreams = 250
+)
+
+// publicServer is how callers are spoken to: HTTP/1.1 and HTTP/2, which TLS
+// negotiates, and which without TLS they just begin with (h2c by prior
+// knowledge; RFC 9113, section 3.3).
+func publicServer(c *Config) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(c.Listen.TLS.Cert != "")
+	protocols.SetUnencryptedHTTP2(c.Listen.TLS.Cert == "")
+	return &http.Server{
+		Protocols: protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams,
+			SendPingTimeout:      pingAfter,
+			PingTimeout:          pingWait,
+			WriteByteTimeout:     c.Listen.IdleTimeout,
+		},
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            c.Listen.HeaderTimeout,
+		IdleTimeout:                  c.Listen.IdleTimeout,
+		MaxHeaderBytes:               c.Listen.MaxHeaderBytes,
+	}
 }
 
 func (g *gateway) serveOn(s *http.Server, at net.Listener) {

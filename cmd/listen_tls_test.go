@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // serveTLS answers as the public listener of a configuration does, with who
@@ -24,17 +25,16 @@ func serveTLS(t *testing.T, c *Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{
-		ErrorLog: log.New(io.Discard, "", 0), // handshakes fail on purpose
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			name := "nobody"
-			if len(r.TLS.PeerCertificates) > 0 {
-				name = r.TLS.PeerCertificates[0].Subject.CommonName
-			}
-			io.WriteString(w, r.Proto+" "+name)
-		}),
-	}
-	go server.Serve(tls.NewListener(listener, config))
+	server := publicServer(c)
+	server.ErrorLog = log.New(io.Discard, "", 0)
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := "nobody"
+		if len(r.TLS.PeerCertificates) > 0 {
+			name = r.TLS.PeerCertificates[0].Subject.CommonName
+		}
+		io.WriteString(w, r.Proto+" "+name)
+	})
+	go server.Serve(newTLSListener(listener, config, time.Minute, func(net.Addr, error) {})) // handshakes fail on purpose
 	t.Cleanup(func() { server.Close() })
 	return listener.Addr().String()
 }
@@ -45,6 +45,7 @@ type tlsClient struct {
 	cert  *tls.Certificate
 	cache tls.ClientSessionCache
 	max   uint16
+	old   bool // knows HTTP/1.1 only
 }
 
 // get gives the answer, and the name in the server's certificate.
@@ -54,7 +55,10 @@ func (c tlsClient) get(t *testing.T, address string) (body, server string, err e
 	if c.cert != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.cert, nil }
 	}
-	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+	if c.old {
+		config.NextProtos = nil
+	}
+	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: !c.old}
 	defer transport.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address, nil)
 	if err != nil {
@@ -100,11 +104,16 @@ func TestListenWithTLS(t *testing.T) {
 	client := tlsClient{roots: a.pool()}
 	want := func(what, name string) {
 		t.Helper()
-		if body, server, err := client.get(t, address); err != nil || server != name || body != "HTTP/1.1 nobody" {
+		if body, server, err := client.get(t, address); err != nil || server != name || body != "HTTP/2.0 nobody" {
 			t.Errorf("%s: %q of %s, %v", what, body, server, err)
 		}
 	}
 	want("at first", "first")
+	old := client
+	old.old = true
+	if body, _, err := old.get(t, address); err != nil || body != "HTTP/1.1 nobody" {
+		t.Errorf("without HTTP/2: %q, %v", body, err)
+	}
 	put("the second")
 	want("replaced", "the second")
 	write(t, c.Listen.TLS.Key, "garbage")
@@ -132,7 +141,7 @@ func TestListenWithMutualTLS(t *testing.T) {
 	known, nobody := tlsClient{roots: a.pool(), cert: before.pair("service"), cache: tls.NewLRUClientSessionCache(8)}, tlsClient{roots: a.pool()}
 	stranger := tlsClient{roots: a.pool(), cert: after.pair("stranger")}
 	for range 2 { // the second time with whatever the first left in the session cache
-		if body, _, err := known.get(t, address); err != nil || body != "HTTP/1.1 service" {
+		if body, _, err := known.get(t, address); err != nil || body != "HTTP/2.0 service" {
 			t.Errorf("%q, %v", body, err)
 		}
 	}
@@ -147,7 +156,7 @@ func TestListenWithMutualTLS(t *testing.T) {
 	if body, _, err := known.get(t, address); err == nil {
 		t.Errorf("of the old authority: %q", body)
 	}
-	if body, _, err := stranger.get(t, address); err != nil || body != "HTTP/1.1 stranger" {
+	if body, _, err := stranger.get(t, address); err != nil || body != "HTTP/2.0 stranger" {
 		t.Errorf("of the new one: %q, %v", body, err)
 	}
 	// A file that is no good changes nothing, and lets nobody in.
@@ -155,7 +164,7 @@ func TestListenWithMutualTLS(t *testing.T) {
 	if body, _, err := nobody.get(t, address); err == nil {
 		t.Errorf("nobody: %q", body)
 	}
-	if body, _, err := stranger.get(t, address); err != nil || body != "HTTP/1.1 stranger" {
+	if body, _, err := stranger.get(t, address); err != nil || body != "HTTP/2.0 stranger" {
 		t.Errorf("of the last good authority: %q, %v", body, err)
 	}
 }

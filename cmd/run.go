@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -140,9 +139,10 @@ func (g *gateway) open(ctx context.Context) error {
 		Documents:   stores.lookups,
 		Trusted:     proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},
 		IdleTimeout: c.Listen.IdleTimeout,
-		Log:         g.log,
-		Metrics:     g.metrics,
-		Now:         time.Now,
+		MaxRequests: c.Listen.MaxRequests, MaxPerConnection: c.Listen.MaxPerConnection,
+		Log:     g.log,
+		Metrics: g.metrics,
+		Now:     time.Now,
 	})
 	if err != nil {
 		return err
@@ -167,7 +167,9 @@ func (g *gateway) listenPublic() (err error) {
 		g.publicAt = netutil.LimitListener(g.publicAt, c.MaxConnections)
 	}
 	if encryption != nil {
-		g.publicAt = tls.NewListener(g.publicAt, encryption)
+		g.publicAt = newTLSListener(g.publicAt, encryption, c.HeaderTimeout, func(from net.Addr, err error) {
+			g.log.Debug().Str("from", from.String()).Err(err).Msg("a TLS handshake failed")
+		})
 	}
 	return nil
 }
@@ -311,9 +313,9 @@ func prefetchOne(ctx context.Context, k *oidc.KeySet) error {
 	}
 }
 
-// shutdown ends within shutdown_grace: not ready, no new requests, the running
-// ones end, tunnels and what is left are cut, the stop is on record, and the
-// audit log is flushed (by close).
+// shutdown ends within shutdown_grace: not ready, no new requests, streams are
+// told to go elsewhere, the running requests end, what is left is cut, the stop
+// is on record, and the audit log is flushed (by close).
 func (g *gateway) shutdown() error {
 	grace := g.s.config.Listen.ShutdownGrace
 	g.graceEnd = time.Now().Add(grace)
@@ -325,6 +327,11 @@ func (g *gateway) shutdown() error {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
+	// Who holds one of these has no reason of his own to end it; gRPC's streams
+	// may have, and get most of the time that there is.
+	g.proxy.EndStreams(false)
+	last := time.AfterFunc(time.Until(deadline)*3/4, func() { g.proxy.EndStreams(true) })
+	defer last.Stop()
 	if err := g.public.Shutdown(ctx); err != nil {
 		g.log.Warn().Msg("requests were still running at the end of shutdown_grace; they are cut")
 	}

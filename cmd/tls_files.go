@@ -116,7 +116,7 @@ func (c *Config) listenTLS() (*tls.Config, error) {
 	}
 	config := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"http/1.1"},
+		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.get() },
 	}
 	if in.ClientCA == "" {

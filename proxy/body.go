@@ -26,12 +26,14 @@ var errBodyTooLarge = errors.New("the request's body is larger than is allowed")
 // of its own.
 type requestBody struct {
 	io.ReadCloser
-	control *http.ResponseController
-	idle    time.Duration
-	max     int64 // bytes; 0: no bound of ours
-	read    atomic.Int64
-	watch   *watchdog // of the upstream that the body goes to, if any
-	until   time.Time // the body's end at the latest; zero: whenever it comes
+	control  *http.ResponseController
+	idle     time.Duration // 0: guard, if there is one, has it
+	max      int64         // bytes; 0: no bound of ours
+	messages *grpcMessages // of a gRPC stream, which has bounds of its own; nil: it is none
+	read     atomic.Int64
+	watch    *watchdog // of the upstream that the body goes to, if any
+	guard    *watchdog // of a stream of HTTP/2
+	until    time.Time // the body's end at the latest; zero: whenever it comes
 
 	mu   sync.Mutex
 	set  time.Time // when the read deadline was last set
@@ -41,20 +43,35 @@ type requestBody struct {
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	b.extend()
+	b.guard.asking()
 	if b.watch != nil {
 		b.watch.receiving(true)
 	}
 	n, err := b.ReadCloser.Read(p)
+	b.guard.asked()
 	if b.watch != nil {
 		b.watch.receiving(false)
 	}
-	if total := b.read.Add(int64(n)); b.max > 0 && total > b.max {
+	if total := b.read.Add(int64(n)); b.max > 0 && total > b.max || b.messages != nil && !b.messages.pass(p[:n]) {
 		n, err = 0, errBodyTooLarge
 	}
 	if err != nil {
 		b.end(err)
 	}
 	return n, err
+}
+
+// stream makes it the body of a gRPC stream: so large are its messages, not all
+// of them together, and so long may both sides be silent.
+func (b *requestBody) stream(message int64, idle time.Duration) {
+	b.messages = &grpcMessages{max: message}
+	b.guard.extendTo(idle)
+}
+
+// heard says that the upstream sends: a caller who listens does not stall.
+func (b *requestBody) heard() {
+	b.extend()
+	b.guard.touch()
 }
 
 // extend moves the read deadline on.
@@ -87,6 +104,17 @@ func (b *requestBody) end(err error) {
 	case !b.free && b.idle > 0:
 		b.free = true
 		_ = b.control.SetReadDeadline(time.Time{})
+	}
+}
+
+// abort ends a read that waits for the caller: a transport that sends the body on
+// looks at nothing else meanwhile.
+func (b *requestBody) abort() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.free {
+		b.free = true // nothing moves the deadline on any more
+		_ = b.control.SetReadDeadline(time.Now())
 	}
 }
 
@@ -161,8 +189,8 @@ func (b *requestBody) failure() error {
 		return b.err
 	case errors.Is(b.err, os.ErrDeadlineExceeded):
 		return errClientStalled
-	case errors.Is(b.err, io.ErrUnexpectedEOF), errors.Is(b.err, syscall.ECONNRESET):
-		return errClientGone
+	case errors.Is(b.err, io.ErrUnexpectedEOF), errors.Is(b.err, syscall.ECONNRESET), b.guard != nil:
+		return errClientGone // a stream of HTTP/2 ends by nothing else
 	}
 	return b.err
 }
@@ -176,9 +204,12 @@ type responseWriter struct {
 	status   int // of the final answer; 0 before
 	bytes    int64
 	hijacked bool
-	old      bool // HTTP/1.0: the connection ends with this answer
-	conn     *countedConn
-	fault    error // why the caller could not be written to
+	last     bool          // the connection ends with this answer
+	conn     *tunnel       // after Hijack
+	opened   func(*tunnel) // told of it
+	stall    time.Duration // of a stream of HTTP/2; then idle is 0
+	guard    *watchdog     // of it, from the first byte on
+	fault    error         // why the caller could not be written to
 	// final, where it is set, has the last word on the answer's headers.
 	final func(http.Header)
 }
@@ -188,15 +219,23 @@ func (w *responseWriter) WriteHeader(status int) {
 		stripAnswer(w.Header())
 	} else if w.status == 0 {
 		w.status = status
-		if w.old {
-			w.Header().Set("Connection", "close")
-		}
-		if w.final != nil && status != http.StatusSwitchingProtocols {
-			w.final(w.Header())
+		if status != http.StatusSwitchingProtocols {
+			w.finalHeader()
 		}
 	}
 	w.extend()
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// finalHeader is the last look at an answer's header. What HTTP/1.1 says in it of
+// the connection makes net/http end one of HTTP/2, too, by GOAWAY.
+func (w *responseWriter) finalHeader() {
+	if w.last {
+		w.Header().Set("Connection", "close")
+	}
+	if w.final != nil {
+		w.final(w.Header())
+	}
 }
 
 func (w *responseWriter) Write(p []byte) (int, error) {
@@ -204,10 +243,15 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	w.extend()
+	if w.guard == nil && w.stall > 0 {
+		w.guard = newGuard(w.stall, http.NewResponseController(w.ResponseWriter).SetWriteDeadline)
+	}
+	w.guard.asking()
 	n, err := w.ResponseWriter.Write(p)
+	w.guard.asked()
 	w.bytes += int64(n)
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), err != nil && w.guard.barked():
 		w.fault = errClientStalled
 	case err != nil:
 		w.fault = errClientGone
@@ -247,46 +291,15 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		w.status = http.StatusSwitchingProtocols
 	}
 	_ = conn.SetDeadline(time.Time{})
-	w.conn = &countedConn{Conn: conn}
+	w.conn = &tunnel{Conn: conn}
 	// What the caller sent right behind the handshake lies in the server's
 	// buffer, which ReverseProxy does not look into.
 	if n := brw.Reader.Buffered(); n > 0 {
 		early, _ := brw.Reader.Peek(n)
 		w.conn.early = slices.Clone(early)
 	}
+	if w.opened != nil {
+		w.opened(w.conn)
+	}
 	return w.conn, brw, nil
-}
-
-// A countedConn counts a tunnel's bytes; its two directions run on goroutines
-// of their own.
-type countedConn struct {
-	net.Conn
-	early   []byte // what was read already
-	in, out atomic.Int64
-}
-
-func (c *countedConn) Read(p []byte) (int, error) {
-	if len(c.early) > 0 {
-		n := copy(p, c.early)
-		c.early = c.early[n:]
-		c.in.Add(int64(n))
-		return n, nil
-	}
-	n, err := c.Conn.Read(p)
-	c.in.Add(int64(n))
-	return n, err
-}
-
-func (c *countedConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.out.Add(int64(n))
-	return n, err
-}
-
-// CloseWrite ends one direction of the tunnel.
-func (c *countedConn) CloseWrite() error {
-	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return c.Conn.Close()
 }

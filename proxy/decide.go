@@ -14,6 +14,9 @@ type action func(x *exchange) error
 // decide finds what becomes of a request: cheap checks first, the network
 // last. It has no effect on anything but x.
 func (p *Proxy) decide(x *exchange) (decision, action) {
+	if x.crowded {
+		return refuse(codeUnavailable, unavailable("too many requests are served now", errCrowded)), nil
+	}
 	if pr := checkHeaders(x.r); pr != nil {
 		return refuse(pr.code, pr), nil
 	}
@@ -44,6 +47,9 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	}
 	return p.decideForwarded(x)
 }
+
+// errCrowded is for the log.
+var errCrowded = errors.New("listen.max_requests are being served")
 
 // checkHeaders refuses what two readers could take for different requests and
 // net/http lets through.
@@ -149,10 +155,14 @@ func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
 	if m := x.match.Route.MaxBody; m > 0 {
 		limit = m
 	}
-	if limit > 0 && x.r.ContentLength > limit {
+	x.maxBody, x.grpc = limit, f.up.HTTP2 && x.body != nil && isGRPC(x.r)
+	if limit > 0 && x.r.ContentLength > limit && !x.grpc {
 		return refuse(codeTooLarge, &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than is allowed here", hangUp: true}).by(d), nil
 	}
-	if x.body != nil {
+	switch {
+	case x.grpc:
+		x.body.stream(limit, f.up.IdleTimeout)
+	case x.body != nil:
 		x.body.max = limit
 	}
 	if !f.up.Headers.carry(x) {

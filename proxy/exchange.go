@@ -44,6 +44,8 @@ type exchange struct {
 
 	preflight bool // a browser asks what a page may send
 
+	crowded bool // more requests are served than may be
+
 	undecidable bool // what the decision depends on is not on record
 
 	decision   decision
@@ -56,21 +58,35 @@ type exchange struct {
 	assertion string // of the caller, for the upstream
 	idToken   string // of the gateway, for the upstream's platform
 	body      *requestBody
-	failure   error     // what went wrong after the decision
-	watch     *watchdog // of a forwarded request
+	failure   error             // what went wrong after the decision
+	watch     *watchdog         // of a forwarded request
+	cancel    func(cause error) // ends it; anybody may call it, at any time
+	maxBody   int64             // bytes of its body or, where it is a stream, of a message; 0: no bound
+	grpc      bool              // it is a gRPC stream
+	shown     credential
+	stream    *stream // that may outlive shown
+	cut       bool    // and was ended for that, or another reason of ours
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
 	x.limits, x.lookups = p.limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
-	x.w = &responseWriter{ResponseWriter: w, idle: p.o.IdleTimeout, old: !r.ProtoAtLeast(1, 1)}
+	x.w = &responseWriter{ResponseWriter: w, last: !r.ProtoAtLeast(1, 1)}
+	if r.ProtoMajor < 2 {
+		x.w.idle = p.o.IdleTimeout
+	} else {
+		x.w.stall = p.o.IdleTimeout
+	}
 	if c := p.o.CORS; c != nil && !c.Upstream {
 		x.w.final = x.allowCORS
 	}
 	x.traceContext()
 	if r.Body != nil && r.Body != http.NoBody {
-		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: p.o.IdleTimeout}
+		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: x.w.idle}
+		if x.w.stall > 0 {
+			x.body.guard = newGuard(x.w.stall, x.body.control.SetReadDeadline)
+		}
 		x.r = r.WithContext(r.Context()) // net/http must find its own body in its own request
 		x.r.Body = x.body
 		// A body that nobody reads is read by net/http, before it answers; it
@@ -145,9 +161,7 @@ func (x *exchange) tell(pr *problem) {
 // off (ReverseProxy panics with http.ErrAbortHandler) and when the caller left.
 func (p *Proxy) finish(x *exchange) {
 	broken := recover()
-	if x.watch != nil {
-		x.watch.stop()
-	}
+	x.release()
 	panicked := broken != nil && broken != http.ErrAbortHandler
 	if panicked {
 		x.failure = fmt.Errorf("panic: %v", broken)
@@ -162,16 +176,14 @@ func (p *Proxy) finish(x *exchange) {
 	if x.off {
 		p.recordRefused(x, panicked)
 	}
-	if x.body != nil && x.body.finish() {
+	if x.body != nil && x.body.finish() && x.w.idle > 0 {
 		x.w.allow(2 * p.o.IdleTimeout) // net/http reads first, for up to one
 	}
 	if broken != nil && x.failure == nil {
 		x.failure = x.w.fault
 	}
-	if x.w.hijacked && x.failure == nil && context.Cause(x.r.Context()) == ErrStopping {
-		x.failure = ErrStopping // a tunnel knows no other end than its bytes'
-	}
-	truncated := broken != nil || (x.w.hijacked && x.failure == ErrStopping)
+	x.tunnelEnded()
+	truncated := broken != nil || x.cut
 	if !x.absent { // else callers who go on asking would fill what is full already
 		if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
 			p.metrics.auditFailures.Inc()
@@ -182,6 +194,31 @@ func (p *Proxy) finish(x *exchange) {
 	p.log(x, truncated)
 	if broken != nil {
 		panic(broken)
+	}
+}
+
+// release lets go of what watches the exchange.
+func (x *exchange) release() {
+	x.watch.stop()
+	x.w.guard.stop()
+	if x.body != nil {
+		x.body.guard.stop()
+	}
+	if x.stream != nil {
+		x.stream.remove()
+	}
+}
+
+// tunnelEnded finds out whether the gateway ended a tunnel, which knows no other
+// end than its bytes'.
+func (x *exchange) tunnelEnded() {
+	if x.w.conn == nil || x.failure != nil {
+		return
+	}
+	if end := x.w.conn.ending.Load(); end != nil {
+		x.failure, x.cut = end, true
+	} else if context.Cause(x.r.Context()) == ErrStopping {
+		x.failure, x.cut = ErrStopping, true
 	}
 }
 

@@ -8,8 +8,6 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // A forwarder sends requests to one upstream.
@@ -65,13 +63,24 @@ func (f *forwarder) forward(x *exchange) error {
 	}
 	ctx, cancel := context.WithCancelCause(contextWith(x))
 	defer cancel(nil)
+	x.cancel = func(cause error) {
+		cancel(cause)
+		if x.body != nil {
+			x.body.abort()
+		}
+	}
 	timeout := f.up.Timeout
 	if t := x.match.Route.Timeout; t > 0 {
 		timeout = t
 	}
-	x.watch = newWatchdog(timeout, cancel)
+	x.watch = newWatchdog(timeout, x.cancel)
 	if x.body != nil {
 		x.body.watch = x.watch
+		// Apps may answer while they are still being sent to.
+		_ = http.NewResponseController(x.w).EnableFullDuplex() // HTTP/2 is so anyway
+	}
+	if x.grpc {
+		x.stream = f.p.streams.add(x, false, !f.up.Unlimited, func(end *streamEnd) { x.cancel(end) })
 	}
 	if !x.upgrades() {
 		delete(x.r.Header, "Upgrade") // or ReverseProxy passes it on
@@ -126,14 +135,46 @@ func (f *forwarder) answered(res *http.Response) error {
 	stripAnswer(res.Trailer)
 	if res.StatusCode == http.StatusSwitchingProtocols && x.upgrades() {
 		x.watch.stop()
+		f.open(x, res)
 		return nil
 	}
 	if res.StatusCode < http.StatusOK {
 		return errBadStatus
 	}
 	x.watch.answering(f.up.IdleTimeout)
-	res.Body = &answerBody{ReadCloser: res.Body, res: res, x: x}
+	body := &answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header)}
+	if body.events && x.stream == nil {
+		x.stream = f.p.streams.add(x, true, !f.up.Unlimited, func(end *streamEnd) { x.cancel(end) })
+	}
+	res.Body = body
 	return nil
+}
+
+// open makes a tunnel of the upstream's connection and, when ReverseProxy takes
+// it over, of the caller's.
+func (f *forwarder) open(x *exchange, res *http.Response) {
+	app, ok := res.Body.(io.ReadWriteCloser)
+	if !ok {
+		return // ReverseProxy says so
+	}
+	x.w.opened = func(t *tunnel) {
+		end := func(e *streamEnd) { t.end(e, func() { x.cancel(e) }) }
+		t.asks.max, t.tooMuch = x.maxBody, func() { end(endTooLarge) }
+		x.stream = f.p.streams.add(x, true, !f.up.Unlimited, end)
+	}
+	res.Body = &appTunnel{ReadWriteCloser: app, why: func() *streamEnd {
+		if x.w.conn == nil {
+			return nil
+		}
+		return x.w.conn.ending.Load()
+	}}
+}
+
+// isEventStream: WHATWG HTML, section 9.2, server-sent events.
+func isEventStream(h http.Header) bool {
+	const events = "text/event-stream"
+	t := h.Get("Content-Type")
+	return len(t) >= len(events) && strings.EqualFold(t[:len(events)], events) && (len(t) == len(events) || strings.IndexByte("; ", t[len(events)]) >= 0)
 }
 
 // failed answers for an upstream that did not.
@@ -144,7 +185,10 @@ func (f *forwarder) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	if x.body != nil {
 		body = x.body.failure()
 	}
+	var end *streamEnd
 	switch {
+	case errors.As(cause, &end):
+		x.fail(end.problem())
 	case body == errBodyTooLarge:
 		x.fail(&problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than is allowed here", hangUp: true})
 	case errors.Is(cause, errUpstreamSilent):
@@ -172,8 +216,9 @@ func (x *exchange) whoLeft() error {
 // An answerBody is an upstream's answer on its way out.
 type answerBody struct {
 	io.ReadCloser
-	res *http.Response
-	x   *exchange
+	res    *http.Response
+	x      *exchange
+	events bool // an event stream
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
@@ -181,6 +226,9 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.x.watch.asked()
 	if err == nil {
+		if b.x.body != nil {
+			b.x.body.heard()
+		}
 		return n, nil
 	}
 	b.x.watch.stop()
@@ -188,98 +236,21 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		stripAnswer(b.res.Trailer) // those that were not announced
 		return n, err
 	}
+	if end := b.x.streamEnded(b.res.Request.Context()); end != nil && b.ends(end) {
+		return n, io.EOF
+	}
 	switch {
+	case b.x.failure != nil:
 	case b.x.goneCaller():
 		b.x.failure = b.x.whoLeft()
+	case b.x.body != nil && b.x.body.failure() != nil:
+		b.x.failure = b.x.body.failure()
 	case context.Cause(b.res.Request.Context()) == errUpstreamStalled:
 		b.x.failure = &problem{code: codeUpstreamTimeout, cause: errUpstreamStalled}
 	default:
 		b.x.failure = &problem{code: codeUpstreamFailed, cause: err}
 	}
 	return n, err
-}
-
-// A watchdog ends a forwarded request whose upstream is silent: until the
-// answer's header, while the caller is not asked for more of the body; and
-// then while the upstream is asked for more of the answer. There is no
-// absolute deadline, and a slow caller's time is not the upstream's.
-type watchdog struct {
-	begun  time.Time
-	cancel context.CancelCauseFunc
-	// since is when the upstream began to be waited for, after begun; 0 while
-	// it is not. Reads only store it: the timer finds out when it goes off.
-	since atomic.Int64
-
-	mu    sync.Mutex
-	timer *time.Timer
-	wait  time.Duration
-	cause error // nil: stopped
-}
-
-func newWatchdog(wait time.Duration, cancel context.CancelCauseFunc) *watchdog {
-	w := &watchdog{begun: time.Now(), wait: wait, cause: errUpstreamSilent, cancel: cancel}
-	w.asking()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.timer = time.AfterFunc(wait, w.bark)
-	return w
-}
-
-func (w *watchdog) bark() {
-	if cause := w.overdue(); cause != nil {
-		w.cancel(cause)
-	}
-}
-
-// overdue is why the request must end; else it sets the timer anew.
-func (w *watchdog) overdue() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.cause == nil {
-		return nil
-	}
-	left := w.wait
-	if since := w.since.Load(); since != 0 {
-		if left -= time.Since(w.begun) - time.Duration(since); left <= 0 {
-			return w.cause
-		}
-	}
-	w.timer.Reset(left)
-	return nil
-}
-
-// receiving says whether the caller is being waited for: before the answer,
-// the upstream's time begins anew when it is not.
-func (w *watchdog) receiving(on bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case w.cause != errUpstreamSilent:
-	case on:
-		w.asked()
-	default:
-		w.asking()
-	}
-}
-
-// answering begins the second phase.
-func (w *watchdog) answering(idle time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cause, w.wait = errUpstreamStalled, idle
-	w.asked()
-	w.timer.Reset(idle)
-}
-
-// asking and asked stand around each read of the answer.
-func (w *watchdog) asking() { w.since.Store(max(int64(time.Since(w.begun)), 1)) }
-func (w *watchdog) asked()  { w.since.Store(0) }
-
-func (w *watchdog) stop() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cause = nil
-	w.timer.Stop()
 }
 
 // buffers are reused from answer to answer.
@@ -299,7 +270,7 @@ func (x *exchange) upgrades() bool {
 
 func (x *exchange) wantsWebSocket() bool {
 	h := x.r.Header
-	return x.r.ProtoAtLeast(1, 1) && len(h["Upgrade"]) == 1 && strings.EqualFold(h["Upgrade"][0], "websocket") && hasToken(h["Connection"], "upgrade")
+	return x.r.ProtoMajor == 1 && x.r.ProtoMinor >= 1 && len(h["Upgrade"]) == 1 && strings.EqualFold(h["Upgrade"][0], "websocket") && hasToken(h["Connection"], "upgrade")
 }
 
 func hasToken(values []string, token string) bool {

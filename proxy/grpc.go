@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/binary"
 	"net/http"
 	"strconv"
 	"strings"
@@ -45,23 +46,68 @@ func grpcStatus(status int) int {
 // speaksGRPC reports whether a caller waits for a gRPC status: its content type
 // begins with application/grpc (PROTOCOL-HTTP2.md of gRPC; gRPC-Web's too).
 func speaksGRPC(r *http.Request) bool {
+	return hasGRPCType(r, "+;- ")
+}
+
+// isGRPC reports whether a request is gRPC's own, whose streams have messages
+// (gRPC-Web's look like any other request's body).
+func isGRPC(r *http.Request) bool {
+	return r.ProtoMajor == 2 && r.Method == http.MethodPost && hasGRPCType(r, "+; ")
+}
+
+// hasGRPCType looks for the content type, followed by nothing or by one of these.
+func hasGRPCType(r *http.Request, then string) bool {
 	const grpc = "application/grpc"
 	types := r.Header["Content-Type"]
 	if len(types) != 1 || len(types[0]) < len(grpc) || !strings.EqualFold(types[0][:len(grpc)], grpc) {
 		return false
 	}
 	rest := types[0][len(grpc):]
-	return rest == "" || strings.IndexByte("+;- ", rest[0]) >= 0
+	return rest == "" || strings.IndexByte(then, rest[0]) >= 0
+}
+
+// grpcMessages follows the messages of a gRPC stream: each has a byte of flags,
+// its length in four, and so many bytes (PROTOCOL-HTTP2.md, Length-Prefixed-Message).
+type grpcMessages struct {
+	max    int64 // bytes of one message; 0: no bound
+	prefix [5]byte
+	have   int   // of prefix
+	left   int64 // of the message
+}
+
+// pass looks at the next bytes; false: they begin a message that is too large.
+func (m *grpcMessages) pass(p []byte) bool {
+	for len(p) > 0 {
+		if m.left > 0 {
+			n := min(m.left, int64(len(p)))
+			m.left -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(m.prefix[m.have:], p)
+		m.have, p = m.have+n, p[n:]
+		if m.have < len(m.prefix) {
+			return true
+		}
+		m.have, m.left = 0, int64(binary.BigEndian.Uint32(m.prefix[1:]))
+		if m.max > 0 && m.left > m.max {
+			return false
+		}
+	}
+	return true
 }
 
 // writeGRPC answers by headers alone (Trailers-Only), under the caller's own
 // content type.
 func (p *problem) writeGRPC(w http.ResponseWriter, contentType string) {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Grpc-Status", strconv.Itoa(grpcStatus(p.status)))
-	h.Set("Grpc-Message", grpcMessage(p.code+": "+p.detail))
+	w.Header().Set("Content-Type", contentType)
+	setGRPCStatus(w.Header(), grpcStatus(p.status), p.code+": "+p.detail)
 	w.WriteHeader(http.StatusOK)
+}
+
+func setGRPCStatus(h http.Header, status int, message string) {
+	h.Set("Grpc-Status", strconv.Itoa(status))
+	h.Set("Grpc-Message", grpcMessage(message))
 }
 
 // grpcMessage percent-encodes what is not printable ASCII, and the percent sign.

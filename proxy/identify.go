@@ -34,6 +34,7 @@ func (x *exchange) identify() (decision, bool) {
 		return d, false
 	}
 	x.identity, x.input.Identity = id, id
+	x.shown = credential{x.p.o.Authenticator, token}
 	return decision{}, true
 }
 
@@ -139,6 +140,7 @@ func (x *exchange) identifyByCookie(name, value string) (decision, bool) {
 		return d, false
 	}
 	x.identity, x.input.Identity = id, id
+	x.shown = credential{x.p.o.SessionCookies[name], value}
 	if (!safeMethod(x.r.Method) || x.wantsWebSocket()) && !x.sameOrigin() && !x.fromAllowedOrigin() {
 		return refuse(codeCrossOrigin, &problem{status: http.StatusForbidden, code: codeCrossOrigin, detail: "a session cookie counts only for requests from this site"}), false
 	}

@@ -58,9 +58,16 @@ type Options struct {
 	Trusted    TrustedProxies
 	// IdleTimeout ends a body, either way, in which the caller stalls.
 	IdleTimeout time.Duration
-	Log         zerolog.Logger
-	Metrics     prometheus.Registerer
-	Now         func() time.Time
+	// MaxRequests bounds the requests that are served at once, tunnels included:
+	// what comes then is 503. 0: no bound.
+	MaxRequests int64
+	// MaxPerConnection is how many requests a connection may bring, one after the
+	// other or at once, before it is ended; 0: no bound. The server's ConnContext
+	// must be CountRequests.
+	MaxPerConnection int64
+	Log              zerolog.Logger
+	Metrics          prometheus.Registerer
+	Now              func() time.Time
 }
 
 // An Upstream is an app behind the gateway.
@@ -71,7 +78,11 @@ type Upstream struct {
 	IdleTimeout       time.Duration // an answer that stalls
 	MaxBody           int64         // bytes of a request
 	KeepAuthorization bool
-	Headers           Headers // by which the app is told who calls
+	// HTTP2 says that the app may be spoken to in HTTP/2, and so in gRPC.
+	HTTP2 bool
+	// Unlimited streams go on when the caller's token has ended.
+	Unlimited bool
+	Headers   Headers // by which the app is told who calls
 	// IDToken gives the gateway's own token, which the app's platform asks for;
 	// nil: none is sent. It honours the context.
 	IDToken   func(context.Context) (string, error)
@@ -88,6 +99,9 @@ type Proxy struct {
 	lookups   *lookupCache
 	reserved  map[string]bool // names of headers that header maps set, as foldName makes them
 	limits    *policy.Limiter // outlives policies: a reload gives nobody a new budget
+	running   atomic.Int64    // requests that are served now
+	streams   streams
+	lookEvery time.Duration
 }
 
 // New makes a Proxy. It opens nothing and dials nobody.
@@ -106,7 +120,7 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}, reserved: map[string]bool{}, lookups: newLookupCache(o.Documents, o.Now, lookupCacheBytes, lm), limits: policy.NewLimiter(0)}
+	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}, reserved: map[string]bool{}, lookups: newLookupCache(o.Documents, o.Now, lookupCacheBytes, lm), limits: policy.NewLimiter(0), lookEvery: lookEvery}
 	for name, u := range o.Upstreams {
 		if u.URL == nil || u.Transport == nil || u.Timeout <= 0 || u.IdleTimeout <= 0 {
 			return nil, fmt.Errorf("proxy: upstream %s: URL, transport and time-outs are needed", name)
@@ -131,6 +145,9 @@ func (p *Proxy) Policy() *policy.Policy { return p.policy.Load() }
 // one answer, one outcome on record, one log line, one set of counters.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.begin(w, r)
+	x.crowded = p.running.Add(1) > p.o.MaxRequests && p.o.MaxRequests > 0
+	x.w.last = x.w.last || p.lastOfConnection(r)
+	defer p.running.Add(-1)
 	defer p.finish(x)
 	if err := p.serve(x); err != nil {
 		x.fail(err)

@@ -96,7 +96,10 @@ func (x *exchange) outcomeEvent(truncated bool) *audit.Event {
 // failureCode names a failure without the words of whoever caused it.
 func failureCode(err error) string {
 	var pr *problem
+	var end *streamEnd
 	switch {
+	case errors.As(err, &end):
+		return end.outcome
 	case errors.Is(err, ErrStopping):
 		return "gateway_stopped"
 	case errors.Is(err, errClientGone):

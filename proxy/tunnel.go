@@ -1,0 +1,297 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A tunnel is the caller's connection after a WebSocket handshake. What passes
+// is not changed; frames are followed, so that the gateway can say goodbye
+// between two of them, and bound the caller's messages. Its two directions run
+// on goroutines of their own.
+type tunnel struct {
+	net.Conn
+	early   []byte // what was read already
+	in, out atomic.Int64
+	asks    frames // what the caller sends; its reader's own
+	tooMuch func() // told when a message of the caller is larger than asks.max
+
+	ending atomic.Pointer[streamEnd]
+
+	mu      sync.Mutex // of writing
+	answers frames     // what the app sends
+	said    bool       // the close frame is written: nothing may follow it
+}
+
+// farewell bounds how long the end of a tunnel waits: for a frame to end, for a
+// side that does not read, and for the caller's own close frame.
+const farewell = time.Second
+
+var errTunnelEnded = errors.New("the tunnel is ended")
+
+func (t *tunnel) Read(p []byte) (int, error) {
+	var n int
+	var err error
+	if len(t.early) > 0 {
+		n = copy(p, t.early)
+		t.early = t.early[n:]
+	} else {
+		n, err = t.Conn.Read(p)
+	}
+	t.in.Add(int64(n))
+	if !t.asks.follow(p[:n]) {
+		t.tooMuch()
+		return 0, errTunnelEnded
+	}
+	return n, err
+}
+
+func (t *tunnel) Write(p []byte) (n int, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(p) > 0 {
+		if end := t.ending.Load(); end != nil && t.answers.between() {
+			t.say(end)
+			return n, errTunnelEnded
+		}
+		part := p
+		if t.ending.Load() != nil { // up to the end of this frame
+			part = p[:t.answers.rest(p)]
+		}
+		wrote, err := t.Conn.Write(part)
+		t.out.Add(int64(wrote))
+		t.answers.follow(part[:wrote])
+		n, p = n+wrote, p[wrote:]
+		if err != nil {
+			return n, err
+		}
+	}
+	if end := t.ending.Load(); end != nil && t.answers.between() {
+		t.say(end)
+		return n, errTunnelEnded
+	}
+	return n, nil
+}
+
+// end says goodbye, now or when the frame that is being written ends, and then
+// calls cut. It returns at once.
+func (t *tunnel) end(end *streamEnd, cut func()) {
+	if !t.ending.CompareAndSwap(nil, end) {
+		return
+	}
+	// A caller who does not read holds up nobody, and neither does one who stays.
+	_ = t.Conn.SetWriteDeadline(time.Now().Add(farewell))
+	_ = t.Conn.SetReadDeadline(time.Now().Add(2 * farewell))
+	go func() {
+		t.mu.Lock()
+		if t.answers.between() {
+			t.say(end)
+		}
+		said := t.said
+		t.mu.Unlock()
+		if !said {
+			time.AfterFunc(farewell, cut) // unless Write says it first, which ends the tunnel, too
+			return
+		}
+		cut()
+	}()
+}
+
+// say writes the close frame. The lock is held.
+func (t *tunnel) say(end *streamEnd) {
+	if t.said {
+		return
+	}
+	t.said = true
+	_, _ = t.Conn.Write(closeFrame(end, nil)) // who is gone needs none
+}
+
+// Close ends the connection. After a close frame the caller's own is waited for:
+// what it sent meanwhile would make of the end a reset, which can overtake the
+// frame.
+func (t *tunnel) Close() error {
+	if end := t.ending.Load(); end != nil {
+		_ = t.Conn.SetDeadline(time.Now().Add(farewell))
+		t.mu.Lock()
+		if t.answers.between() {
+			t.say(end)
+		}
+		said := t.said
+		t.said = true
+		t.mu.Unlock()
+		if said {
+			_ = t.CloseWrite()
+			_, _ = io.CopyN(io.Discard, t.Conn, discardBytes)
+		}
+	}
+	return t.Conn.Close()
+}
+
+// CloseWrite ends one direction of the tunnel.
+func (t *tunnel) CloseWrite() error { return closeWrite(t.Conn) }
+
+func closeWrite(c io.Closer) error {
+	if cw, ok := c.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return c.Close()
+}
+
+// An appTunnel is the app's side of one.
+type appTunnel struct {
+	io.ReadWriteCloser
+	why  func() *streamEnd // of the tunnel's end; nil: the gateway did not end it
+	once sync.Once
+
+	mu   sync.Mutex
+	asks frames // what the caller sent it
+	said bool
+}
+
+func (t *appTunnel) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.said {
+		return 0, errTunnelEnded
+	}
+	n, err := t.ReadWriteCloser.Write(p)
+	t.asks.follow(p[:n])
+	return n, err
+}
+
+func (t *appTunnel) CloseWrite() error { return closeWrite(t.ReadWriteCloser) }
+
+// Close tells the app, too, where the gateway ended it.
+func (t *appTunnel) Close() error {
+	if end := t.why(); end != nil {
+		t.once.Do(func() { t.bid(end) })
+	}
+	return t.ReadWriteCloser.Close()
+}
+
+func (t *appTunnel) bid(end *streamEnd) {
+	told := make(chan struct{})
+	go func() { // an app that does not read keeps it until the connection is closed
+		defer close(told)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if !t.said && t.asks.between() {
+			_, _ = t.ReadWriteCloser.Write(closeFrame(end, new([4]byte)))
+		}
+		t.said = true
+	}()
+	wait := time.NewTimer(farewell)
+	defer wait.Stop()
+	select {
+	case <-told:
+	case <-wait.C:
+	}
+}
+
+// closeFrame is RFC 6455, section 5.5.1. Frames to a server are masked; the
+// mask keeps scripts from choosing the bytes on the wire, and these are none's.
+func closeFrame(end *streamEnd, mask *[4]byte) []byte {
+	payload := binary.BigEndian.AppendUint16(nil, end.close)
+	payload = append(payload, end.text...)
+	frame := []byte{0x88, byte(len(payload))}
+	if mask != nil {
+		frame[1] |= 0x80
+		frame = append(frame, mask[:]...)
+	}
+	return append(frame, payload...)
+}
+
+// frames follows the frames of one direction (RFC 6455, section 5.2).
+type frames struct {
+	max     int64 // bytes of a message, of all its frames; 0: no bound
+	head    [14]byte
+	have    int
+	left    uint64 // of the frame's payload
+	message uint64 // of the message so far
+}
+
+// between reports whether no frame has begun.
+func (f *frames) between() bool { return f.have == 0 && f.left == 0 }
+
+// follow looks at the next bytes; false: a message is larger than max.
+func (f *frames) follow(p []byte) bool {
+	for len(p) > 0 {
+		n := f.step(p)
+		p = p[n:]
+		if f.max > 0 && f.message > uint64(f.max) {
+			return false
+		}
+	}
+	return true
+}
+
+// rest is how many of these bytes belong to the frame that has begun.
+func (f *frames) rest(p []byte) int {
+	ahead := *f
+	n := 0
+	for n < len(p) {
+		n += ahead.step(p[n:])
+		if ahead.between() {
+			break
+		}
+	}
+	return n
+}
+
+// step goes on by at least one byte, and never beyond a frame's end.
+func (f *frames) step(p []byte) int {
+	if f.left > 0 {
+		n := min(f.left, uint64(len(p)))
+		f.left -= n
+		return int(n)
+	}
+	n := copy(f.head[f.have:f.need()], p)
+	f.have += n
+	if f.have == f.need() {
+		f.begin()
+	}
+	return n
+}
+
+// need is how long the header is, as far as that is known.
+func (f *frames) need() int {
+	if f.have < 2 {
+		return 2
+	}
+	need := 2
+	switch f.head[1] & 0x7f {
+	case 126:
+		need += 2
+	case 127:
+		need += 8
+	}
+	if f.head[1]&0x80 != 0 {
+		need += 4
+	}
+	return need
+}
+
+// begin reads a header that is whole.
+func (f *frames) begin() {
+	f.have = 0
+	switch n := f.head[1] & 0x7f; n {
+	case 126:
+		f.left = uint64(binary.BigEndian.Uint16(f.head[2:]))
+	case 127:
+		f.left = binary.BigEndian.Uint64(f.head[2:])
+	default:
+		f.left = uint64(n)
+	}
+	switch opcode := f.head[0] & 0x0f; {
+	case opcode >= 8: // control frames come between those of a message
+	case opcode == 0:
+		f.message += min(f.left, 1<<62)
+	default:
+		f.message = f.left
+	}
+}

@@ -1,0 +1,139 @@
+package proxy
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A watchdog ends a forwarded request whose upstream is silent: until the
+// answer's header, while the caller is not asked for more of the body; and
+// then while the upstream is asked for more of the answer. There is no
+// absolute deadline, and a slow caller's time is not the upstream's.
+type watchdog struct {
+	begun  time.Time
+	cancel func(cause error)
+	// since is when the upstream began to be waited for, after begun; 0 while
+	// it is not. Reads only store it: the timer finds out when it goes off.
+	since atomic.Int64
+	ended atomic.Bool
+
+	mu    sync.Mutex
+	timer *time.Timer
+	wait  time.Duration
+	cause error // nil: stopped
+}
+
+func newWatchdog(wait time.Duration, cancel func(cause error)) *watchdog {
+	w := &watchdog{begun: time.Now(), wait: wait, cause: errUpstreamSilent, cancel: cancel}
+	w.asking()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(wait, w.bark)
+	return w
+}
+
+// newGuard ends one direction of a stream of HTTP/2 in which the caller stalls.
+// On a connection of HTTP/1.1 a deadline that moves does it, which counts only
+// while something is read or written; a stream's ends the stream also while
+// nobody waits for the caller.
+func newGuard(wait time.Duration, setDeadline func(time.Time) error) *watchdog {
+	w := newWatchdog(wait, func(error) { _ = setDeadline(time.Now()) })
+	w.asked()
+	return w
+}
+
+func (w *watchdog) bark() {
+	if cause := w.overdue(); cause != nil {
+		w.ended.Store(true)
+		w.cancel(cause)
+	}
+}
+
+// overdue is why the request must end; else it sets the timer anew.
+func (w *watchdog) overdue() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cause == nil {
+		return nil
+	}
+	left := w.wait
+	if since := w.since.Load(); since != 0 {
+		if left -= time.Since(w.begun) - time.Duration(since); left <= 0 {
+			return w.cause
+		}
+	}
+	w.timer.Reset(left)
+	return nil
+}
+
+// receiving says whether the caller is being waited for: before the answer,
+// the upstream's time begins anew when it is not.
+func (w *watchdog) receiving(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.cause != errUpstreamSilent:
+	case on:
+		w.asked()
+	default:
+		w.asking()
+	}
+}
+
+// answering begins the second phase.
+func (w *watchdog) answering(idle time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cause, w.wait = errUpstreamStalled, idle
+	w.asked()
+	w.timer.Reset(idle)
+}
+
+// asking and asked stand around each read of the answer.
+func (w *watchdog) asking() {
+	if w != nil {
+		w.since.Store(w.now())
+	}
+}
+
+func (w *watchdog) asked() {
+	if w != nil {
+		w.since.Store(0)
+	}
+}
+
+// extendTo makes the wait at least this long.
+func (w *watchdog) extendTo(wait time.Duration) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wait = max(w.wait, wait)
+}
+
+// touch begins the time anew, where it runs: something moved the other way.
+func (w *watchdog) touch() {
+	if w == nil {
+		return
+	}
+	if since := w.since.Load(); since != 0 {
+		w.since.CompareAndSwap(since, w.now())
+	}
+}
+
+func (w *watchdog) now() int64 { return max(int64(time.Since(w.begun)), 1) }
+
+// barked reports whether it ended what it watched.
+func (w *watchdog) barked() bool { return w != nil && w.ended.Load() }
+
+func (w *watchdog) stop() {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cause = nil
+	w.timer.Stop()
+}
