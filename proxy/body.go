@@ -51,6 +51,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.guard.asked()
 	if b.watch != nil {
 		b.watch.receiving(false)
+		if n > 0 {
+			b.watch.touch()
+		}
 	}
 	if total := b.read.Add(int64(n)); b.max > 0 && total > b.max || b.messages != nil && !b.messages.pass(p[:n]) {
 		n, err = 0, errBodyTooLarge

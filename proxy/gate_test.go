@@ -231,6 +231,7 @@ func newGate(t testing.TB, app string, change ...func(*Options)) *gate {
 	g.server = httptest.NewUnstartedServer(g.proxy)
 	g.server.Config.DisableGeneralOptionsHandler = true
 	g.server.Config.ErrorLog = quietLog
+	g.server.Config.ConnContext = CountRequests
 	g.server.Start()
 	t.Cleanup(g.server.Close)
 	g.url, g.address = g.server.URL, g.server.Listener.Addr().String()

@@ -109,7 +109,9 @@ func (s *streams) add(x *exchange, endless, mind bool, end func(*streamEnd)) *st
 	}
 	s.open[one] = true
 	if mind && x.identity != nil && x.shown.by != nil {
+		one.mu.Lock()
 		one.timer = time.AfterFunc(one.next(x.identity), one.look)
+		one.mu.Unlock()
 	}
 	return one
 }

@@ -443,6 +443,7 @@ func bothGate(t testing.TB, app string, change ...func(*Options)) (*gate, *turnc
 	g, a := streamGate(t, app, change...)
 	s := httptest.NewUnstartedServer(g.proxy)
 	s.Config.ErrorLog = quietLog
+	s.Config.ConnContext = CountRequests
 	g.server = s
 	clients := speakers(t, g)
 	s.Start()
