@@ -169,6 +169,52 @@ func TestListenWithMutualTLS(t *testing.T) {
 	}
 }
 
+// TestPlainHTTPIsTold: who forgets the s reads why nothing comes.
+func TestPlainHTTPIsTold(t *testing.T) {
+	a := newAuthority(t)
+	c := &Config{}
+	dir := t.TempDir()
+	c.Listen.TLS.Cert, c.Listen.TLS.Key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	cert, key, _, _ := a.issue("gateway", false)
+	write(t, c.Listen.TLS.Cert, cert)
+	write(t, c.Listen.TLS.Key, key)
+	address := serveTLS(t, c)
+	for _, begin := range []string{"GET / HTTP/1.1\r\n", "DELETE /a HTTP/1.1\r\n"} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(conn, begin)
+		if answer, _ := io.ReadAll(conn); !strings.HasPrefix(string(answer), "HTTP/1.0 400 ") {
+			t.Errorf("%q", answer)
+		}
+		conn.Close()
+	}
+}
+
+// TestSlowHandshakeDelaysNobody: the next caller is answered meanwhile.
+func TestSlowHandshakeDelaysNobody(t *testing.T) {
+	a := newAuthority(t)
+	c := &Config{}
+	dir := t.TempDir()
+	c.Listen.TLS.Cert, c.Listen.TLS.Key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	cert, key, _, _ := a.issue("gateway", false)
+	write(t, c.Listen.TLS.Cert, cert)
+	write(t, c.Listen.TLS.Key, key)
+	address := serveTLS(t, c)
+	for range 20 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.Write([]byte{22, 3, 1}) // and no more
+	}
+	if body, _, err := (tlsClient{roots: a.pool()}).get(t, address); err != nil || body != "HTTP/2.0 nobody" {
+		t.Errorf("%q, %v", body, err)
+	}
+}
+
 // A file that is no good at the start is told, and the gateway does not start.
 func TestListenWithBadFiles(t *testing.T) {
 	a := newAuthority(t)

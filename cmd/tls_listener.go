@@ -1,8 +1,11 @@
 package cmd
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -64,12 +67,26 @@ func (l *tlsListener) handshake(raw net.Conn) {
 	conn := tls.Server(raw, l.config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		l.failed(raw.RemoteAddr(), err)
+		var other tls.RecordHeaderError
+		if errors.As(err, &other) && other.Conn != nil && isHTTP(other.RecordHeader[:]) {
+			_, _ = io.WriteString(other.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nTLS is spoken here: use https.\n")
+		}
 		_ = raw.Close()
 		return
 	}
 	if !l.give(accepted{conn: conn}) {
 		_ = raw.Close()
 	}
+}
+
+// isHTTP reports whether a connection began with a request instead of TLS.
+func isHTTP(begin []byte) bool {
+	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "PATCH", "DELET", "OPTIO"} {
+		if bytes.HasPrefix(begin, []byte(method)) {
+			return true
+		}
+	}
+	return false
 }
 
 // give hands over what was accepted; false: the listener is closed.

@@ -83,3 +83,47 @@ func FuzzClientAddress(f *testing.F) {
 		}
 	})
 }
+
+// FuzzForwardedFor: nobody but a trusted proxy has a word in who calls. What
+// stands left of the address that counts changes nothing; the address is the
+// peer's, or one that a trusted proxy wrote; and it is a trusted proxy's only
+// where there is none other.
+func FuzzForwardedFor(f *testing.F) {
+	f.Add("10.0.0.1:1", "6.6.6.6, 1.1.1.1, 10.2.3.4", "7.7.7.7")
+	f.Add("192.0.2.1:1", "1.1.1.1", "10.0.0.1")
+	f.Add("[::ffff:10.0.0.1]:1", "1.1.1.1:443,,unknown", ", ,")
+	f.Add("[2001:db8::1%eth0]:80", "[::1]:1", "x")
+	by := TrustedProxies{Prefixes: prefixes("10.0.0.0/8", "2001:db8::/32")}
+	f.Fuzz(func(t *testing.T, remote, list, left string) {
+		client, trusted := by.client(remote, http.Header{"X-Forwarded-For": {list}})
+		peer, err := netip.ParseAddrPort(remote)
+		if err != nil {
+			if client.IsValid() || trusted {
+				t.Fatalf("of no peer: %s", client)
+			}
+			return
+		}
+		from := peer.Addr().Unmap().WithZone("")
+		if trusted != by.trusts(from) || !trusted && client != from {
+			t.Fatalf("%s %q: %s, %v", remote, list, client, trusted)
+		}
+		// Entry by entry from the right, by the definition.
+		want := from
+		entries := strings.Split(list, ",")
+		stopped := !trusted
+		for i := len(entries) - 1; i >= 0 && !stopped; i-- {
+			a, ok := parseForwarded(strings.TrimSpace(entries[i]))
+			if !ok {
+				stopped = true
+				break
+			}
+			want, stopped = a, !by.trusts(a)
+		}
+		if client != want || client.Is4In6() || client.Zone() != "" {
+			t.Fatalf("%s %q: %s, want %s", remote, list, client, want)
+		}
+		if more, _ := by.client(remote, http.Header{"X-Forwarded-For": {left, list}}); stopped && more != client {
+			t.Fatalf("%s: %q left of %q makes %s of %s", remote, left, list, more, client)
+		}
+	})
+}

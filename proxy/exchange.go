@@ -24,9 +24,10 @@ type exchange struct {
 	w       *responseWriter
 	policy  *policy.Policy // the one this request is judged by, whole
 	start   time.Time
-	id      string // of the record
-	trace   string // trace id of traceparent
-	parent  string // traceparent as it is sent upstream
+	id      string   // of the record
+	trace   string   // trace id of traceparent
+	parent  string   // traceparent as it is sent upstream
+	states  []string // tracestate, of a trace that is continued
 	ip      netip.Addr
 	trusted bool // the peer is a trusted proxy
 
@@ -102,7 +103,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // the record's (W3C Trace Context, version 00).
 func (x *exchange) traceContext() {
 	if v := x.r.Header["Traceparent"]; x.trusted && len(v) == 1 && validTraceparent(v[0]) {
-		x.trace, x.parent = v[0][3:35], v[0]
+		x.trace, x.parent, x.states = v[0][3:35], v[0], x.r.Header["Tracestate"]
 		return
 	}
 	var span [8]byte

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"sidegate/policy"
@@ -46,7 +47,14 @@ func (f *forwarder) setForwarded(x *exchange, h http.Header) {
 	}
 	h["X-Request-Id"] = []string{x.id}
 	h["Traceparent"] = []string{x.parent}
+	if n := len(strings.Join(x.states, ",")); n > 0 && n <= maxTraceState {
+		h["Tracestate"] = slices.Clone(x.states)
+	}
 }
+
+// maxTraceState is what has to be passed on (W3C Trace Context, section 3.3.1.5);
+// dropping more is allowed.
+const maxTraceState = 512
 
 // stringList is a claim that is a list of strings; nil where it is anything else.
 func stringList(claim any) []string {

@@ -256,6 +256,60 @@ func TestStripMatchesItsFolding(t *testing.T) {
 	}
 }
 
+// TestTraceState goes with the trace that it belongs to, and with no other.
+func TestTraceState(t *testing.T) {
+	const trace = "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for name, c := range map[string]struct {
+		trusted bool
+		lines   []string
+		want    bool
+	}{
+		"of a trusted proxy":     {true, []string{trace, "Tracestate: a=state"}, true},
+		"of a stranger":          {false, []string{trace, "Tracestate: a=state"}, false},
+		"without a trace":        {true, []string{"Tracestate: a=state"}, false},
+		"of a malformed trace":   {true, []string{trace + "0", "Tracestate: a=state"}, false},
+		"too long":               {true, []string{trace, "Tracestate: a=state" + strings.Repeat("x", 512)}, false},
+		"in another's spelling":  {true, []string{trace, "Trace_state: a=state"}, true}, // a header like any other
+		"folded to its own name": {true, []string{trace, "tracestate_: a=other"}, false},
+	} {
+		g := newGate(t, lenientApp(t), func(o *Options) {
+			if c.trusted {
+				o.Trusted = TrustedProxies{Prefixes: prefixes("127.0.0.0/8")}
+			}
+		})
+		if a := g.send("GET", "/public/a", "", c.lines...); a.StatusCode != 200 || strings.Contains(a.body, "a=state") != c.want {
+			t.Errorf("%s: %s", name, a.body)
+		}
+	}
+}
+
+// FuzzStrip: what is left of a caller's headers, read by the most careless app,
+// is none that only the gateway may set, and no harmless one is lost.
+func FuzzStrip(f *testing.F) {
+	for _, name := range []string{"X-Sidegate-Uid", "x_sidegate.uid", "Accept", "Forwarded", "TRANSFER_ENCODING", "Transfer-Encoding", "X-Forwardedx", "X-Own", "x own", ""} {
+		f.Add(name)
+	}
+	own := map[string]bool{"x-own": true}
+	f.Fuzz(func(t *testing.T, name string) {
+		h := http.Header{name: {"evil"}}
+		strip(h, own)
+		read := ""
+		for _, c := range []byte(name) { // byte by byte, as CGI does
+			read += careless(string(rune(c)))
+		}
+		if len(read) > maxHeaderName {
+			read = read[:maxHeaderName]
+		}
+		bad := stripped[read] || own[read] || framing[read] && careless(name) != strings.ToLower(name)
+		for _, p := range strippedPrefixes {
+			bad = bad || strings.HasPrefix(read, p)
+		}
+		if _, left := h[name]; left == bad {
+			t.Errorf("%q, read as %q: left %v", name, read, left)
+		}
+	})
+}
+
 func FuzzHeaderValue(f *testing.F) {
 	f.Add("a", "b")
 	f.Add("a,b", "a%2Cb")

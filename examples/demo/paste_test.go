@@ -161,7 +161,11 @@ type event struct {
 		Key, Session, Operation string
 		Size                    int64
 	}
-	Outcome struct{ Status int }
+	Outcome struct {
+		Status    int
+		Error     string
+		Truncated bool
+	}
 	Request struct{ Method, Path string }
 	System  struct{ Event string }
 }
