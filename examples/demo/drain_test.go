@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net/http"
 	"slices"
@@ -110,12 +111,14 @@ func TestStopTellsStreams(t *testing.T) {
 // decisionsByRoute names them.
 func awaitDecision(t *testing.T, g *gateway, kind string) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	pause := time.NewTicker(10 * time.Millisecond)
 	defer pause.Stop()
 	for !slices.Contains(decisionsByRoute(readLedger(t, g.dir)), kind) {
 		select {
 		case <-pause.C:
-		case <-t.Context().Done():
+		case <-ctx.Done():
 			t.Fatalf("the audit log never holds %q", kind)
 		}
 	}
