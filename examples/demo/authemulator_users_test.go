@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 )
 
 // An authEmulator is the running Firebase Auth emulator, as an app's own client
@@ -115,6 +119,8 @@ guards:
 routes:
   - {id: me, path: /v1/me, methods: [GET, PATCH], upstream: app, allow: [{id: user, who: [users]}, {id: consumer, who: [consumers]}]}
   - {id: admin, path: /v1/admin, methods: [GET], upstream: app, allow: [{id: admin, who: [users], roles: [admin]}]}
+  - {id: events, path: /v1/events, methods: [GET], upstream: app, allow: [{id: user, who: [users]}]}
+  - {id: echo, path: /v1/echo, methods: [GET], upstream: app, websocket: true, allow: [{id: user, who: [users]}]}
   - {id: maybe, path: /v1/maybe, methods: [GET], upstream: app, allow: optional}
   - {id: open, path: /v1/open, methods: [GET], upstream: app, allow: public}
 `
@@ -216,6 +222,39 @@ func TestAuthEmulatorUsers(t *testing.T) {
 			ask(t, http.MethodPost, "http://"+e.host+"/identitytoolkit.googleapis.com/v1/projects/"+project+":createSessionCookie", "owner",
 				fmt.Sprintf(`{"idToken": %q, "validDuration": "3600"}`, user.IDToken)).want(t, http.StatusBadRequest)
 			ask(t, http.MethodGet, me, e.signIn("fred@example.com", "").IDToken, "").want(t, http.StatusOK)
+		})
+		t.Run("streams of a disabled user", func(t *testing.T) {
+			t.Parallel()
+			e := authEmulator{t, e.host}
+			user := e.signUp("jana@example.com", "")
+			header := http.Header{"Authorization": {"Bearer " + user.IDToken}}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+30*time.Second) // the window, and a busy machine
+			defer cancel()
+			socket, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.url, "http")+"/v1/echo", &websocket.DialOptions{HTTPHeader: header})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer socket.CloseNow()
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url+"/v1/events", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header = header
+			events, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer events.Body.Close()
+			e.update(user.LocalID, "", `"disableUser": true`)
+			for err == nil {
+				_, _, err = socket.Read(ctx)
+			}
+			if websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+				t.Errorf("the WebSocket ends with %v, want 1008", err)
+			}
+			if _, err := io.ReadAll(events.Body); err != nil {
+				t.Errorf("the event stream ends with %v", err)
+			}
 		})
 		t.Run("deleted", func(t *testing.T) {
 			t.Parallel()
