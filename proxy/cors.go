@@ -38,6 +38,9 @@ const (
 // that is none is a method like any other.
 func (x *exchange) isPreflight() bool {
 	h := x.r.Header
+	if x.question != nil && x.p.o.CORS != nil && !x.p.o.CORS.Upstream {
+		return false // the other proxy would pass it on, and nobody would answer it here
+	}
 	return x.p.o.CORS != nil && x.r.Method == http.MethodOptions && x.body == nil && len(h["Origin"]) == 1 && len(h[headerRequestMethod]) == 1
 }
 

@@ -17,6 +17,9 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	if x.crowded {
 		return refuse(codeUnavailable, unavailable("too many requests are served now", errCrowded)), nil
 	}
+	if x.question != nil && x.question.problem != nil {
+		return refuse(x.question.problem.code, x.question.problem), nil
+	}
 	if pr := checkHeaders(x.r); pr != nil {
 		return refuse(pr.code, pr), nil
 	}
@@ -27,6 +30,9 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	}
 	x.target = t
 	if p.o.Assertions != nil && t.path == jwksPath && !t.encodedSlash {
+		if x.question != nil {
+			return x.notHere(), nil
+		}
 		return p.decideKeys(x)
 	}
 	if x.isPreflight() {
@@ -72,6 +78,9 @@ func (x *exchange) route(method string) (decision, bool) {
 		return refuse(codeNoRoute, &problem{status: http.StatusNotFound, code: codeNoRoute, detail: "nothing is here"}), false
 	case policy.ReasonMethod:
 		return refuse(codeMethod, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "the method is not allowed here", allow: x.match.Allowed}), false
+	}
+	if x.question != nil && x.match.Route.Serve != "" {
+		return x.notHere(), false
 	}
 	if x.target.encodedSlash && !x.match.Route.EncodedSlash {
 		return refuse(codeBadTarget, &problem{status: http.StatusBadRequest, code: codeBadTarget, detail: "the path holds an encoded slash"}), false

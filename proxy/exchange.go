@@ -43,6 +43,8 @@ type exchange struct {
 
 	appCheck string // why the App Check token that came is none; for the log
 
+	question *question // by which another proxy asks about the request; nil: it is here itself
+
 	preflight bool // a browser asks what a page may send
 
 	crowded bool // more requests are served than may be
@@ -149,6 +151,10 @@ func (x *exchange) fail(err error) {
 // taken for a moment, after the answer: a caller who reads only when all is
 // sent would otherwise see a broken connection instead.
 func (x *exchange) tell(pr *problem) {
+	if x.question != nil {
+		x.question.refuse(x, pr)
+		return
+	}
 	unread := x.body != nil && !x.body.ended()
 	pr.write(x.w, x.r, x.p.o.Name, x.id, unread || x.wantsWebSocket())
 	x.w.status = pr.status // of a gRPC answer, whose HTTP status says nothing

@@ -164,6 +164,9 @@ func (p *Proxy) serve(x *exchange) error {
 	if !d.allow {
 		return d.refused()
 	}
+	if x.question != nil {
+		return x.question.answer(x)
+	}
 	return act(x)
 }
 

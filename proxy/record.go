@@ -20,6 +20,9 @@ func (x *exchange) decisionEvent() *audit.Event {
 		UserAgent: x.r.UserAgent(),
 		Trace:     x.trace,
 	}
+	if x.question != nil {
+		e.Request.ForwardAuth = string(x.question.dialect)
+	}
 	if x.ip.IsValid() {
 		e.Request.IP = x.ip.String()
 	}

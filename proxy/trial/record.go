@@ -26,6 +26,9 @@ const (
 // parse, of which nothing is on record, they are not.
 func standingOf(e *audit.Event, r *policy.Recorded) standing {
 	d := e.Decision
+	if d.Code == policy.ReasonNoRoute && d.Route != "" {
+		return notPolicy // asked for by another proxy, which cannot be served here
+	}
 	switch d.Code {
 	case policy.ReasonEntry, policy.ReasonPublic, policy.ReasonNoEntry, policy.ReasonEntryError, policy.ReasonNoRoute, policy.ReasonMethod,
 		policy.ReasonNoToken, policy.ReasonNoKey, policy.ReasonDenyTrue, policy.ReasonDenyError, policy.ReasonRequireFalse, policy.ReasonRequireError:

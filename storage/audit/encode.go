@@ -95,6 +95,7 @@ func (e *encoder) parts(ev *Event) {
 		e.text("ip", r.IP)
 		e.textUpTo("user_agent", r.UserAgent, maxAgent)
 		e.text("trace", r.Trace)
+		e.text("forward_auth", r.ForwardAuth)
 		e.close()
 	}
 	if i := ev.Identity; i != nil {

@@ -77,6 +77,9 @@ type (
 		IP        string   `json:"ip,omitempty"`
 		UserAgent string   `json:"user_agent,omitempty"`
 		Trace     string   `json:"trace,omitempty"` // trace id of traceparent
+		// ForwardAuth is the dialect in which another proxy asked about the
+		// request, which was not here itself: what became of it is not known.
+		ForwardAuth string `json:"forward_auth,omitempty"`
 	}
 
 	// Identity is who asked, as far as it was verified.
