@@ -72,6 +72,16 @@ type Config struct {
 	// version are served, never on the public listener. Default: 127.0.0.1:9180.
 	AdminAddress string
 
+	// ForwardAuth (forward_auth) is where another proxy asks whether a request
+	// may pass.
+	ForwardAuth struct {
+		// Address is where, host:port; empty where the mapping is not there, the
+		// default: nowhere. Default within it: 127.0.0.1:9181.
+		Address string
+		// Dialect is how it asks: nginx, traefik or envoy.
+		Dialect proxy.Dialect
+	}
+
 	// Policy is the policy's path. Default: policy.yaml.
 	Policy string
 

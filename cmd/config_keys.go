@@ -12,14 +12,15 @@ const configVersion = "sidegate-config/v1"
 func configKeys() map[string]document.Keys {
 	return map[string]document.Keys{
 		"": {
-			Known: []string{"version", "name", "listen", "admin", "policy", "identities", "keys_cache", "token_cache", "upstreams", "cors", "buckets", "storage", "lookups", "audit", "assertion", "log"},
-			Later: []string{"forward_auth", "redis", "webhook", "telemetry"},
+			Known: []string{"version", "name", "listen", "admin", "forward_auth", "policy", "identities", "keys_cache", "token_cache", "upstreams", "cors", "buckets", "storage", "lookups", "audit", "assertion", "log"},
+			Later: []string{"redis", "webhook", "telemetry"},
 		},
 		"listen": {
 			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections", "max_requests", "max_requests_per_connection", "tls"},
 		},
 		"listen.tls":            {Known: []string{"cert", "key", "client_ca"}},
 		"admin":                 {Known: []string{"address"}},
+		"forward_auth":          {Known: []string{"address", "dialect"}},
 		"identities.*":          {Known: []string{"firebase", "google", "oidc", "uids"}},
 		"identities.*.firebase": {Known: []string{"project", "tenant", "session_cookie", "revocation", "revocation_grace", "app_check", "leeway"}},
 		"identities.*.google":   {Known: []string{"audience", "emails"}},

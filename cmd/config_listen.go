@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sidegate/policy/document"
+	"sidegate/proxy"
 )
 
 func (l *configLoader) readListen(m document.Map, c *Config) {
@@ -94,14 +95,39 @@ func (l *configLoader) network(v document.Value, s string) (netip.Prefix, bool) 
 func (l *configLoader) readAdmin(m document.Map, c *Config) {
 	v := m.Get("address")
 	c.AdminAddress = l.address(v, "127.0.0.1:9180")
-	if c.AdminAddress == "" || c.Listen.Address == "" {
-		return
-	}
-	publicHost, publicPort, _ := splitAddress(c.Listen.Address)
-	host, port, _ := splitAddress(c.AdminAddress)
-	if port == publicPort && port != 0 && (host == publicHost || isEverywhere(host) || isEverywhere(publicHost)) {
+	if onePort(c.AdminAddress, c.Listen.Address) {
 		v.Errorf("`admin.address` and `listen.address` are one port: health and metrics are never on the public listener")
 	}
+}
+
+// readForwardAuth reads where another proxy asks. It must say how: in the words
+// of another dialect a stranger could ask.
+func (l *configLoader) readForwardAuth(v document.Value, c *Config) {
+	if !v.Present() {
+		return
+	}
+	m := v.Map(l.keys["forward_auth"])
+	at := m.Get("address")
+	c.ForwardAuth.Address = l.address(at, "127.0.0.1:9181")
+	if d := m.Need("dialect"); d.Present() {
+		c.ForwardAuth.Dialect = proxy.Dialect(d.OneOf(string(proxy.DialectNginx), string(proxy.DialectTraefik), string(proxy.DialectEnvoy)))
+	}
+	switch {
+	case onePort(c.ForwardAuth.Address, c.Listen.Address):
+		at.Errorf("`forward_auth.address` and `listen.address` are one port: whoever may ask there can ask in anybody's name")
+	case onePort(c.ForwardAuth.Address, c.AdminAddress):
+		at.Errorf("`forward_auth.address` and `admin.address` are one port: each listener needs its own")
+	}
+	if host, _, ok := splitAddress(c.ForwardAuth.Address); ok && isEverywhere(host) {
+		l.warn(at, "`forward_auth.address` is every address of this machine: nobody but the proxy that asks may reach it, since it is believed what it says of the caller")
+	}
+}
+
+// onePort reports whether two addresses cannot both be listened on.
+func onePort(a, b string) bool {
+	hostA, portA, okA := splitAddress(a)
+	hostB, portB, okB := splitAddress(b)
+	return okA && okB && portA == portB && portA != 0 && (hostA == hostB || isEverywhere(hostA) || isEverywhere(hostB))
 }
 
 // isEverywhere reports whether a listener's host is all of the machine's addresses.

@@ -140,6 +140,7 @@ func (l *configLoader) read(root document.Map, c *Config) {
 	l.readListen(root.Get("listen").Map(l.keys["listen"]), c)
 	c.Listen.NoAddress = l.onCloudRun() && !c.Listen.TrustPeer && len(c.Listen.TrustedProxies) == 0
 	l.readAdmin(root.Get("admin").Map(l.keys["admin"]), c)
+	l.readForwardAuth(root.Get("forward_auth"), c)
 	c.Policy = l.path(root.Get("policy"), "policy.yaml")
 	l.readIdentities(root.Get("identities"), c)
 	if v := root.Get("keys_cache"); v.Present() {

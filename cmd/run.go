@@ -44,7 +44,7 @@ func runGateway(ctx context.Context, s settings) (err error) {
 	for _, w := range s.warnings {
 		log.Warn().Msg(w)
 	}
-	g := &gateway{s: s, log: log, metrics: newRegistry(s), failed: make(chan error, 2), hangups: make(chan os.Signal, 1)}
+	g := &gateway{s: s, log: log, metrics: newRegistry(s), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
 	// From the first moment to the last: by itself the signal ends the program.
 	signal.Notify(g.hangups, syscall.SIGHUP)
 	defer signal.Stop(g.hangups)
@@ -75,6 +75,7 @@ type gateway struct {
 	admin      *http.Server
 	publicAt   net.Listener
 	adminAt    net.Listener
+	asked      forwardAuth
 
 	serving  atomic.Bool // callers can connect
 	draining atomic.Bool
@@ -125,6 +126,9 @@ func (g *gateway) open(ctx context.Context) error {
 	}
 	g.serveAdmin()
 	g.prefetch(ctx)
+	if err := g.listenForwardAuth(); err != nil {
+		return err
+	}
 	if err := g.listenPublic(); err != nil {
 		return err
 	}
@@ -249,10 +253,14 @@ func (g *gateway) run(ctx context.Context) error {
 	running.Go(func() { g.reloadOn(background, changed) })
 
 	running.Go(func() { g.watchLedger(background) })
+	g.serveForwardAuth(background)
 	g.servePublic(background)
 	g.serving.Store(true)
-	g.log.Info().Str("address", g.publicAt.Addr().String()).Str("admin", g.adminAt.Addr().String()).
-		Str("policy", g.proxy.Policy().SHA256).Str("version", g.s.version).Msg("sidegate is serving")
+	serving := g.log.Info().Str("address", g.publicAt.Addr().String()).Str("admin", g.adminAt.Addr().String())
+	if g.asked.at != nil {
+		serving.Str("forward_auth", g.asked.at.Addr().String())
+	}
+	serving.Str("policy", g.proxy.Policy().SHA256).Str("version", g.s.version).Msg("sidegate is serving")
 
 	var err error
 	select {
@@ -332,9 +340,11 @@ func (g *gateway) shutdown() error {
 	g.proxy.EndStreams(false)
 	last := time.AfterFunc(time.Until(deadline)*3/4, func() { g.proxy.EndStreams(true) })
 	defer last.Stop()
+	waitForwardAuth := g.drainForwardAuth(ctx)
 	if err := g.public.Shutdown(ctx); err != nil {
 		g.log.Warn().Msg("requests were still running at the end of shutdown_grace; they are cut")
 	}
+	waitForwardAuth()
 	g.cutOff(proxy.ErrStopping) // tunnels are not the server's any more
 	_ = g.public.Close()
 	ended := make(chan struct{})

@@ -166,6 +166,7 @@ func TestSchemaAndLoaderAgreeOnDefaults(t *testing.T) {
 	delete(defaults["listen"].(map[string]any), "tls")
 	delete(defaults, "assertion") // which needs a key
 	delete(defaults, "cors")      // and this origins
+	delete(defaults, "forward_auth")
 	text, err := yaml.Marshal(defaults)
 	if err != nil {
 		t.Fatal(err)
@@ -204,6 +205,7 @@ var beside = map[string]map[string]any{
 	"identities.*.google":   {"audience": "https://photos.acme.dev", "emails": []string{"thumbs@acme-prod.iam.gserviceaccount.com"}},
 	"identities.*.oidc":     {"issuer": "https://acme.okta.com/oauth2/default", "audience": "photos-api"},
 	"assertion":             {"key": "${file:k1.pem}"},
+	"forward_auth":          {"dialect": "nginx"},
 	"cors":                  {"origins": []string{"https://app.acme.dev"}},
 	"upstreams.*":           {"url": "https://app"},
 	"listen.tls":            {"cert": "tls.crt", "key": "tls.key"},
