@@ -166,8 +166,11 @@ type event struct {
 		Error     string
 		Truncated bool
 	}
-	Request struct{ Method, Path string }
-	System  struct{ Event string }
+	Request struct {
+		Method, Path, IP string
+		ForwardAuth      string `json:"forward_auth"`
+	}
+	System struct{ Event string }
 }
 
 // readLedger reads the whole audit log of the gateway that runs, or ran, in dir.
