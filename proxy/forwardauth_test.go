@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -506,6 +507,31 @@ func TestForwardAuthEnvoyRemoves(t *testing.T) {
 			if slices.Contains(removed, "x-sidegate-uid") != (token == "") {
 				t.Errorf("as %q removed are %v", token, removed)
 			}
+		}
+	}
+}
+
+// TestNginxExampleNamesEveryHeader: nginx can only be told whole names, and
+// examples/nginx-forward-auth tells it all of those that are stripped here.
+func TestNginxExampleNamesEveryHeader(t *testing.T) {
+	text, err := os.ReadFile("../examples/nginx-forward-auth/to-app.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "proxy_set_header" {
+			set[strings.ToLower(f[1])] = true
+		}
+	}
+	for name := range stripped {
+		if !set[name] {
+			t.Errorf("%s is not in it", name)
+		}
+	}
+	for _, name := range append(hostile, identityHeaders...) {
+		if !set[strings.ToLower(name)] && name != "X-Sidegate-Anything" {
+			t.Errorf("%s is not in it", name)
 		}
 	}
 }
