@@ -39,7 +39,7 @@ func everything(s string) *Event {
 	return &Event{
 		Type: s, ID: s, Record: s, Time: noon,
 		Gateway:  &Gateway{s, s, s},
-		Request:  &Request{s, s, s, []string{s, s}, s, s, s},
+		Request:  &Request{s, s, s, []string{s, s}, s, s, s, s},
 		Identity: &Identity{s, s, s, s, s, s, s, noon, s},
 		Decision: &Decision{s, 403, s, s, s, Policy{s, s},
 			map[string]any{s: []any{s, true, nil, json.Number("1.50"), map[string]any{s: s}}},
