@@ -26,8 +26,8 @@ const (
 // parse, of which nothing is on record, they are not.
 func standingOf(e *audit.Event, r *policy.Recorded) standing {
 	d := e.Decision
-	if d.Code == policy.ReasonNoRoute && d.Route != "" {
-		return notPolicy // asked for by another proxy, which cannot be served here
+	if d.Code == policy.ReasonNoRoute && d.Route != "" && e.Request != nil && e.Request.ForwardAuth != "" {
+		return notPolicy // a route with serve, which another proxy cannot ask about
 	}
 	switch d.Code {
 	case policy.ReasonEntry, policy.ReasonPublic, policy.ReasonNoEntry, policy.ReasonEntryError, policy.ReasonNoRoute, policy.ReasonMethod,

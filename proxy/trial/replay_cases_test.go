@@ -382,3 +382,17 @@ func TestReplayDoesNotGuessWhoCalled(t *testing.T) {
 		}
 	}
 }
+
+// TestReplayOfForwardAuth: what another proxy asked for is replayed like any
+// other request, but for a route that only the gateway itself can serve.
+func TestReplayOfForwardAuth(t *testing.T) {
+	e := &audit.Event{Type: audit.TypeDecision, Request: &audit.Request{Method: "GET", Path: "/r", ForwardAuth: "nginx"},
+		Decision: &audit.Decision{Effect: "deny", Status: 404, Code: policy.ReasonNoRoute}}
+	if got := standingOf(e, nil); got != replayed {
+		t.Errorf("no route: %v", got)
+	}
+	e.Decision.Route = "presign"
+	if got := standingOf(e, nil); got != notPolicy {
+		t.Errorf("a served route: %v", got)
+	}
+}
