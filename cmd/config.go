@@ -222,11 +222,19 @@ type OIDCIdentity struct {
 // An UpstreamConfig is one of upstreams.<name>: an app behind the gateway.
 type UpstreamConfig struct {
 	Name string
-	// URL has the scheme http or https, a host, and nothing more. Of a unix
-	// socket it is http://localhost.
+	// URL has the scheme http (of h2c, too) or https, the first address, and
+	// nothing more. Of a unix socket it is http://localhost.
 	URL *url.URL
+	// Addresses are the hosts, with their ports where these are written, of all
+	// URLs; there are none where Socket is set.
+	Addresses []string
+	// H2C (the scheme h2c) speaks HTTP/2 without TLS.
+	H2C bool
 	// Socket is the path of url's unix socket; empty: url is none.
 	Socket string
+	// LeastBusy (balance: least_busy) asks the address with the fewest requests
+	// in flight; false (round_robin) one after the other. Default: round_robin.
+	LeastBusy bool
 	// TLS is how an https app is recognised, and recognises the gateway.
 	TLS struct {
 		// CA is a file of the authorities that may vouch for the app; empty, the
@@ -245,6 +253,9 @@ type UpstreamConfig struct {
 	IdleTimeout time.Duration
 	// MaxBody bounds a request's body, in bytes: then 413. Default: 10MiB.
 	MaxBody int64
+	// MaxRequests bounds the requests in flight, until their answers end: then
+	// 503; 0, the default: no bound.
+	MaxRequests int
 	// KeepAuthorization (authorization: keep) forwards the caller's token.
 	// Default: drop.
 	KeepAuthorization bool

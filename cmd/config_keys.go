@@ -28,7 +28,7 @@ func configKeys() map[string]document.Keys {
 		"cors":                  {Known: []string{"origins", "headers", "credentials", "max_age"}},
 		"assertion":             {Known: []string{"key", "next_key"}},
 		"upstreams.*": {
-			Known: []string{"url", "host", "timeout", "idle_timeout", "max_body", "authorization", "headers", "tls", "id_token", "streams"},
+			Known: []string{"url", "balance", "host", "timeout", "idle_timeout", "max_body", "max_requests", "authorization", "headers", "tls", "id_token", "streams"},
 			Later: []string{"transport"},
 		},
 		"upstreams.*.tls": {Known: []string{"ca", "cert", "key"}},

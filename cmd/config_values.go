@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,13 +117,17 @@ func splitAddress(s string) (host string, port int, ok bool) {
 // hostName is a DNS name, with the `_` that container networks allow.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$`)
 
-// baseURL reads a URL of scheme, host and port alone.
-func (l *configLoader) baseURL(v document.Value) *url.URL {
+// baseURL reads a URL of scheme, host and port alone; without schemes it is http
+// or https.
+func (l *configLoader) baseURL(v document.Value, schemes ...string) *url.URL {
+	if len(schemes) == 0 {
+		schemes = []string{"http", "https"}
+	}
 	s, ok := v.Text()
 	if !ok {
 		return nil
 	}
-	u, problem := parseBaseURL(s)
+	u, problem := parseBaseURL(s, schemes)
 	switch {
 	case problem == "":
 		return u
@@ -135,15 +140,11 @@ func (l *configLoader) baseURL(v document.Value) *url.URL {
 }
 
 // parseBaseURL says in problem what is wrong, without any part of s.
-func parseBaseURL(s string) (u *url.URL, problem string) {
-	const want = "want http://host:port or https://host:port"
+func parseBaseURL(s string, schemes []string) (u *url.URL, problem string) {
+	want := "want " + strings.Join(schemes, "://host:port or ") + "://host:port"
 	u, err := url.Parse(s)
 	switch {
-	case err != nil:
-		return nil, want
-	case u.Scheme == "h2c":
-		return nil, "h2c is not supported by this version of sidegate; " + want
-	case u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || !slices.Contains(schemes, u.Scheme):
 		return nil, want
 	case u.User != nil:
 		return nil, want + " without user and password"

@@ -5,14 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"syscall"
 	"time"
 
 	"sidegate/proxy"
 	"sidegate/proxy/google"
+	"sidegate/proxy/transport"
 	"sidegate/storage/audit"
 	"sidegate/storage/firestore"
 	"sidegate/storage/local"
@@ -149,16 +148,20 @@ func openLookups(f *FirestoreConfig, connect func(*FirestoreConfig) (*firestore.
 }
 
 func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
+	m, err := transport.NewMetrics(g.metrics)
+	if err != nil {
+		return nil, fmt.Errorf("upstreams: %w", err)
+	}
 	out := map[string]proxy.Upstream{}
 	for _, u := range g.s.config.Upstreams {
-		transport, err := newTransport(u)
+		by, err := newTransport(u, m)
 		if err != nil {
 			return nil, fmt.Errorf("upstreams.%s: %w", u.Name, err)
 		}
 		out[u.Name] = proxy.Upstream{
 			URL: u.URL, KeepHost: u.KeepHost, Timeout: u.Timeout, IdleTimeout: u.IdleTimeout, MaxBody: u.MaxBody,
 			KeepAuthorization: u.KeepAuthorization, Unlimited: u.Unlimited, Headers: u.Headers,
-			Transport: transport,
+			Transport: by, MaxRequests: u.MaxRequests, HTTP2: u.H2C || u.URL.Scheme == "https",
 		}
 		if u.IDToken == "" {
 			continue
@@ -175,31 +178,16 @@ func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
 	return out, nil
 }
 
-// newTransport speaks HTTP/1.1 to an app. The app is ours: no proxy of the
-// environment, no decompression, and enough idle connections for a load of
-// which two would be closed and dialled anew all the time.
-func newTransport(u UpstreamConfig) (*http.Transport, error) {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
-	dial := dialer.DialContext
-	if u.Socket != "" {
-		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", u.Socket)
+// newTransport asks an app at its addresses.
+func newTransport(u UpstreamConfig, m *transport.Metrics) (*transport.Transport, error) {
+	o := transport.Options{Name: u.Name, Addresses: u.Addresses, Socket: u.Socket, H2C: u.H2C, LeastBusy: u.LeastBusy, Metrics: m}
+	if u.URL.Scheme == "https" {
+		var err error
+		if o.TLS, err = upstreamTLS(u); err != nil {
+			return nil, err
 		}
 	}
-	config, err := upstreamTLS(u)
-	if err != nil {
-		return nil, err
-	}
-	return &http.Transport{
-		DialContext:            dial,
-		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    5 * time.Second,
-		MaxIdleConnsPerHost:    256,
-		IdleConnTimeout:        90 * time.Second,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 256 << 10,
-		DisableCompression:     true,
-	}, nil
+	return transport.New(o)
 }
 
 // upstreamTLS is how an https app is recognised, and the gateway by it.

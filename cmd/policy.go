@@ -65,7 +65,7 @@ func policyEnvironment(c *Config) *policy.Environment {
 		env.AppCheck = env.AppCheck || id.Firebase != nil && id.Firebase.AppCheck
 	}
 	for _, u := range c.Upstreams {
-		env.Upstreams[u.Name] = policy.Upstream{NoIdentity: !u.Headers.Identity, NoActor: !u.Headers.Actor}
+		env.Upstreams[u.Name] = policy.Upstream{NoIdentity: !u.Headers.Identity, NoActor: !u.Headers.Actor, NoUpgrade: u.H2C}
 	}
 	for _, b := range c.Buckets {
 		env.Buckets[b.Name] = true

@@ -14,10 +14,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sidegate/proxy/transport"
 )
 
 // An authority signs certificates for tests.
@@ -66,15 +71,24 @@ func (a *authority) pem() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
 }
 
-// asked sends one request by a transport, on a connection of its own, and gives
-// the answer's body.
-func askedBy(t *testing.T, transport *http.Transport, url string) (string, error) {
+func upstreamMetrics(t *testing.T) *transport.Metrics {
 	t.Helper()
-	transport.DisableKeepAlives = true
+	m, err := transport.NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// askedBy sends one request by a transport, on a connection of its own, and gives
+// the answer's body.
+func askedBy(t *testing.T, transport http.RoundTripper, url string) (string, error) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Close = true
 	response, err := transport.RoundTrip(r)
 	if err != nil {
 		return "", err
@@ -94,7 +108,7 @@ func TestUpstreamOnASocket(t *testing.T) {
 	go app.Serve(listener)
 	t.Cleanup(func() { app.Close() })
 	c := mustLoad(t, place{}, "upstreams: {app: {url: \"unix://"+path+"\"}}")
-	transport, err := newTransport(c.Upstreams[0])
+	transport, err := newTransport(c.Upstreams[0], upstreamMetrics(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,9 +148,13 @@ func TestUpstreamWithTLS(t *testing.T) {
 	write(t, file("ca.crt"), a.pem())
 	write(t, file("stranger.crt"), stranger.pem())
 	put("first")
-	u := UpstreamConfig{Name: "app"}
+	at, err := url.Parse(app.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := UpstreamConfig{Name: "app", URL: at, Addresses: []string{at.Host}}
 	u.TLS.CA, u.TLS.Cert, u.TLS.Key = file("ca.crt"), file("c.crt"), file("c.key")
-	transport, err := newTransport(u)
+	transport, err := newTransport(u, upstreamMetrics(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +182,7 @@ func TestUpstreamWithTLS(t *testing.T) {
 		put("again")
 		changed := u
 		change(&changed)
-		transport, err := newTransport(changed)
+		transport, err := newTransport(changed, upstreamMetrics(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +198,7 @@ func TestUpstreamWithTLS(t *testing.T) {
 	} {
 		changed := u
 		change(&changed)
-		if _, err := newTransport(changed); err == nil || !strings.Contains(err.Error(), ".crt") || strings.Contains(err.Error(), "PRIVATE") {
+		if _, err := newTransport(changed, upstreamMetrics(t)); err == nil || !strings.Contains(err.Error(), ".crt") || strings.Contains(err.Error(), "PRIVATE") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -28,7 +28,7 @@ var (
 	schemaMaps = []string{"properties", "$defs"}
 	schemaList = []string{"allOf", "anyOf", "oneOf"}
 	otherWords = []string{"$schema", "$ref", "$comment", "title", "description", "type", "enum", "const", "default", "examples",
-		"required", "dependentRequired", "pattern", "minLength", "maxLength", "minItems", "uniqueItems", "minProperties", "maxProperties", "minimum", "maximum"}
+		"required", "dependentRequired", "pattern", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "minimum", "maximum"}
 )
 
 // walk calls visit for each schema within v, with its JSON pointer.

@@ -38,6 +38,8 @@ type Upstream struct {
 	// NoActor: its headers do not say who acts for the user, so that what an
 	// agent does would look like the user's own doing.
 	NoActor bool
+	// NoUpgrade: it is asked by a protocol in which no WebSocket can begin.
+	NoUpgrade bool
 }
 
 // Load reads a policy. The error is document.Errors with every mistake found.
@@ -317,8 +319,12 @@ func (l *loader) readAction(m document.Map, r *Route) {
 	if up.Present() {
 		r.Upstream = up.Name()
 		if l.env != nil && r.Upstream != "" {
-			if _, ok := l.env.Upstreams[r.Upstream]; !ok {
+			known, ok := l.env.Upstreams[r.Upstream]
+			if !ok {
 				up.Errorf("upstream `%s` is not defined in sidegate.yaml%s", r.Upstream, document.DidYouMean(r.Upstream, keysOf(l.env.Upstreams)))
+			}
+			if r.WebSocket && known.NoUpgrade {
+				m.Get("websocket").Errorf("upstream `%s` is asked by HTTP/2 without TLS (h2c), which has no WebSocket: give it an http or https url", r.Upstream)
 			}
 		}
 		return

@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // A forwarder sends requests to one upstream.
@@ -16,6 +17,7 @@ type forwarder struct {
 	name  string
 	up    Upstream
 	proxy *httputil.ReverseProxy
+	busy  atomic.Int64 // requests that have entered
 }
 
 // exchangeKey finds the exchange of a forwarded request in its context.
@@ -44,7 +46,7 @@ var (
 	// the gateway stops: what still runs then was cut by us.
 	ErrStopping        = errors.New("the gateway stops")
 	errClientStalled   = errors.New("the caller stalled")
-	errUpstreamSilent  = errors.New("the upstream sent no answer in time")
+	errUpstreamSilent  = error(silence{})
 	errUpstreamStalled = errors.New("the upstream's answer stalled")
 	errBadStatus       = errors.New("the upstream's status makes no sense here")
 )
@@ -52,6 +54,10 @@ var (
 // forward is the action of an allowed request for an upstream.
 func (f *forwarder) forward(x *exchange) error {
 	x.upstream = f.name
+	if err := f.enter(); err != nil {
+		return err
+	}
+	defer f.leave()
 	if err := f.assert(x); err != nil {
 		return err
 	}
@@ -97,7 +103,7 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 	out.URL.Scheme, out.URL.Host = f.up.URL.Scheme, f.up.URL.Host
 	out.URL.Path, out.URL.RawPath = x.target.path, x.target.escaped
 	out.URL.RawQuery, out.URL.Opaque, out.URL.User = x.target.query, "", nil
-	out.Host = f.up.URL.Host
+	out.Host = "" // that of the address which the transport chooses
 	if f.up.KeepHost {
 		out.Host = x.target.hostPort
 	}

@@ -152,9 +152,9 @@ func TestFullDuplex(t *testing.T) {
 	}
 }
 
-// TestMaxRequests: what is too much at once is 503, on record, and over when one
+// TestMaxRequestsAtOnce: what is too much at once is 503, on record, and over when one
 // of them ends.
-func TestMaxRequests(t *testing.T) {
+func TestMaxRequestsAtOnce(t *testing.T) {
 	here, leave := make(chan bool), make(chan bool)
 	app := newApp(t, func(w http.ResponseWriter, r *http.Request) { here <- true; <-leave })
 	g, _, clients := bothGate(t, app, func(o *Options) { o.MaxRequests = 2 })

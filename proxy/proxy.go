@@ -72,11 +72,14 @@ type Options struct {
 
 // An Upstream is an app behind the gateway.
 type Upstream struct {
-	URL               *url.URL // scheme and host only
+	// URL has the scheme and a host, which Transport may replace by that of the
+	// address it chooses; where Host is not kept it is that address's, too.
+	URL               *url.URL
 	KeepHost          bool
 	Timeout           time.Duration // to the answer's header
 	IdleTimeout       time.Duration // an answer that stalls
 	MaxBody           int64         // bytes of a request
+	MaxRequests       int           // at once, until their answers end; 0: no bound
 	KeepAuthorization bool
 	// HTTP2 says that the app may be spoken to in HTTP/2, and so in gRPC.
 	HTTP2 bool
