@@ -147,7 +147,7 @@ var formless = regexp.MustCompile(strings.Join([]string{
 	"the variable .* is not set", "needs a variable's name", "file does not exist", "empty is empty", "starts neither", // ${...}
 	`not ":70000"|want host:port or :port$`, "must be from", "write IPv4 networks as IPv4", "has bits set beyond its length", "S3 Express", // meaning
 	"it cannot be longer", "are one port", "a token could be of", "there is no identity", "in a circle", "are one folder", "are one collection", // other keys
-	"GOOGLE_CLOUD_PROJECT names no project", "neither tenant", "is for an https url", "have one scheme", "is there twice", "browsers write an origin", "scheme's own port", "stands alone", "would let every page", "browsers do not take", "session cookies live", "without `revocation`", "an identity has one issuer",
+	"GOOGLE_CLOUD_PROJECT names no project", "neither tenant", "is for an https url", "have one scheme", "this address is there twice", "browsers write an origin", "scheme's own port", "stands alone", "would let every page", "browsers do not take", "session cookies live", "without `revocation`", "an identity has one issuer",
 	"is not known here", "there must be a space", "is there already", "neither a literal", "write `firebase:", "the policy reads auth", "there is none", "does not say who calls", "needs `assertion.key`", // header templates
 	"one key in PEM", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
 }, "|"))

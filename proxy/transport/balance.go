@@ -159,18 +159,27 @@ func (b *balancer) settle(l lease, o outcome) {
 	case o == answered:
 		a.failures = 0
 		if a.out {
-			a.epoch++
-			a.out, a.probing, a.credit, a.back = false, false, 0, b.now()
+			a.out, a.probing, a.back = false, false, b.now()
 			b.ejected.Dec()
+			b.changed(a)
 		}
 	case !a.out:
 		if a.failures++; a.failures >= failuresToEject {
-			a.epoch++
-			b.ejected.Inc()
 			a.leave(b.now())
+			b.ejected.Inc()
+			b.changed(a)
 		}
 	case l.probe: // others that failed meanwhile say nothing new
 		a.leave(b.now())
+	}
+}
+
+// changed: what was begun before says nothing of the address any more, and the
+// rounds begin anew, without the credit of one that was not in them.
+func (b *balancer) changed(a *address) {
+	a.epoch++
+	for i := range b.addresses {
+		b.addresses[i].credit = 0
 	}
 }
 

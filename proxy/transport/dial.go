@@ -38,8 +38,18 @@ func (e *connectError) Unwrap() error { return e.err }
 
 // A dialer connects to the addresses of one upstream.
 type dialer struct {
-	socket string
-	tls    *tls.Config
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
+	socket  string
+	tls     *tls.Config
+}
+
+func newDialer(o Options) dialer {
+	nd := &net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
+	d := dialer{connect: nd.DialContext, socket: o.Socket, tls: o.TLS}
+	if o.connect != nil {
+		d.connect = o.connect
+	}
+	return d
 }
 
 // http1 is the only protocol of connections that can be upgraded.
@@ -89,8 +99,7 @@ func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 	if d.socket != "" {
 		network, address = "unix", d.socket
 	}
-	nd := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
-	conn, err := nd.DialContext(ctx, network, address)
+	conn, err := d.connect(ctx, network, address)
 	if err != nil {
 		return nil, &connectError{err}
 	}

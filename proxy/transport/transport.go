@@ -6,9 +6,11 @@
 package transport
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 )
@@ -35,6 +37,8 @@ type Options struct {
 	LeastBusy bool
 	Metrics   *Metrics
 	Now       func() time.Time // nil: time.Now
+
+	connect func(ctx context.Context, network, address string) (net.Conn, error) // of tests
 }
 
 // A Transport asks one upstream. It is safe for concurrent use. The host of a
@@ -73,7 +77,7 @@ func New(o Options) (*Transport, error) {
 		o.Now = time.Now
 	}
 	t := &Transport{addresses: addresses, h2: o.H2C || o.TLS != nil, h2c: o.H2C, metrics: o.Metrics.of(o.Name)}
-	d := dialer{socket: o.Socket, tls: o.TLS}
+	d := newDialer(o)
 	t.base = d.transport(protocols(o))
 	switch {
 	case o.TLS != nil:
