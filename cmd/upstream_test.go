@@ -121,6 +121,29 @@ func TestUpstreamOnASocket(t *testing.T) {
 	}
 }
 
+// TestUpstreamByH2C: as its url says, at each of its addresses; and no route can
+// promise a WebSocket there.
+func TestUpstreamByH2C(t *testing.T) {
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
+	app.Config.Protocols = new(http.Protocols)
+	app.Config.Protocols.SetUnencryptedHTTP2(true)
+	app.Start()
+	t.Cleanup(app.Close)
+	c := mustLoad(t, place{}, "upstreams: {app: {url: [\"h2c://127.0.0.1:1\", \"h2c://"+app.Listener.Addr().String()+"\"], balance: least_busy}}")
+	transport, err := newTransport(c.Upstreams[0], upstreamMetrics(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := askedBy(t, transport, c.Upstreams[0].URL.String()); err != nil || body != "HTTP/2.0" {
+		t.Errorf("%q, %v", body, err)
+	}
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	write(t, path, "version: sidegate-policy/v1\nroutes:\n  - {id: chat, path: /chat, methods: [GET], websocket: true, allow: public, upstream: app}\n")
+	if _, err := loadPolicy(path, c); err == nil || !strings.Contains(err.Error(), "policy.yaml:3:56: upstream `app` is asked by HTTP/2 without TLS (h2c), which has no WebSocket") {
+		t.Error(err)
+	}
+}
+
 func TestUpstreamWithTLS(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
 	serverCert, serverKey, _, _ := a.issue("app", false)

@@ -179,6 +179,7 @@ func rawH2C(t *testing.T, then func(f *http2.Framer, stream uint32)) (address st
 			if err != nil {
 				return
 			}
+			context.AfterFunc(t.Context(), func() { conn.Close() }) // whatever it waits for
 			open.Go(func() { serve(conn) })
 		}
 	})
@@ -190,7 +191,14 @@ func TestHTTP2IsNotSentAgain(t *testing.T) {
 	for _, code := range []http2.ErrCode{http2.ErrCodeProtocol, http2.ErrCodeRefusedStream, http2.ErrCodeInternal, http2.ErrCodeCancel} {
 		for _, method := range []string{"POST", "DELETE"} {
 			for _, text := range []string{"", "text"} {
-				address, processed := rawH2C(t, func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, code) })
+				ctx, cancel := context.WithCancel(t.Context())
+				var n atomic.Int64
+				address, processed := rawH2C(t, func(f *http2.Framer, stream uint32) {
+					if n.Add(1) > 1 {
+						cancel() // net/http would go on for a minute
+					}
+					_ = f.WriteRSTStream(stream, code)
+				})
 				b := newBench(t, Options{H2C: true}, address, address)
 				var body io.Reader
 				if text != "" {
@@ -198,7 +206,8 @@ func TestHTTP2IsNotSentAgain(t *testing.T) {
 				}
 				r := newRequest(t, method, "http", body)
 				r.Header.Set("Idempotency-Key", "k1")
-				_, err := b.do(r)
+				_, err := b.do(r.WithContext(ctx))
+				cancel()
 				if err == nil || processed.Load() != 1 {
 					t.Errorf("%v, %s %q: %v, processed %d times", code, method, text, err, processed.Load())
 				}
