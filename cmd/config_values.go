@@ -141,7 +141,8 @@ func (l *configLoader) baseURL(v document.Value, schemes ...string) *url.URL {
 
 // parseBaseURL says in problem what is wrong, without any part of s.
 func parseBaseURL(s string, schemes []string) (u *url.URL, problem string) {
-	want := "want " + strings.Join(schemes, "://host:port or ") + "://host:port"
+	last := len(schemes) - 1
+	want := "want " + strings.Join(schemes[:last], "://host:port, ") + "://host:port or " + schemes[last] + "://host:port"
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || !slices.Contains(schemes, u.Scheme):
