@@ -154,7 +154,7 @@ func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
 	}
 	out := map[string]proxy.Upstream{}
 	for _, u := range g.s.config.Upstreams {
-		by, err := newTransport(u, m)
+		by, err := newTransport(u, m, g.fileRefused("upstreams."+u.Name+".tls"))
 		if err != nil {
 			return nil, fmt.Errorf("upstreams.%s: %w", u.Name, err)
 		}
@@ -179,11 +179,11 @@ func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
 }
 
 // newTransport asks an app at its addresses.
-func newTransport(u UpstreamConfig, m *transport.Metrics) (*transport.Transport, error) {
+func newTransport(u UpstreamConfig, m *transport.Metrics, refused func(error)) (*transport.Transport, error) {
 	o := transport.Options{Name: u.Name, Addresses: u.Addresses, Socket: u.Socket, H2C: u.H2C, LeastBusy: u.LeastBusy, Metrics: m}
 	if u.URL.Scheme == "https" {
 		var err error
-		if o.TLS, err = upstreamTLS(u); err != nil {
+		if o.TLS, err = upstreamTLS(u, refused); err != nil {
 			return nil, err
 		}
 	}
@@ -191,7 +191,7 @@ func newTransport(u UpstreamConfig, m *transport.Metrics) (*transport.Transport,
 }
 
 // upstreamTLS is how an https app is recognised, and the gateway by it.
-func upstreamTLS(u UpstreamConfig) (*tls.Config, error) {
+func upstreamTLS(u UpstreamConfig, refused func(error)) (*tls.Config, error) {
 	c := &tls.Config{}
 	var err error
 	if u.TLS.CA != "" {
@@ -200,7 +200,7 @@ func upstreamTLS(u UpstreamConfig) (*tls.Config, error) {
 		}
 	}
 	if u.TLS.Cert != "" {
-		pair, err := renewableKeyPair(u.TLS.Cert, u.TLS.Key)
+		pair, err := renewableKeyPair(u.TLS.Cert, u.TLS.Key, refused)
 		if err != nil {
 			return nil, fmt.Errorf("tls.cert: %w", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,9 +16,9 @@ import (
 
 // serveTLS answers as the public listener of a configuration does, with who
 // connected.
-func serveTLS(t *testing.T, c *Config) string {
+func serveTLS(t *testing.T, c *Config, refused ...func(error)) string {
 	t.Helper()
-	config, err := c.listenTLS()
+	config, err := c.listenTLS(append(refused, nobodyAsks)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,8 @@ func TestListenWithTLS(t *testing.T) {
 		write(t, c.Listen.TLS.Key, key)
 	}
 	put("first")
-	address := serveTLS(t, c)
+	var refused []error
+	address := serveTLS(t, c, func(err error) { refused = append(refused, err) })
 	client := tlsClient{roots: a.pool()}
 	want := func(what, name string) {
 		t.Helper()
@@ -118,8 +120,20 @@ func TestListenWithTLS(t *testing.T) {
 	want("replaced", "the second")
 	write(t, c.Listen.TLS.Key, "garbage")
 	want("the key is garbage", "the second")
+	want("and still", "the second")
+	if len(refused) != 1 || !strings.Contains(refused[0].Error(), c.Listen.TLS.Key) {
+		t.Errorf("told of %v", refused) // once
+	}
 	put("number three")
 	want("mended", "number three")
+	if err := os.Remove(c.Listen.TLS.Cert); err != nil {
+		t.Fatal(err)
+	}
+	want("no file", "number three")
+	want("no file yet", "number three")
+	if len(refused) != 2 {
+		t.Errorf("told of %v", refused)
+	}
 	if _, _, err := (tlsClient{roots: a.pool(), max: tls.VersionTLS11}).get(t, address); err == nil {
 		t.Error("TLS 1.1 was spoken")
 	}
@@ -236,11 +250,11 @@ func TestListenWithBadFiles(t *testing.T) {
 	} {
 		c := *good
 		change(&c)
-		if _, err := c.listenTLS(); err == nil || !strings.HasPrefix(err.Error(), "listen.tls.") || strings.Contains(err.Error(), "BEGIN") {
+		if _, err := c.listenTLS(nobodyAsks); err == nil || !strings.HasPrefix(err.Error(), "listen.tls.") || strings.Contains(err.Error(), "BEGIN") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if config, err := (&Config{}).listenTLS(); config != nil || err != nil {
+	if config, err := (&Config{}).listenTLS(nobodyAsks); config != nil || err != nil {
 		t.Errorf("%v, %v", config, err)
 	}
 }

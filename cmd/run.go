@@ -45,6 +45,9 @@ func runGateway(ctx context.Context, s settings) (err error) {
 		log.Warn().Msg(w)
 	}
 	g := &gateway{s: s, log: log, metrics: newRegistry(s), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
+	g.refusedFiles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_tls_files_refused_total",
+		Help: "Replaced files of certificates that are no good, so that the last good ones stay in use."}, []string{"key"})
+	g.metrics.MustRegister(g.refusedFiles)
 	// From the first moment to the last: by itself the signal ends the program.
 	signal.Notify(g.hangups, syscall.SIGHUP)
 	defer signal.Stop(g.hangups)
@@ -84,6 +87,8 @@ type gateway struct {
 	failed   chan error // a listener's
 	graceEnd time.Time
 	reloads  reloadMetrics
+
+	refusedFiles *prometheus.CounterVec // of certificates
 }
 
 func (g *gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
@@ -160,7 +165,7 @@ func (g *gateway) open(ctx context.Context) error {
 // opened, so that nobody connects to a gateway that is not able to answer.
 func (g *gateway) listenPublic() (err error) {
 	c := g.s.config.Listen
-	encryption, err := g.s.config.listenTLS()
+	encryption, err := g.s.config.listenTLS(g.fileRefused("listen.tls"))
 	if err != nil {
 		return err
 	}
@@ -176,6 +181,16 @@ func (g *gateway) listenPublic() (err error) {
 		})
 	}
 	return nil
+}
+
+// fileRefused tells of files of certificates that were replaced while the gateway
+// runs, and are none.
+func (g *gateway) fileRefused(key string) func(error) {
+	count := g.refusedFiles.WithLabelValues(key)
+	return func(err error) {
+		count.Inc()
+		g.log.Warn().Str("key", key).Err(err).Msg("the new files do not fit together, or are no good; the last good ones stay in use")
+	}
 }
 
 func (g *gateway) listen(key, address string) (net.Listener, error) {

@@ -21,9 +21,12 @@ const maxPEMBytes = 1 << 20
 type renewable[T any] struct {
 	names []string
 	read  func() (*T, error)
+	// refused is told, once for each state of the files, why they are none.
+	refused func(error)
 
 	mu   sync.Mutex
-	seen []fileStamp
+	seen []fileStamp // of last
+	bad  []fileStamp // of what was refused last; nil: what the files hold is in use
 	last *T
 }
 
@@ -33,9 +36,10 @@ type fileStamp struct {
 	size    int64
 }
 
-// newRenewable reads the files once: those that are no good are found at the start.
-func newRenewable[T any](read func() (*T, error), names ...string) (*renewable[T], error) {
-	w := &renewable[T]{names: names, read: read}
+// newRenewable reads the files once: those that are no good are found at the
+// start. refused is told of those that come later.
+func newRenewable[T any](refused func(error), read func() (*T, error), names ...string) (*renewable[T], error) {
+	w := &renewable[T]{names: names, read: read, refused: refused}
 	_, err := w.get()
 	return w, err
 }
@@ -46,14 +50,24 @@ func (w *renewable[T]) get() (*T, error) {
 	defer w.mu.Unlock()
 	seen, err := stampsOf(w.names)
 	if err == nil && w.last != nil && slices.Equal(seen, w.seen) {
+		w.bad = nil
 		return w.last, nil
 	}
-	now, err := w.read()
+	if err == nil && w.bad != nil && slices.Equal(seen, w.bad) {
+		return w.last, nil
+	}
+	var now *T
+	if err == nil {
+		now, err = w.read()
+	}
 	switch {
 	case err == nil:
-		w.last, w.seen = now, seen
+		w.last, w.seen, w.bad = now, seen, nil
 	case w.last == nil:
 		return nil, err
+	case w.bad == nil || !slices.Equal(seen, w.bad):
+		w.bad = append([]fileStamp{}, seen...) // not nil, also where there is no file
+		w.refused(err)
 	}
 	return w.last, nil
 }
@@ -71,8 +85,8 @@ func stampsOf(names []string) ([]fileStamp, error) {
 }
 
 // renewableKeyPair is a certificate and its private key.
-func renewableKeyPair(cert, key string) (*renewable[tls.Certificate], error) {
-	return newRenewable(func() (*tls.Certificate, error) { return readKeyPair(cert, key) }, cert, key)
+func renewableKeyPair(cert, key string, refused func(error)) (*renewable[tls.Certificate], error) {
+	return newRenewable(refused, func() (*tls.Certificate, error) { return readKeyPair(cert, key) }, cert, key)
 }
 
 func readKeyPair(cert, key string) (*tls.Certificate, error) {
@@ -104,13 +118,14 @@ func readAuthorities(name string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// listenTLS is how callers connect with TLS; nil: they do not.
-func (c *Config) listenTLS() (*tls.Config, error) {
+// listenTLS is how callers connect with TLS; nil: they do not. refused is told of
+// files that were replaced by what is no good.
+func (c *Config) listenTLS(refused func(error)) (*tls.Config, error) {
 	in := c.Listen.TLS
 	if in.Cert == "" {
 		return nil, nil
 	}
-	pair, err := renewableKeyPair(in.Cert, in.Key)
+	pair, err := renewableKeyPair(in.Cert, in.Key, refused)
 	if err != nil {
 		return nil, fmt.Errorf("listen.tls.cert: %w", err)
 	}
@@ -124,7 +139,7 @@ func (c *Config) listenTLS() (*tls.Config, error) {
 	}
 	// A whole configuration for each state of the file: tickets are off, so that
 	// no session outlives the authority that it was begun by.
-	mutual, err := newRenewable(func() (*tls.Config, error) {
+	mutual, err := newRenewable(refused, func() (*tls.Config, error) {
 		authorities, err := readAuthorities(in.ClientCA)
 		if err != nil {
 			return nil, err

@@ -108,7 +108,7 @@ func TestUpstreamOnASocket(t *testing.T) {
 	go app.Serve(listener)
 	t.Cleanup(func() { app.Close() })
 	c := mustLoad(t, place{}, "upstreams: {app: {url: \"unix://"+path+"\"}}")
-	transport, err := newTransport(c.Upstreams[0], upstreamMetrics(t))
+	transport, err := newTransport(c.Upstreams[0], upstreamMetrics(t), nobodyAsks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestUpstreamByH2C(t *testing.T) {
 	app.Start()
 	t.Cleanup(app.Close)
 	c := mustLoad(t, place{}, "upstreams: {app: {url: [\"h2c://127.0.0.1:1\", \"h2c://"+app.Listener.Addr().String()+"\"], balance: least_busy}}")
-	transport, err := newTransport(c.Upstreams[0], upstreamMetrics(t))
+	transport, err := newTransport(c.Upstreams[0], upstreamMetrics(t), nobodyAsks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestUpstreamWithTLS(t *testing.T) {
 	}
 	u := UpstreamConfig{Name: "app", URL: at, Addresses: []string{at.Host}}
 	u.TLS.CA, u.TLS.Cert, u.TLS.Key = file("ca.crt"), file("c.crt"), file("c.key")
-	transport, err := newTransport(u, upstreamMetrics(t))
+	transport, err := newTransport(u, upstreamMetrics(t), nobodyAsks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestUpstreamWithTLS(t *testing.T) {
 		put("again")
 		changed := u
 		change(&changed)
-		transport, err := newTransport(changed, upstreamMetrics(t))
+		transport, err := newTransport(changed, upstreamMetrics(t), nobodyAsks)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,8 +221,10 @@ func TestUpstreamWithTLS(t *testing.T) {
 	} {
 		changed := u
 		change(&changed)
-		if _, err := newTransport(changed, upstreamMetrics(t)); err == nil || !strings.Contains(err.Error(), ".crt") || strings.Contains(err.Error(), "PRIVATE") {
+		if _, err := newTransport(changed, upstreamMetrics(t), nobodyAsks); err == nil || !strings.Contains(err.Error(), ".crt") || strings.Contains(err.Error(), "PRIVATE") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
+
+func nobodyAsks(error) {}
