@@ -198,8 +198,14 @@ func (b *answerBody) ends(end *streamEnd) bool {
 	b.x.failure, b.x.cut = end, true
 	switch {
 	case b.x.grpc && b.res.Header.Get("Grpc-Status") == "":
-		b.res.Trailer = http.Header{}
-		setGRPCStatus(b.res.Trailer, end.grpc, end.text)
+		// Not by res.Trailer: ReverseProxy takes as many trailers as the app
+		// announced for those that it announced.
+		b.res.Trailer = nil
+		status := http.Header{}
+		setGRPCStatus(status, end.grpc, end.text)
+		for name, values := range status {
+			b.x.w.Header()[http.TrailerPrefix+name] = values
+		}
 		return true
 	case b.events && b.res.ContentLength < 0:
 		return true

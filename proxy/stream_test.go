@@ -648,6 +648,45 @@ func TestGRPCStreamEndsWithItsToken(t *testing.T) {
 	}
 }
 
+// TestGRPCStatusAmongAnnouncedTrailers: however many trailers the app announced,
+// the caller reads why the stream ended.
+func TestGRPCStatusAmongAnnouncedTrailers(t *testing.T) {
+	for _, announced := range []string{"", "A", "A, B", "Grpc-Status, Grpc-Message", "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin"} {
+		app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if announced != "" {
+				w.Header().Set("Trailer", announced)
+			}
+			w.Header().Set("Content-Type", "application/grpc")
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}))
+		app.Config.ErrorLog, app.Config.Protocols = quietLog, new(http.Protocols)
+		app.Config.Protocols.SetUnencryptedHTTP2(true)
+		app.Start()
+		g, a, clients := bothGate(t, app.URL, overHTTP2)
+		body, sender := io.Pipe()
+		r, err := http.NewRequest(http.MethodPost, g.url+"/private/a", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer alice")
+		r.Header.Set("Content-Type", "application/grpc")
+		res, err := clients["HTTP/2.0"].Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.turn(nil, errRevoked)
+		if _, err := io.ReadAll(res.Body); err != nil || res.Trailer.Get("Grpc-Status") != "16" || res.Trailer.Get("Grpc-Message") == "" {
+			t.Errorf("%q: %v, %v", announced, err, res.Trailer)
+		}
+		res.Body.Close()
+		sender.Close()
+		g.outcome()
+		app.Close()
+	}
+}
+
 // TestGRPCEndStreams: a stream of gRPC may end by itself, until all must.
 func TestGRPCEndStreams(t *testing.T) {
 	g, client, _ := grpcGate(t, grpcApp(t, echo), overHTTP2)
