@@ -290,6 +290,9 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	w.hijacked = true
+	if watched, ok := conn.(interface{ tunnel() }); ok {
+		watched.tunnel() // of StrictFraming: no HTTP follows
+	}
 	if w.status == 0 {
 		w.status = http.StatusSwitchingProtocols
 	}

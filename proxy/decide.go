@@ -26,7 +26,9 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	t, err := canonicalise(x.r.Method, x.r.RequestURI, x.r.Host)
 	if err != nil {
 		x.target.host = t.host
-		return refuse(codeBadTarget, &problem{status: http.StatusBadRequest, code: codeBadTarget, detail: err.Error()}), nil
+		// What follows a CONNECT is a tunnel to its sender, and an unknown method
+		// may say that something else does (HTTP/2's preface has one).
+		return refuse(codeBadTarget, &problem{status: http.StatusBadRequest, code: codeBadTarget, detail: err.Error(), hangUp: !policy.KnownMethod(x.r.Method)}), nil
 	}
 	x.target = t
 	if p.o.Assertions != nil && t.path == jwksPath && !t.encodedSlash {

@@ -75,7 +75,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
 	x.limits, x.lookups = p.limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
-	x.w = &responseWriter{ResponseWriter: w, last: !r.ProtoAtLeast(1, 1)}
+	x.w = &responseWriter{ResponseWriter: w, last: endsConnection(r)}
 	if r.ProtoMajor < 2 {
 		x.w.idle = p.o.IdleTimeout
 	} else {
@@ -99,6 +99,14 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	}
 	p.metrics.inFlight.Inc()
 	return x
+}
+
+// endsConnection reports whether a connection ends with the answer, if it is
+// not taken over: HTTP/1.0 has neither chunks nor upgrades, and what follows a
+// request to upgrade may be written in the other protocol by a caller who
+// takes it for granted.
+func endsConnection(r *http.Request) bool {
+	return !r.ProtoAtLeast(1, 1) || r.ProtoMajor == 1 && len(r.Header["Upgrade"]) > 0
 }
 
 // traceContext continues a trusted proxy's trace, or begins one whose id is

@@ -56,7 +56,7 @@ func FuzzFrames(f *testing.F) {
 			return
 		}
 		ends, largest := splitFrames(p)
-		var free, bounded frames
+		var free, bounded wsFrames
 		bounded.max = int64(limit)
 		fine := true
 		for at := 0; at < len(p); at += min(piece, len(p)-at) {

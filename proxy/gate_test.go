@@ -232,6 +232,10 @@ func newGate(t testing.TB, app string, change ...func(*Options)) *gate {
 	g.server.Config.DisableGeneralOptionsHandler = true
 	g.server.Config.ErrorLog = quietLog
 	g.server.Config.ConnContext = CountRequests
+	g.server.Config.Protocols = new(http.Protocols)
+	g.server.Config.Protocols.SetHTTP1(true)
+	g.server.Config.Protocols.SetUnencryptedHTTP2(true)
+	g.server.Listener = StrictFraming(g.server.Listener)
 	g.server.Start()
 	t.Cleanup(g.server.Close)
 	g.url, g.address = g.server.URL, g.server.Listener.Addr().String()

@@ -220,7 +220,7 @@ func TestMaxPerConnectionOverHTTP2(t *testing.T) {
 		}
 	}
 	// On the wire: the third answer brings GOAWAY, and no Connection header.
-	f := g.frames()
+	f := g.h2()
 	for id := uint32(1); id <= 5; id += 2 {
 		f.get(id, "/public/a")
 	}
@@ -235,18 +235,18 @@ func TestMaxPerConnectionOverHTTP2(t *testing.T) {
 }
 
 // framer is a bare connection of HTTP/2.
-type framer struct {
+type h2Wire struct {
 	t    testing.TB
 	conn net.Conn
 	*http2.Framer
 	header *headerEncoder
 }
 
-func (g *gate) frames() *framer {
+func (g *gate) h2() *h2Wire {
 	g.t.Helper()
 	conn := g.dial()
 	io.WriteString(conn, http2.ClientPreface)
-	f := &framer{g.t, conn, http2.NewFramer(conn, conn), newHeaderEncoder()}
+	f := &h2Wire{g.t, conn, http2.NewFramer(conn, conn), newHeaderEncoder()}
 	if err := f.WriteSettings(); err != nil {
 		g.t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func (g *gate) frames() *framer {
 }
 
 // get sends a whole request.
-func (f *framer) get(id uint32, path string, more ...string) {
+func (f *h2Wire) get(id uint32, path string, more ...string) {
 	f.t.Helper()
 	block := f.header.encode(append([]string{":method", "GET", ":scheme", "http", ":authority", "gateway.test", ":path", path}, more...)...)
 	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true, EndStream: true}); err != nil {
@@ -263,7 +263,7 @@ func (f *framer) get(id uint32, path string, more ...string) {
 }
 
 // next is the next frame, with settings acknowledged; nil: the connection is over.
-func (f *framer) next() http2.Frame {
+func (f *h2Wire) next() http2.Frame {
 	frame, err := f.ReadFrame()
 	if err != nil {
 		return nil

@@ -18,13 +18,13 @@ type tunnel struct {
 	net.Conn
 	early   []byte // what was read already
 	in, out atomic.Int64
-	asks    frames // what the caller sends; its reader's own
-	tooMuch func() // told when a message of the caller is larger than asks.max
+	asks    wsFrames // what the caller sends; its reader's own
+	tooMuch func()   // told when a message of the caller is larger than asks.max
 
 	ending atomic.Pointer[streamEnd]
 
 	mu      sync.Mutex // of writing
-	answers frames     // what the app sends
+	answers wsFrames   // what the app sends
 	said    bool       // the close frame is written: nothing may follow it
 }
 
@@ -137,7 +137,9 @@ func (t *tunnel) CloseWrite() error { return closeWrite(t.Conn) }
 
 func closeWrite(c io.Closer) error {
 	if cw, ok := c.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
+		if err := cw.CloseWrite(); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
 	}
 	return c.Close()
 }
@@ -149,7 +151,7 @@ type appTunnel struct {
 	once sync.Once
 
 	mu   sync.Mutex
-	asks frames // what the caller sent it
+	asks wsFrames // what the caller sent it
 	said bool
 }
 
@@ -206,8 +208,8 @@ func closeFrame(end *streamEnd, mask *[4]byte) []byte {
 	return append(frame, payload...)
 }
 
-// frames follows the frames of one direction (RFC 6455, section 5.2).
-type frames struct {
+// wsFrames follows the frames of one direction (RFC 6455, section 5.2).
+type wsFrames struct {
 	max     int64 // bytes of a message, of all its frames; 0: no bound
 	head    [14]byte
 	have    int
@@ -216,10 +218,10 @@ type frames struct {
 }
 
 // between reports whether no frame has begun.
-func (f *frames) between() bool { return f.have == 0 && f.left == 0 }
+func (f *wsFrames) between() bool { return f.have == 0 && f.left == 0 }
 
 // follow looks at the next bytes; false: a message is larger than max.
-func (f *frames) follow(p []byte) bool {
+func (f *wsFrames) follow(p []byte) bool {
 	for len(p) > 0 {
 		n := f.step(p)
 		p = p[n:]
@@ -231,7 +233,7 @@ func (f *frames) follow(p []byte) bool {
 }
 
 // rest is how many of these bytes belong to the frame that has begun.
-func (f *frames) rest(p []byte) int {
+func (f *wsFrames) rest(p []byte) int {
 	ahead := *f
 	n := 0
 	for n < len(p) {
@@ -244,7 +246,7 @@ func (f *frames) rest(p []byte) int {
 }
 
 // step goes on by at least one byte, and never beyond a frame's end.
-func (f *frames) step(p []byte) int {
+func (f *wsFrames) step(p []byte) int {
 	if f.left > 0 {
 		n := min(f.left, uint64(len(p)))
 		f.left -= n
@@ -259,7 +261,7 @@ func (f *frames) step(p []byte) int {
 }
 
 // need is how long the header is, as far as that is known.
-func (f *frames) need() int {
+func (f *wsFrames) need() int {
 	if f.have < 2 {
 		return 2
 	}
@@ -277,7 +279,7 @@ func (f *frames) need() int {
 }
 
 // begin reads a header that is whole.
-func (f *frames) begin() {
+func (f *wsFrames) begin() {
 	f.have = 0
 	switch n := f.head[1] & 0x7f; n {
 	case 126:
