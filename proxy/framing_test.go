@@ -225,7 +225,7 @@ var frameParts = struct{ lines, fields, bodies []string }{
 	},
 	bodies: []string{
 		"", "abc", "3\r\nabc\r\n0\r\n\r\n", "3;x=\"y\"\r\nabc\r\n0\r\n\r\n", "3 \r\nabc\r\n0;z\r\nT: u\r\n\r\n", "03\r\nabc\r\n00\r\n\r\n", "3\nabc\r\n0\r\n\r\n", "3\r\nabc0\r\n\r\n", "3\r\nabc\n0\r\n\r\n",
-		"0\r\n\n", "0\r\n\nX: y\r\n\r\n", "0\r\nT: u\n\n", "0\r\nT: u\n\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n", "0\n\n", "0\r\n T: u\r\n\r\n", "0\r\nContent-Length: 3\r\n\r\n", "0\r\nT\r\n\r\n", "3 ;x\r\nabc\r\n0\r\n\r\n", "0x3\r\nabc\r\n0\r\n\r\n",
+		"0\r\n\n", "0\r\n\nX: y\r\n\r\n", "0\r\nT: u\n\n", "0\r\nT: u\n\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n", "0\n\n", "0\r\n T: u\r\n\r\n", "0\r\nContent-Length: 3\r\n\r\n", "0\r\nT\r\n\r\n", "0\r\nT: u\nV: w\r\n\r\n", "0\r\nT: u\r\nV: w\n\r\n", "3 ;x\r\nabc\r\n0\r\n\r\n", "0x3\r\nabc\r\n0\r\n\r\n",
 		"g\r\n", "\r\n", "-1\r\n", "10000000000000000\r\n", "00000000000000003\r\nabc\r\n0\r\n\r\n", "0000000000000003\r\nabc\r\n0\r\n\r\n", "ffffffffffffffff\r\nabc", "3;" + strings.Repeat("e", 4089) + "\r\nabc\r\n0\r\n\r\n", "3;" + strings.Repeat("e", 4092) + "\r\nabc\r\n0\r\n\r\n", "3;a\rb\r\nabc\r\n0\r\n\r\n", "3\r\r\nabc\r\n0\r\n\r\n",
 		"1\r\na\r\n1\r\nb\r\n0\r\n\r\n", "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n",
 	},
@@ -368,6 +368,8 @@ func TestNothingFollowsAnUpgrade(t *testing.T) {
 func TestTunnelIsNotWatched(t *testing.T) {
 	client, server := net.Pipe()
 	defer client.Close()
+	client.SetDeadline(time.Now().Add(20 * time.Second))
+	server.SetDeadline(time.Now().Add(20 * time.Second))
 	const early, late = "early\nContent-Length: 1\r\n\x00\r\n\r\n", "late POST / HTTP/1.1\nContent-Length: 1\nContent-Length: 1\n\n"
 	result := make(chan string, 1)
 	s := &http.Server{ErrorLog: quietLog, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -435,6 +437,28 @@ func TestStrictConnKeepsItsKind(t *testing.T) {
 	}
 	if _, ok := StrictConn(stateful{plain, "h2"}).(stateful); !ok {
 		t.Error("HTTP/2 is watched")
+	}
+}
+
+// TestGuardStandsAlone: what it cannot follow it ends, and does not count on
+// net/http to refuse it.
+func TestGuardStandsAlone(t *testing.T) {
+	const post = "POST / HTTP/1.1\r\nHost: a\r\n"
+	const chunks = post + "Transfer-Encoding: chunked\r\n\r\n"
+	for _, data := range []string{
+		"\r\nGET / HTTP/1.1\r\n\r\n", post + "\r\n\n\n\n\n\n", "GET / HTTP/1.x\r\n", "GET / HTTP/11\r\n", "GET / http/1.1\r\n", "GET /\r\n", "\x16\x03\x01\n",
+		post + "\rX", "GET / HTTP/1.1\r\n X: a\r\n", "GET / HTTP/1.1\r\n\tX: a\r\n", post + ": a\r\n", post + "X\r\n", post + "X Y: a\r\n", post + "X\x00: a\r\n",
+		post + "Content-Length: x\r\n\r\nY", post + "Content-Length:\r\n\r\nY", post + "Content-Length: 9223372036854775808\r\n\r\nY", post + "Content-Length: 1\r\n 2\r\n\r\nY",
+		post + "Transfer-Encoding: gzip, chunked\r\n\r\nY", post + "Transfer-Encoding: chunke\r\n\r\nY", post + "Transfer-Encoding: chunkedd\r\n\r\nY", post + "Transfer-Encoding:\r\n\r\nY",
+		chunks + "\r\n", chunks + ";a\r\n", chunks + "g", chunks + "00000000000000001\r\n", chunks + "1 1\r\n", chunks + "1 ;a\r\n", chunks + "1\n", chunks + "1;a\n", chunks + "1\ra", chunks + "1;" + strings.Repeat("a", maxChunkLine),
+		chunks + "1\r\naX", chunks + "1\r\na\rX", chunks + "1\r\na\n", chunks + "0\r\n\n", chunks + "0\r\nT: u\n", chunks + "0\r\nT: u\r\n v\n", chunks + "0\r\n T: u", chunks + "0\r\nT\r\n", chunks + "0\r\n\rX",
+	} {
+		for _, size := range []int{1, 2, 1 << 20} {
+			conn := StrictConn(newScript([]byte(data), func() int { return size }))
+			if _, err := io.ReadAll(conn); err != errFraming {
+				t.Errorf("%q: %v", data, err)
+			}
+		}
 	}
 }
 
