@@ -65,6 +65,11 @@ func checkHeaders(r *http.Request) *problem {
 	if len(r.Header["Authorization"]) > 1 {
 		return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "more than one Authorization header", hangUp: true}
 	}
+	// net/http leaves a Host only beside HTTP/2's :authority, which is what
+	// counts and is passed on (RFC 9113, section 8.3.1).
+	if h := r.Header["Host"]; len(h) > 1 || len(h) == 1 && h[0] != r.Host {
+		return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "more than one host"}
+	}
 	if len(r.Header["Content-Length"]) > 1 || len(r.Header["Upgrade"]) > 1 {
 		return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "a header that must be single is repeated", hangUp: true}
 	}
