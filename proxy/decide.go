@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"sidegate/policy"
 )
@@ -69,6 +70,12 @@ func checkHeaders(r *http.Request) *problem {
 	// counts and is passed on (RFC 9113, section 8.3.1).
 	if h := r.Header["Host"]; len(h) > 1 || len(h) == 1 && h[0] != r.Host {
 		return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "more than one host"}
+	}
+	// Of a length that is none, net/http makes 0 in HTTP/2.
+	if n := r.Header["Content-Length"]; r.ProtoMajor > 1 && len(n) == 1 {
+		if _, err := strconv.ParseUint(n[0], 10, 63); err != nil {
+			return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the length of the body is malformed"}
+		}
 	}
 	if len(r.Header["Content-Length"]) > 1 || len(r.Header["Upgrade"]) > 1 {
 		return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "a header that must be single is repeated", hangUp: true}
