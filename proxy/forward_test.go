@@ -433,7 +433,7 @@ func TestOtherUpgradesAreIgnored(t *testing.T) {
 	g := newGate(t, lenientApp(t))
 	for _, upgrade := range []string{"h2c", "TLS/1.0", "foo", "websocket, h2c", "\x80"} {
 		a := g.send("GET", "/public/a", "", "Connection: Upgrade, HTTP2-Settings", "Upgrade: "+upgrade, "HTTP2-Settings: evil")
-		if a.StatusCode != 200 || strings.Contains(a.body, "upgrade") || strings.Contains(a.body, "evil") {
+		if a.StatusCode != 200 || !a.Close || strings.Contains(a.body, "upgrade") || strings.Contains(a.body, "evil") {
 			t.Errorf("%q: %d %s", upgrade, a.StatusCode, a.body)
 		}
 	}

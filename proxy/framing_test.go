@@ -446,7 +446,7 @@ func TestGuardStandsAlone(t *testing.T) {
 	const post = "POST / HTTP/1.1\r\nHost: a\r\n"
 	const chunks = post + "Transfer-Encoding: chunked\r\n\r\n"
 	for _, data := range []string{
-		"\r\nGET / HTTP/1.1\r\n\r\n", post + "\r\n\n\n\n\n\n", "GET / HTTP/1.x\r\n", "GET / HTTP/11\r\n", "GET / http/1.1\r\n", "GET /\r\n", "\x16\x03\x01\n",
+		"\r\nGET / HTTP/1.1\r\n\r\n", "POSTS / HTTP/1.1\r\n\r\n\r\n", post + "\r\n\n\n\n\n\n", "GET / HTTP/1.x\r\n", "GET / HTTP/11\r\n", "GET / http/1.1\r\n", "GET /\r\n", "\x16\x03\x01\n",
 		post + "\rX", "GET / HTTP/1.1\r\n X: a\r\n", "GET / HTTP/1.1\r\n\tX: a\r\n", post + ": a\r\n", post + "X\r\n", post + "X Y: a\r\n", post + "X\x00: a\r\n",
 		post + "Content-Length: x\r\n\r\nY", post + "Content-Length:\r\n\r\nY", post + "Content-Length: 9223372036854775808\r\n\r\nY", post + "Content-Length: 1\r\n 2\r\n\r\nY",
 		post + "Transfer-Encoding: gzip, chunked\r\n\r\nY", post + "Transfer-Encoding: chunke\r\n\r\nY", post + "Transfer-Encoding: chunkedd\r\n\r\nY", post + "Transfer-Encoding:\r\n\r\nY",
