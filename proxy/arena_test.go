@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"sidegate/storage/audit"
 )
 
 // An arena is a gateway before the most careless app that there is, which
@@ -32,6 +34,7 @@ type arena struct {
 	successes []string // since they were last taken
 	requests  int      // that reached the app
 	sent      map[string]int
+	exact     bool            // the app tells /Admin from /admin
 	tried     map[string]bool // attacks of several classes are sent once
 	works     map[string]bool // against the app alone
 }
@@ -151,11 +154,11 @@ func (a *arena) judge(line string, fields map[string][]string) {
 		target = target[:i]
 	}
 	uid := fields["x-sidegate-uid"]
-	for reading := range readings(target) {
+	for reading := range readings(target, a.exact) {
 		switch {
-		case strings.HasPrefix(reading, "/admin"), strings.Contains(reading, "/hidden"):
+		case reading == "/admin", strings.HasPrefix(reading, "/admin/"), strings.HasPrefix(reading, "/admin") && !a.exact, strings.Contains(reading, "/hidden"):
 			lost("%s was reached", reading)
-		case strings.HasPrefix(reading, "/private") && !slices.Equal(uid, []string{"alice"}),
+		case strings.HasPrefix(reading+"/", "/private/") && !slices.Equal(uid, []string{"alice"}),
 			strings.HasPrefix(reading, "/own/") && !slices.Equal(uid, []string{strings.TrimPrefix(reading, "/own/")}):
 			lost("%s was reached as %v", reading, uid)
 		}
@@ -179,7 +182,7 @@ func (a *arena) judge(line string, fields map[string][]string) {
 }
 
 // readings are the paths that servers make of a target.
-func readings(target string) map[string]bool {
+func readings(target string, exact bool) map[string]bool {
 	target, _, _ = strings.Cut(target, "?")
 	out := map[string]bool{target: true}
 	steps := []func(string) string{
@@ -213,8 +216,9 @@ func readings(target string) map[string]bool {
 			return s
 		},
 		func(s string) string { return path.Clean("/" + s) },
-		func(s string) string { return strings.TrimRight(s, ". ") },
-		strings.ToLower,
+	}
+	if !exact {
+		steps = append(steps, strings.ToLower, func(s string) string { return strings.TrimRight(s, ". ") })
 	}
 	for range 4 {
 		for have := range maps.Clone(out) {
@@ -230,7 +234,7 @@ func readings(target string) map[string]bool {
 
 // careDecode decodes once, what is no encoding at all as well.
 func careDecode(s string) string {
-	s = strings.NewReplacer("%c0%ae", ".", "%c0%af", "/", "%u002e", ".", "%u002f", "/", "%u005c", "/").Replace(strings.ToLower(s))
+	s = strings.NewReplacer("%c0%ae", ".", "%c0%af", "/", "%C0%AE", ".", "%C0%AF", "/", "%u002e", ".", "%u002E", ".", "%u002f", "/", "%u002F", "/", "%u005c", "/").Replace(s)
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]) {
@@ -260,6 +264,8 @@ type attack struct {
 	raw                   string
 	// half: more of it would have to come, so that the connection is ended.
 	half bool
+	// last: what follows on the connection is no request.
+	last bool
 }
 
 // farewell ends a connection behind an attack that did not end it.
@@ -433,10 +439,18 @@ func (a *arena) attack(t *testing.T, k attack) {
 	}
 	a.tried[k.bytes()] = true
 	a.take()
+	a.tape.set(func(r *tape) { r.decisions = nil })
 	answers := a.http1(k, a.address)
 	a.sent["HTTP/1.1"]++
 	if successes, _ := a.take(); successes != nil {
 		t.Errorf("HTTP/1.1 %q: %q\n%s", k.bytes(), successes, answers)
+	}
+	if k.last {
+		a.tape.set(func(r *tape) {
+			if slices.ContainsFunc(r.decisions, func(e *audit.Event) bool { return strings.Contains(e.Request.Path, "hidden") }) {
+				t.Errorf("%q: what follows was read as a request", k.bytes())
+			}
+		})
 	}
 	if k.raw == "" {
 		a.stream(t, k.stream2())

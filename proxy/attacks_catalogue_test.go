@@ -244,9 +244,17 @@ func badTokens() (out []attack) {
 	return out
 }
 
+// last are attacks behind which nothing is a request.
+func last(all []attack) []attack {
+	for i := range all {
+		all[i].last = true
+	}
+	return all
+}
+
 func connects() []attack {
-	return append(raws("CONNECT gateway.test:80 HTTP/1.1\r\nHost: gateway.test:80\r\n\r\n"+hidden, "CONNECT /admin/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden, "CONNECT /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden,
-		"CONNECT evil:80 HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 5\r\n\r\n"+hidden, "TRACE /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden, "TRACK /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden),
+	return append(last(raws("CONNECT gateway.test:80 HTTP/1.1\r\nHost: gateway.test:80\r\n\r\n"+hidden, "CONNECT /admin/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden, "CONNECT /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden,
+		"CONNECT evil:80 HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 5\r\n\r\n"+hidden, "TRACE /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden, "TRACK /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n"+hidden)),
 		attack{method: "TRACE", target: "/public/a"}, attack{method: "CONNECT", target: "/public/a"}, attack{method: "CONNECT", target: "/admin/a"})
 }
 
@@ -256,14 +264,14 @@ func upgrades() (out []attack) {
 			out = append(out, attack{raw: "GET " + target + " HTTP/1.1\r\nHost: gateway.test\r\nConnection: Upgrade, X-Sidegate-Uid\r\nUpgrade: " + upgrade + "\r\nX-Sidegate-Uid: evil\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" + hidden})
 		}
 	}
-	return out
+	return last(out)
 }
 
 func h2cUpgrades() (out []attack) {
 	for _, body := range []string{"Content-Length: 5\r\n\r\nabcde", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "Content-Length: 80\r\n\r\n"} {
 		out = append(out, attack{raw: postRaw + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n" + body + hidden + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"})
 	}
-	return append(out, raws("PRI * HTTP/2.0\r\n\r\n"+hidden, "PRI * HTTP/2.0\r\n\r\nSM\r\n"+hidden, farewell[:len(farewell)-21]+"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+hidden)...)
+	return last(append(out, raws("PRI * HTTP/2.0\r\n\r\n"+hidden, "PRI * HTTP/2.0\r\n\r\nSM\r\n"+hidden, farewell[:len(farewell)-21]+"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+hidden)...))
 }
 
 func trailerAttacks() (out []attack) {
@@ -304,6 +312,24 @@ func TestCatalogue(t *testing.T) {
 	if a.sent["HTTP/1.1"] < 1000 || a.sent["HTTP/2"] < 1000 {
 		t.Error("attacks are missing")
 	}
+}
+
+// TestCatalogueBehindOpenDoors: the same attacks where every path that is not
+// protected is public. The app is one that keeps to the case of paths: without
+// that such a policy is none (SG012).
+func TestCatalogueBehindOpenDoors(t *testing.T) {
+	a := newArena(t, func(o *Options) {
+		open := "\n  - {id: open, path: \"/{rest...}\", methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS], allow: public, upstream: app}\n"
+		o.Policy = loadPolicy(t, strings.TrimRight(testPolicy, "\n")+open)
+	})
+	a.exact = true
+	for _, c := range catalogue {
+		for _, k := range c.attacks {
+			a.attack(t, k)
+		}
+	}
+	a.alive(t)
+	t.Logf("%d attacks over HTTP/1.1, %d over HTTP/2", a.sent["HTTP/1.1"], a.sent["HTTP/2"])
 }
 
 // TestCatalogueIsWhole: every class is attacked, tested elsewhere by a test
