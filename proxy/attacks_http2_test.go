@@ -1,9 +1,13 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -261,4 +265,28 @@ func TestHTTP2PrefaceInTheMiddle(t *testing.T) {
 	if successes, requests := a.take(); successes != nil || requests != 1 || strings.Count(string(all), "HTTP/1.1 ") != 2 {
 		t.Errorf("%q, %d requests: %s", successes, requests, all)
 	}
+}
+
+// TestHTTP2PrefaceThatStalls is ended as any header that does not come.
+func TestHTTP2PrefaceThatStalls(t *testing.T) {
+	a := newArena(t)
+	s := httptest.NewUnstartedServer(a.proxy)
+	s.Config.Protocols, s.Config.ErrorLog = a.server.Config.Protocols, quietLog
+	s.Config.ReadHeaderTimeout = 50 * time.Millisecond
+	s.Listener = StrictFraming(s.Listener)
+	s.Start()
+	defer s.Close()
+	for _, begin := range []string{"P", "PRI * HTTP/2.0", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r", "POST /public/a HTTP/1.1\r\nHost: gateway.test\r\nContent-Len"} {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(conn, begin)
+		if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q: the connection is still open", begin)
+		}
+	}
+	a.alive(t)
 }

@@ -3,13 +3,16 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/textproto"
 	"os"
@@ -438,6 +441,62 @@ func TestStrictConnKeepsItsKind(t *testing.T) {
 	if _, ok := StrictConn(stateful{plain, "h2"}).(stateful); !ok {
 		t.Error("HTTP/2 is watched")
 	}
+}
+
+// handshaken accepts connections whose TLS handshake is done, as the guard
+// needs them.
+type handshaken struct {
+	net.Listener
+	config *tls.Config
+}
+
+func (l handshaken) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Server(conn, l.config)
+	return secure, secure.HandshakeContext(context.Background())
+}
+
+// TestStrictFramingWithTLS: net/http sees TLS, and the guard what is in it.
+func TestStrictFramingWithTLS(t *testing.T) {
+	sample := httptest.NewTLSServer(nil)
+	defer sample.Close()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%v %s", r.TLS.HandshakeComplete, r.TLS.ServerName)
+	}))
+	s.Config.ErrorLog = quietLog
+	s.Listener = StrictFraming(handshaken{s.Listener, &tls.Config{Certificates: sample.TLS.Certificates}})
+	s.Start()
+	defer s.Close()
+	for body, want := range map[string]string{
+		"Content-Length: 1\r\n\r\nx":                                       "200 OK true example.com",
+		"Content-Length: 1\r\nContent-Length: 1\r\n\r\nx":                  "400 Bad Request 400 Bad Request",
+		"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": "400 Bad Request 400 Bad Request",
+	} {
+		conn, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{ServerName: "example.com", RootCAs: pool(t, sample)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\n"+body)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(res.Body)
+		if got := res.Status + " " + string(text); got != want {
+			t.Errorf("%q: %q", body, got)
+		}
+	}
+}
+
+func pool(t *testing.T, s *httptest.Server) *x509.CertPool {
+	t.Helper()
+	p := x509.NewCertPool()
+	p.AddCert(s.Certificate())
+	return p
 }
 
 // TestGuardStandsAlone: what it cannot follow it ends, and does not count on
