@@ -120,7 +120,8 @@ func serveScript(data []byte, piece func() int, guard bool) ([]seen, string) {
 
 // firstAmbiguous is which request frames itself in two ways, by another
 // reading than the guard's, or has chunks whose trailers are not lines of
-// CRLF; else it is beyond all.
+// CRLF, or have spaces in their names, which net/http takes there; else it is
+// beyond all.
 func firstAmbiguous(data []byte) (which int, trailer bool) {
 	post := false
 	for i := 0; ; i++ {
@@ -162,8 +163,11 @@ func firstAmbiguous(data []byte) (which int, trailer bool) {
 			_, _ = http.ReadRequest(br)
 			end := trailers(br, func() int { return r.Len() + br.Buffered() }, data)
 			end = end[:len(end)-len(rest)]
-			if bytes.Count(end, []byte("\n")) != bytes.Count(end, []byte("\r\n")) {
-				return i, true
+			for line := range strings.SplitAfterSeq(string(end), "\n") {
+				name, _, _ := strings.Cut(line, ":")
+				if strings.HasSuffix(line, "\n") && !strings.HasSuffix(line, "\r\n") || !strings.HasPrefix(name, " ") && !strings.HasPrefix(name, "\t") && strings.Contains(name, " ") {
+					return i, true
+				}
 			}
 		}
 		data = rest
@@ -228,7 +232,7 @@ var frameParts = struct{ lines, fields, bodies []string }{
 	},
 	bodies: []string{
 		"", "abc", "3\r\nabc\r\n0\r\n\r\n", "3;x=\"y\"\r\nabc\r\n0\r\n\r\n", "3 \r\nabc\r\n0;z\r\nT: u\r\n\r\n", "03\r\nabc\r\n00\r\n\r\n", "3\nabc\r\n0\r\n\r\n", "3\r\nabc0\r\n\r\n", "3\r\nabc\n0\r\n\r\n",
-		"0\r\n\n", "0\r\n\nX: y\r\n\r\n", "0\r\nT: u\n\n", "0\r\nT: u\n\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n", "0\n\n", "0\r\n T: u\r\n\r\n", "0\r\nContent-Length: 3\r\n\r\n", "0\r\nT\r\n\r\n", "0\r\nT: u\nV: w\r\n\r\n", "0\r\nT: u\r\nV: w\n\r\n", "3 ;x\r\nabc\r\n0\r\n\r\n", "0x3\r\nabc\r\n0\r\n\r\n",
+		"0\r\n\n", "0\r\n\nX: y\r\n\r\n", "0\r\nT: u\n\n", "0\r\nT: u\n\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n", "0\n\n", "0\r\n T: u\r\n\r\n", "0\r\nContent-Length: 3\r\n\r\n", "0\r\nT\r\n\r\n", "0\r\nT: u\nV: w\r\n\r\n", "0\r\nT: u\r\nV: w\n\r\n", "0\r\nT : u\r\n\r\n", "0\r\nT: u\r\nV w: x\r\n\r\n", "0\r\nT: u\r\n v w: x\r\n\r\n", "3 ;x\r\nabc\r\n0\r\n\r\n", "0x3\r\nabc\r\n0\r\n\r\n",
 		"g\r\n", "\r\n", "-1\r\n", "10000000000000000\r\n", "00000000000000003\r\nabc\r\n0\r\n\r\n", "0000000000000003\r\nabc\r\n0\r\n\r\n", "ffffffffffffffff\r\nabc", "3;" + strings.Repeat("e", 4089) + "\r\nabc\r\n0\r\n\r\n", "3;" + strings.Repeat("e", 4092) + "\r\nabc\r\n0\r\n\r\n", "3;a\rb\r\nabc\r\n0\r\n\r\n", "3\r\r\nabc\r\n0\r\n\r\n",
 		"1\r\na\r\n1\r\nb\r\n0\r\n\r\n", "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n",
 	},
