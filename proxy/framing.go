@@ -163,7 +163,8 @@ func (c *strictConn) CloseWrite() error {
 }
 
 // A framer follows where requests and their bodies begin and end in the bytes
-// of one direction of a connection, exactly as net/http does, and takes what
+// of one direction of a connection, exactly as net/http does (trailers are
+// read more strictly: their names are tokens, their lines end in CRLF), and takes what
 // net/http refuses for broken. What it does not judge (targets, values, sizes)
 // is net/http's to refuse: it has no influence on where a request ends. The
 // zero value stands at the start of a connection.
