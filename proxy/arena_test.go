@@ -268,8 +268,8 @@ type attack struct {
 	last bool
 }
 
-// farewell ends a connection behind an attack that did not end it.
-const farewell = "GET /public/farewell HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n\r\n"
+// lastRequest ends a connection behind an attack that did not end it.
+const lastRequest = "GET /public/lastRequest HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n\r\n"
 
 func (k attack) bytes() string {
 	if k.raw != "" {
@@ -291,8 +291,8 @@ func (a *arena) http1(k attack, address string) string {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	io.WriteString(conn, k.bytes()+farewell) // it may be closed already
-	if k.half || address == a.app {          // the app keeps its connections
+	io.WriteString(conn, k.bytes()+lastRequest) // it may be closed already
+	if k.half || address == a.app {             // the app keeps its connections
 		conn.(*net.TCPConn).CloseWrite()
 	}
 	all, err := io.ReadAll(conn)
@@ -302,8 +302,8 @@ func (a *arena) http1(k attack, address string) string {
 	return string(all)
 }
 
-// A stream is one request of HTTP/2.
-type stream struct {
+// A stream2 is one request of HTTP/2.
+type stream2 struct {
 	fields   []hpack.HeaderField
 	body     []byte
 	trailers []hpack.HeaderField
@@ -317,8 +317,8 @@ func pseudo(method, target string) []hpack.HeaderField {
 }
 
 // stream2 is the attack in HTTP/2: names in lower case, nothing else changed.
-func (k attack) stream2() stream {
-	s := stream{fields: pseudo(k.method, k.target), body: []byte(k.body)}
+func (k attack) overHTTP2() stream2 {
+	s := stream2{fields: pseudo(k.method, k.target), body: []byte(k.body)}
 	if k.token != "" {
 		s.fields = append(s.fields, field2("authorization", "Bearer "+k.token))
 	}
@@ -416,7 +416,7 @@ func (c *client2) verdict(id uint32) string {
 }
 
 // http2 sends the stream on a connection of its own.
-func (a *arena) http2(s stream) string {
+func (a *arena) http2(s stream2) string {
 	a.t.Helper()
 	c := a.dial2()
 	defer c.conn.Close()
@@ -453,11 +453,11 @@ func (a *arena) attack(t *testing.T, k attack) {
 		})
 	}
 	if k.raw == "" {
-		a.stream(t, k.stream2())
+		a.stream(t, k.overHTTP2())
 	}
 }
 
-func (a *arena) stream(t *testing.T, s stream) (verdict string) {
+func (a *arena) stream(t *testing.T, s stream2) (verdict string) {
 	t.Helper()
 	a.take()
 	verdict = a.http2(s)
@@ -488,7 +488,7 @@ func (a *arena) alive(t *testing.T) {
 	if got := a.send("GET", "/private/a", "alice"); got.err != nil || got.StatusCode != http.StatusOK {
 		t.Errorf("HTTP/1.1: %+v", got)
 	}
-	if got := a.http2(attack{method: "GET", target: "/private/a", token: "alice"}.stream2()); got != "200" {
+	if got := a.http2(attack{method: "GET", target: "/private/a", token: "alice"}.overHTTP2()); got != "200" {
 		t.Errorf("HTTP/2: %s", got)
 	}
 	if successes, requests := a.take(); successes != nil || requests < 2 {

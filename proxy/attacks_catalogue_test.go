@@ -80,8 +80,8 @@ var (
 	spelled    = get("/Admin/a", "/ADMIN/a", "/%41dmin/a", "/%61dmin/a", "/admin%2fa", "/admin./a", "/admin%20/a", "/admin/%61", "/%ef%bd%81dmin/a", "/adm%c4%b1n/a", "/PRIVATE/a", "/Private/../admin/a", "/admin/a/.", "/admin/a/")
 )
 
-// identityHeaders are names by which apps learn who calls, in every spelling.
-var identityHeaders = func() (out []string) {
+// forgedIdentity are names by which apps learn who calls, in every spelling.
+var forgedIdentity = func() (out []string) {
 	for _, name := range append(slices.Clone(hostile), "X-Webauth-User", "X-Authenticated-User", "X-User", "Oidc-Claim-Sub", "Impersonate-User", "Cf-Access-Authenticated-User-Email", "Tailscale-User-Login",
 		"X-Ms-Client-Principal", "X-Consumer-Id", "X-Vouch-User", "Client-Cert", "X-Ssl-Client-Dn", "X-Envoy-Original-Path", "X-Envoy-Peer-Metadata", "X-Jwt-Assertion") {
 		out = append(out, named(spellings(name)...)...)
@@ -133,7 +133,7 @@ func smuggling() (out []attack) {
 // catalogue names every class of attacks on products like this one.
 var catalogue = []class{
 	{id: "oauth2-proxy CVE-2025-54576", what: "the query counts as path", attacks: queries},
-	{id: "oauth2-proxy CVE-2025-64484", what: "_ for - in names", attacks: with(identityHeaders...)},
+	{id: "oauth2-proxy CVE-2025-64484", what: "_ for - in names", attacks: with(forgedIdentity...)},
 	{id: "oauth2-proxy CVE-2026-34457", what: "a header switches authentication off", subtle: true, attacks: onPrivate("User-Agent: GoogleHC/1.0", "User-Agent: kube-probe/1.30", "User-Agent: ELB-HealthChecker/2.0", "X-Health-Check: 1", "X-Middleware-Subrequest: middleware", "Authorization: none", "X-Skip-Auth: true", "Purpose: prefetch")},
 	{id: "oauth2-proxy CVE-2026-40575, CVE-2026-76835", what: "X-Forwarded-Uri is believed", attacks: with(named("X-Forwarded-Uri", "X-Original-Uri", "X-Forwarded-Path", "X_Forwarded_Uri")...), by: []string{"TestForwardedHeadersAfreshOrContinued", "TestClientAddress"}},
 	{id: "oauth2-proxy CVE-2026-41059", what: "fragments", attacks: fragments},
@@ -149,7 +149,7 @@ var catalogue = []class{
 	{id: "Traefik CVE-2024-45410, CVE-2026-29054", what: "Connection takes X-Forwarded-* off", subtle: true, attacks: onPrivate("Connection: X-Forwarded-For, x-real-ip", "connection: x-forwarded-host", "CONNECTION: X-Forwarded-Proto, close"), by: []string{"TestHopByHopHeaders"}},
 	{id: "Traefik CVE-2023-47106", what: "a fragment in the target", attacks: fragments},
 	{id: "Traefik CVE-2025-32431, CVE-2025-47952, CVE-2025-66490, CVE-2026-40912, CVE-2026-48020, CVE-2026-65600", what: "Path and RawPath differ", attacks: slices.Concat(dotSegments, encodedTwice, slashes, spelled), by: []string{"TestTargetsEndToEnd", "policy.TestAttackPathMismatch"}},
-	{id: "Traefik CVE-2026-33433, CVE-2026-39858, CVE-2026-54763", what: "aliases of identity headers", attacks: with(identityHeaders...)},
+	{id: "Traefik CVE-2026-33433, CVE-2026-39858, CVE-2026-54763", what: "aliases of identity headers", attacks: with(forgedIdentity...)},
 	{id: "Traefik CVE-2026-35051, CVE-2026-54764, CVE-2024-52003", what: "X-Forwarded-Prefix and -Port", attacks: with(named("X-Forwarded-Prefix", "X-Forwarded-Port", "x_forwarded_prefix", "X-Script-Name", "X-Forwarded-Server")[:3]...)},
 	{id: "Traefik CVE-2026-26998", what: "answers without bounds", by: []string{"TestMemoryIsConstant", "TestBrokenAnswers", "oidc.TestKeySetForms", "firebase.TestNoAnswersOfFirebase"}},
 	{id: "Traefik CVE-2026-26999, CVE-2024-28869", what: "slow callers; a bad Content-Length loops", by: []string{"TestStalledCaller", "TestSlowReader", "TestDrippedPresignBody", "TestAmbiguousFraming"}},
@@ -206,7 +206,7 @@ var catalogue = []class{
 	{id: "Kong 3.2, CVE-2021-27306, CVE-2020-11710", what: "two tokens in two places, routes without authentication, the admin API", attacks: append(tokensTwice(), get("/private/a?access_token=alice", "/private/a?jwt=alice", "/private/a?token=alice")...), by: []string{"TestAuthorizationBeforeCookies", "cmd.TestAdminListener"}},
 	{id: "APISIX CVE-2021-43557, CVE-2022-24112, CVE-2026-31908, CVE-2026-39999, CVE-2026-44087, CVE-2026-49230", what: "//, X-Real-Ip, injected headers, RS256 for HS256, forged identities, JWE", attacks: slices.Concat(slashes, with(named("X-Real-Ip", "x_real_ip", "X-Userinfo", "X-Consumer-Username")...)), by: []string{"TestForwardedHeaderSpoof", "oidc.TestHostileAlgorithmOfThePublishedKey", "TestAssertionInjection", "FuzzHeaderValue"}},
 	{id: "nghttpx CVE-2026-58055", what: "Upgrade with a body", attacks: h2cUpgrades(), by: []string{"TestNothingFollowsAnUpgrade", "TestRefusedUpgradeEndsTheConnection"}},
-	{id: "Keycloak Gatekeeper CVE-2020-14359", what: "names in lower case", attacks: with(identityHeaders...), by: []string{"TestStripList"}},
+	{id: "Keycloak Gatekeeper CVE-2020-14359", what: "names in lower case", attacks: with(forgedIdentity...), by: []string{"TestStripList"}},
 	{id: "Vault CVE-2024-5798, CVE-2024-8365", what: "audiences not bound, tokens in the audit log", by: []string{"oidc.TestCheckAudience", "TestSecretsStayOut"}},
 
 	{id: "hostile tokens", by: []string{"firebase.TestEveryClassOfAttacksIsThere", "firebase.TestHostileTokens", "firebase.TestTimesAtEveryEdge", "firebase.TestHostileCookies", "firebase.TestHostileAppCheckTokens", "oidc.TestHostileTokens"}},
@@ -270,7 +270,7 @@ func h2cUpgrades() (out []attack) {
 	for _, body := range []string{"Content-Length: 5\r\n\r\nabcde", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "Content-Length: 80\r\n\r\n"} {
 		out = append(out, attack{raw: postRaw + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n" + body + hidden + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"})
 	}
-	return last(append(out, raws("PRI * HTTP/2.0\r\n\r\n"+hidden, "PRI * HTTP/2.0\r\n\r\nSM\r\n"+hidden, farewell[:len(farewell)-21]+"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+hidden)...))
+	return last(append(out, raws("PRI * HTTP/2.0\r\n\r\n"+hidden, "PRI * HTTP/2.0\r\n\r\nSM\r\n"+hidden, lastRequest[:len(lastRequest)-21]+"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+hidden)...))
 }
 
 func trailerAttacks() (out []attack) {

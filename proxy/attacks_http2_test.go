@@ -20,7 +20,7 @@ import (
 
 // changed are the pseudo fields of a good request with one replaced, which is
 // left out where its value is "-", and then more fields.
-func changed(name, value string, more ...hpack.HeaderField) stream {
+func changed(name, value string, more ...hpack.HeaderField) stream2 {
 	fields := pseudo("GET", "/public/a")
 	i := slices.IndexFunc(fields, func(f hpack.HeaderField) bool { return f.Name == name })
 	if value == "-" {
@@ -28,10 +28,10 @@ func changed(name, value string, more ...hpack.HeaderField) stream {
 	} else if i >= 0 {
 		fields[i].Value = value
 	}
-	return stream{fields: append(fields, more...)}
+	return stream2{fields: append(fields, more...)}
 }
 
-func more(name, value string) stream { return changed("", "", field2(name, value)) }
+func more(name, value string) stream2 { return changed("", "", field2(name, value)) }
 
 // TestHTTP2Frames: what no client library sends, frame by frame. None of it
 // reaches an app, but for what is marked, of which nothing is left there.
@@ -40,16 +40,16 @@ func TestHTTP2Frames(t *testing.T) {
 	alice := field2("authorization", "Bearer alice")
 	type frames struct {
 		name   string
-		stream stream
+		stream stream2
 		passes bool
 	}
 	all := []frames{}
-	refused := func(name string, streams ...stream) {
+	refused := func(name string, streams ...stream2) {
 		for _, s := range streams {
 			all = append(all, frames{name, s, false})
 		}
 	}
-	passes := func(name string, streams ...stream) {
+	passes := func(name string, streams ...stream2) {
 		for _, s := range streams {
 			all = append(all, frames{name, s, true})
 		}
@@ -57,14 +57,14 @@ func TestHTTP2Frames(t *testing.T) {
 	refused("connection-specific", more("connection", "keep-alive"), more("connection", "x-sidegate-uid"), more("transfer-encoding", "chunked"), more("upgrade", "websocket"), more("keep-alive", "timeout=5"),
 		more("proxy-connection", "keep-alive"), more("te", "gzip"), more("te", "trailers, evil"), more("transfer-encoding", "identity"))
 	passes("te", more("te", "trailers"))
-	refused("upper case", more("X-Sidegate-Uid", "evil"), more("Host", "evil"), more("x-Other", "a"), stream{fields: append(pseudo("GET", "/public/a"), field2("Authorization", "Bearer alice"))})
+	refused("upper case", more("X-Sidegate-Uid", "evil"), more("Host", "evil"), more("x-Other", "a"), stream2{fields: append(pseudo("GET", "/public/a"), field2("Authorization", "Bearer alice"))})
 	refused("names", more("x sidegate", "evil"), more("x:y", "evil"), more("", "evil"), more("x-sidegate-uid\x00", "evil"), more("x\r\nx-sidegate-uid", "evil"), more("x\xff", "evil"), more("x-sidegate-uid ", "evil"), more(" x-sidegate-uid", "evil"), more("x-sidegate-uid:", "evil"))
 	refused("values", more("x", "a\r\nx-sidegate-uid: evil"), more("x", "a\nb"), more("x", "a\rb"), more("x", "a\x00b"), more("x", "\x7f"), more("user-agent", "a\r\n\r\nGET /admin/hidden HTTP/1.1\r\n"))
 	refused("pseudo twice", more(":path", "/admin/a"), more(":method", "POST"), more(":scheme", "https"), more(":authority", "evil"), more(":path", "/public/a"))
 	refused("pseudo missing", changed(":path", "-"), changed(":method", "-"), changed(":scheme", "-"))
 	refused("no authority", changed(":authority", "-"), changed(":authority", ""))
 	refused("unknown pseudo", more(":status", "200"), more(":evil", "a"), more(":", "a"), more(":protocol", "websocket"))
-	refused("pseudo after regular", stream{fields: append([]hpack.HeaderField{field2("x", "y")}, pseudo("GET", "/public/a")...)}, stream{fields: append(append(pseudo("GET", "/public/a")[:3:3], field2("x", "y")), field2(":path", "/public/a"))})
+	refused("pseudo after regular", stream2{fields: append([]hpack.HeaderField{field2("x", "y")}, pseudo("GET", "/public/a")...)}, stream2{fields: append(append(pseudo("GET", "/public/a")[:3:3], field2("x", "y")), field2(":path", "/public/a"))})
 	for _, path := range []string{"admin/a", "", "*", "public/a", "/public/a#/admin", "/admin/a#/public", "http://gateway.test/admin/a", "//admin/a", "/public/../admin/a", "/public/a b", "/public/a\r\nx: evil", "/public/a\x00", "?/public/a", "/public/..;/admin/a", `\admin`, "/public/\xff", "/public/a HTTP/1.1"} {
 		refused("path", changed(":path", path), changed(":path", path, alice))
 	}
@@ -72,27 +72,27 @@ func TestHTTP2Frames(t *testing.T) {
 	for _, method := range []string{"CONNECT", "TRACE", "get", "GET /admin/a", "GET\r\n", "", "PRI", "G\x00T"} {
 		refused("method", changed(":method", method))
 	}
-	refused("CONNECT", stream{fields: []hpack.HeaderField{field2(":method", "CONNECT"), field2(":authority", "gateway.test:80")}},
-		stream{fields: append(pseudo("CONNECT", "/socket"), field2(":protocol", "websocket"), alice)}, stream{fields: append(pseudo("GET", "/socket"), field2(":protocol", "websocket"), alice)},
-		stream{fields: []hpack.HeaderField{field2(":method", "CONNECT"), field2(":authority", "gateway.test:80"), field2(":path", "/admin/a")}, body: []byte(hidden)})
+	refused("CONNECT", stream2{fields: []hpack.HeaderField{field2(":method", "CONNECT"), field2(":authority", "gateway.test:80")}},
+		stream2{fields: append(pseudo("CONNECT", "/socket"), field2(":protocol", "websocket"), alice)}, stream2{fields: append(pseudo("GET", "/socket"), field2(":protocol", "websocket"), alice)},
+		stream2{fields: []hpack.HeaderField{field2(":method", "CONNECT"), field2(":authority", "gateway.test:80"), field2(":path", "/admin/a")}, body: []byte(hidden)})
 	refused("authority", changed(":authority", "evil@gateway.test"), changed(":authority", "gateway.test/admin"), changed(":authority", "a b"), changed(":authority", "a\x00"), changed(":authority", "gateway.test,evil"), changed(":authority", "gateway.test.."), changed(":authority", "[::1"))
 	refused("two hosts", more("host", "evil"), more("host", "gateway.test:81"), more("host", ""), changed("", "", field2("host", "gateway.test"), field2("host", "evil")), changed("", "", field2("host", "gateway.test"), field2("host", "gateway.test")),
 		changed(":authority", "-", field2("host", "gateway.test"), field2("host", "evil")))
 	passes("one host", more("host", "gateway.test"), changed(":authority", "-", field2("host", "gateway.test")))
 	refused("two tokens", changed(":path", "/private/a", alice, field2("authorization", "Bearer bob")), changed("", "", alice, alice))
-	length := func(value string, body string) stream {
-		s := stream{fields: append(pseudo("POST", "/public/a"), field2("content-length", value)), body: []byte(body)}
+	length := func(value string, body string) stream2 {
+		s := stream2{fields: append(pseudo("POST", "/public/a"), field2("content-length", value)), body: []byte(body)}
 		return s
 	}
-	refused("length", length("-1", "abc"), length("x", "abc"), length("+3", "abc"), length("", "abc"), length("9223372036854775808", "abc"), length("3, 3", "abc"), length("0x3", "abc"), stream{fields: append(pseudo("POST", "/public/a"), field2("content-length", "3"), field2("content-length", "3")), body: []byte("abc")},
-		stream{fields: append(pseudo("POST", "/public/a"), field2("content-length", "3"), field2("content-length", "4")), body: []byte("abc")})
+	refused("length", length("-1", "abc"), length("x", "abc"), length("+3", "abc"), length("", "abc"), length("9223372036854775808", "abc"), length("3, 3", "abc"), length("0x3", "abc"), stream2{fields: append(pseudo("POST", "/public/a"), field2("content-length", "3"), field2("content-length", "3")), body: []byte("abc")},
+		stream2{fields: append(pseudo("POST", "/public/a"), field2("content-length", "3"), field2("content-length", "4")), body: []byte("abc")})
 	passes("length that differs", length("1", hidden), length("1000", "abc"), length("0", hidden), length("3", ""))
-	refused("header list", more("x", strings.Repeat("a", 2*arenaHeaderBytes)), stream{fields: append(pseudo("GET", "/public/a"), slices.Repeat([]hpack.HeaderField{field2("x", strings.Repeat("a", 100))}, 1000)...)})
+	refused("header list", more("x", strings.Repeat("a", 2*arenaHeaderBytes)), stream2{fields: append(pseudo("GET", "/public/a"), slices.Repeat([]hpack.HeaderField{field2("x", strings.Repeat("a", 100))}, 1000)...)})
 	for _, name := range []string{"x-sidegate-uid", "x_sidegate_uid", "x.forwarded.user", "authorization", "host", "cookie"} {
-		passes("trailers", stream{fields: append(pseudo("POST", "/public/a"), field2("trailer", name)), body: []byte("a"), trailers: []hpack.HeaderField{field2(name, "evil")}},
-			stream{fields: pseudo("POST", "/public/a"), body: []byte("a"), trailers: []hpack.HeaderField{field2(name, "evil")}})
+		passes("trailers", stream2{fields: append(pseudo("POST", "/public/a"), field2("trailer", name)), body: []byte("a"), trailers: []hpack.HeaderField{field2(name, "evil")}},
+			stream2{fields: pseudo("POST", "/public/a"), body: []byte("a"), trailers: []hpack.HeaderField{field2(name, "evil")}})
 	}
-	passes("trailers", stream{fields: pseudo("POST", "/public/a"), body: []byte("a"), trailers: []hpack.HeaderField{field2(":path", "/admin/a")}}, stream{fields: pseudo("POST", "/public/a"), body: []byte("a"), trailers: []hpack.HeaderField{field2("content-length", "evil"), field2("transfer-encoding", "evil")}})
+	passes("trailers", stream2{fields: pseudo("POST", "/public/a"), body: []byte("a"), trailers: []hpack.HeaderField{field2(":path", "/admin/a")}}, stream2{fields: pseudo("POST", "/public/a"), body: []byte("a"), trailers: []hpack.HeaderField{field2("content-length", "evil"), field2("transfer-encoding", "evil")}})
 	for _, name := range hostile {
 		for _, s := range spellings(name) {
 			passes("identity", changed(":path", "/private/a", alice, field2(strings.ToLower(s), "evil")), more(strings.ToLower(s), "evil"))
@@ -120,7 +120,7 @@ func TestHTTP2HostIsWhatCounts(t *testing.T) {
 	got := make(chan string, 1)
 	app := newApp(t, func(_ http.ResponseWriter, r *http.Request) { got <- fmt.Sprint(r.Host, r.Header["X-Forwarded-Host"]) })
 	a := &arena{gate: newGate(t, app)}
-	for _, s := range []stream{changed(":authority", "Photos.test.:80"), changed(":authority", "-", field2("host", "Photos.test.:80"))} {
+	for _, s := range []stream2{changed(":authority", "Photos.test.:80"), changed(":authority", "-", field2("host", "Photos.test.:80"))} {
 		if v := a.http2(s); v != "200" {
 			t.Fatal(v)
 		}
@@ -212,7 +212,7 @@ func TestHTTP2Floods(t *testing.T) {
 			return c.framer.WriteContinuation(1, false, nil)
 		}},
 		{"rapid reset", 3000, false, func(c *client2, i int) error {
-			id := c.open(attack{method: "GET", target: "/private/a", token: "alice"}.stream2().fields, true)
+			id := c.open(attack{method: "GET", target: "/private/a", token: "alice"}.overHTTP2().fields, true)
 			return c.framer.WriteRSTStream(id, http2.ErrCodeCancel)
 		}},
 		{"rapid reset of refused requests", 3000, false, func(c *client2, i int) error {
@@ -244,8 +244,10 @@ func TestHTTP2Floods(t *testing.T) {
 		}
 		a.alive(t)
 	}
-	// What was begun ends; nothing is left of it.
+	// What was begun ends; nothing is left of it but connections to the app, each
+	// of which has goroutines on both sides.
 	for end := time.Now().Add(15 * time.Second); runtime.NumGoroutine() > goroutines+10; runtime.Gosched() {
+		a.transport.CloseIdleConnections()
 		if time.Now().After(end) {
 			t.Fatalf("%d goroutines, once %d", runtime.NumGoroutine(), goroutines)
 		}

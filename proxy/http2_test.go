@@ -29,7 +29,7 @@ func TestQuietEventStream(t *testing.T) {
 	})
 	g, _, clients := bothGate(t, app, func(o *Options) { o.IdleTimeout = 50 * time.Millisecond })
 	for proto, c := range clients {
-		res := get(t, c, g.url+"/private/a", "alice")
+		res := fetch(t, c, g.url+"/private/a", "alice")
 		if _, err := io.ReadFull(res.Body, make([]byte, 11)); err != nil {
 			t.Fatal(proto, err)
 		}
@@ -98,14 +98,14 @@ func TestStallsOverHTTP2(t *testing.T) {
 	if o := g.outcome().Outcome; o.Error != "client_stalled" {
 		t.Errorf("%+v", o)
 	}
-	res = get(t, c, g.url+"/public/a", "")
+	res = fetch(t, c, g.url+"/public/a", "")
 	if o := g.outcome().Outcome; o.Error != "client_stalled" || !o.Truncated {
 		t.Errorf("nobody reads: %+v", o)
 	}
 	if _, err := io.Copy(io.Discard, res.Body); err == nil {
 		t.Error("half an answer looks whole")
 	}
-	res = get(t, c, g.url+"/nowhere", "")
+	res = fetch(t, c, g.url+"/nowhere", "")
 	if res.StatusCode != 404 {
 		t.Errorf("afterwards: %d", res.StatusCode)
 	}
@@ -170,7 +170,7 @@ func TestMaxRequestsAtOnce(t *testing.T) {
 		<-here
 	}
 	for _, c := range clients {
-		res := get(t, c, g.url+"/public/a", "")
+		res := fetch(t, c, g.url+"/public/a", "")
 		if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || res.Header.Get("X-Sidegate-Response") == "" {
 			t.Errorf("the third: %d %v", res.StatusCode, res.Header)
 		}
@@ -189,7 +189,7 @@ func TestMaxRequestsAtOnce(t *testing.T) {
 	g.outcome()
 	g.outcome()
 	go func() { <-here; leave <- true }()
-	if res := get(t, clients["HTTP/2.0"], g.url+"/public/a", ""); res.StatusCode != 200 {
+	if res := fetch(t, clients["HTTP/2.0"], g.url+"/public/a", ""); res.StatusCode != 200 {
 		t.Errorf("afterwards: %d", res.StatusCode)
 	}
 }
@@ -214,7 +214,7 @@ func TestMaxPerConnection(t *testing.T) {
 func TestMaxPerConnectionOverHTTP2(t *testing.T) {
 	g, _, clients := bothGate(t, lenientApp(t), func(o *Options) { o.MaxPerConnection = 3 })
 	for range 7 {
-		res := get(t, clients["HTTP/2.0"], g.url+"/public/a", "")
+		res := fetch(t, clients["HTTP/2.0"], g.url+"/public/a", "")
 		if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || strings.Contains(string(body), "Connection") {
 			t.Fatal(res.StatusCode, err)
 		}

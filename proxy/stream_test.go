@@ -452,7 +452,7 @@ func bothGate(t testing.TB, app string, change ...func(*Options)) (*gate, *turnc
 	return g, a, clients
 }
 
-func get(t testing.TB, c *http.Client, url, token string) *http.Response {
+func fetch(t testing.TB, c *http.Client, url, token string) *http.Response {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -474,7 +474,7 @@ func get(t testing.TB, c *http.Client, url, token string) *http.Response {
 func TestEventStreamEndsWithItsToken(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		g, a, clients := bothGate(t, eventsApp(t))
-		res := get(t, clients[proto], g.url+"/private/a", "alice")
+		res := fetch(t, clients[proto], g.url+"/private/a", "alice")
 		line := make([]byte, 11)
 		if _, err := io.ReadFull(res.Body, line); err != nil || res.Proto != proto {
 			t.Fatal(res.Proto, err)
@@ -503,7 +503,7 @@ func TestLengthsAreKept(t *testing.T) {
 	g, a, clients := bothGate(t, app)
 	for proto, c := range clients {
 		a.turn(user("alice"), nil)
-		res := get(t, c, g.url+"/private/a", "alice")
+		res := fetch(t, c, g.url+"/private/a", "alice")
 		io.ReadFull(res.Body, make([]byte, 11))
 		a.turn(nil, errRevoked)
 		if _, err := io.ReadAll(res.Body); err == nil {
@@ -525,7 +525,7 @@ func TestDownloadsGoOn(t *testing.T) {
 		io.WriteString(w, "second")
 	})
 	g, a, clients := bothGate(t, app)
-	res := get(t, clients["HTTP/1.1"], g.url+"/private/a", "alice")
+	res := fetch(t, clients["HTTP/1.1"], g.url+"/private/a", "alice")
 	io.ReadFull(res.Body, make([]byte, 5))
 	a.turn(nil, errRevoked)
 	g.noStreams()
@@ -550,7 +550,7 @@ func TestEndStreams(t *testing.T) {
 		}
 	}
 	g2, _, clients := bothGate(t, eventsApp(t))
-	res := get(t, clients["HTTP/2.0"], g2.url+"/private/a", "alice")
+	res := fetch(t, clients["HTTP/2.0"], g2.url+"/private/a", "alice")
 	g2.proxy.EndStreams(false)
 	if _, err := io.ReadAll(res.Body); err != nil {
 		t.Error(err)
