@@ -206,6 +206,27 @@ func TestPlainHTTPIsTold(t *testing.T) {
 	}
 }
 
+// TestFramingInsideTLS: a request that says in two ways where it ends is refused
+// there, too, and the next bytes are no request.
+func TestFramingInsideTLS(t *testing.T) {
+	a := newAuthority(t)
+	c := &Config{}
+	dir := t.TempDir()
+	c.Listen.TLS.Cert, c.Listen.TLS.Key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	cert, key, _, _ := a.issue("gateway", false)
+	write(t, c.Listen.TLS.Cert, cert)
+	write(t, c.Listen.TLS.Key, key)
+	conn, err := tls.Dial("tcp", serveTLS(t, c), &tls.Config{RootCAs: a.pool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n")
+	if all, _ := io.ReadAll(conn); !strings.HasPrefix(string(all), "HTTP/1.1 400 ") || strings.Count(string(all), "HTTP/1.1") != 1 {
+		t.Errorf("%q", all)
+	}
+}
+
 // TestSlowHandshakeDelaysNobody: the next caller is answered meanwhile.
 func TestSlowHandshakeDelaysNobody(t *testing.T) {
 	a := newAuthority(t)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/net/netutil"
 
 	"sidegate/policy"
 	"sidegate/policy/document"
@@ -173,7 +172,7 @@ func (g *gateway) listenPublic() (err error) {
 		return err
 	}
 	if c.MaxConnections > 0 {
-		g.publicAt = netutil.LimitListener(g.publicAt, c.MaxConnections)
+		g.publicAt = limitConnections(g.publicAt, c.MaxConnections)
 	}
 	if encryption != nil {
 		g.publicAt = newTLSListener(g.publicAt, encryption, c.HeaderTimeout, func(from net.Addr, err error) {
