@@ -1,0 +1,52 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestAnswersBeforeTheBodyEnds: an app may answer while it still reads. What
+// the caller sends then is the app's, every byte, and nobody waits for it.
+func TestAnswersBeforeTheBodyEnds(t *testing.T) {
+	type upload struct {
+		bytes int64
+		err   error
+	}
+	got := make(chan upload, 1)
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(200)
+		http.NewResponseController(w).Flush()
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%d", n)
+		got <- upload{n, err}
+	})
+	g := newGate(t, app)
+	const piece, pieces = 1000, 50
+	for framing, c := range map[string]struct{ head, piece, end string }{
+		"length":  {fmt.Sprint("Content-Length: ", piece*pieces), strings.Repeat("a", piece), ""},
+		"chunked": {"Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n", piece, strings.Repeat("a", piece)), "0\r\n\r\n"},
+	} {
+		conn := g.dial()
+		io.WriteString(conn, request("POST", "/public/a", "", c.head)+c.piece)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil) // before the rest is sent
+		if err != nil {
+			t.Fatal(framing, err)
+		}
+		for range pieces - 1 {
+			io.WriteString(conn, c.piece)
+		}
+		io.WriteString(conn, c.end)
+		body, err := io.ReadAll(res.Body)
+		if u := <-got; u.bytes != piece*pieces || u.err != nil || string(body) != fmt.Sprint(u.bytes) || err != nil {
+			t.Errorf("%s: the app read %d bytes, %v; the answer is %q, %v", framing, u.bytes, u.err, body, err)
+		}
+		if o := g.outcome().Outcome; o.BytesIn != piece*pieces || o.Error != "" || o.Truncated {
+			t.Errorf("%s: %+v", framing, o)
+		}
+	}
+}
