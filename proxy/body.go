@@ -207,6 +207,7 @@ type responseWriter struct {
 	status   int // of the final answer; 0 before
 	bytes    int64
 	hijacked bool
+	old      bool          // HTTP/1.0
 	last     bool          // the connection ends with this answer
 	conn     *tunnel       // after Hijack
 	opened   func(*tunnel) // told of it
@@ -219,6 +220,9 @@ type responseWriter struct {
 
 func (w *responseWriter) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		if w.old {
+			return // HTTP/1.0 knows no interim answers (RFC 9110, section 15.2)
+		}
 		stripAnswer(w.Header())
 	} else if w.status == 0 {
 		w.status = status
@@ -235,6 +239,9 @@ func (w *responseWriter) WriteHeader(status int) {
 func (w *responseWriter) finalHeader() {
 	if w.last {
 		w.Header().Set("Connection", "close")
+	}
+	if h := w.Header(); h["Content-Type"] == nil {
+		h["Content-Type"] = nil // or net/http guesses one, and a browser acts on it
 	}
 	if w.final != nil {
 		w.final(w.Header())

@@ -75,7 +75,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
 	x.limits, x.lookups = p.limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
-	x.w = &responseWriter{ResponseWriter: w, last: endsConnection(r)}
+	x.w = &responseWriter{ResponseWriter: w, old: !r.ProtoAtLeast(1, 1), last: endsConnection(r)}
 	if r.ProtoMajor < 2 {
 		x.w.idle = p.o.IdleTimeout
 	} else {
