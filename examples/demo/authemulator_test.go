@@ -72,23 +72,28 @@ func place(t *testing.T, address string) string {
 	return fmt.Sprintf(`{"host": %q, "port": %s}`, host, port)
 }
 
-// installFirebase gives the Firebase CLI, installed once for this user. Without
-// its install scripts and optional parts: the one compiles for minutes, the
-// others are not the emulator's.
+// installFirebase gives the Firebase CLI.
 func installFirebase(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(installNode(t, "firebase-tools", firebaseTools), "node_modules", ".bin", "firebase")
+}
+
+// installNode gives the folder in which a package of npm is, installed once for
+// this user. Without install scripts and optional parts: those of firebase-tools
+// compile for minutes, and are not the emulator's.
+func installNode(t *testing.T, name, version string) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := filepath.Join(cache, "sidegate", "firebase-tools-"+firebaseTools)
-	firebase := filepath.Join(folder, "node_modules", ".bin", "firebase")
-	if _, err := os.Stat(firebase); err == nil {
-		return firebase
+	folder := filepath.Join(cache, "sidegate", name+"-"+version)
+	if _, err := os.Stat(folder); err == nil {
+		return folder
 	}
 	npm, err := exec.LookPath("npm")
 	if err != nil {
-		needs(t, "npm, for the Firebase Auth emulator,", "install Node.js 20 or later with npm")
+		needs(t, "npm, for "+name+",", "install Node.js 20 or later with npm")
 	}
 	if err := os.MkdirAll(filepath.Dir(folder), 0o700); err != nil {
 		t.Fatal(err)
@@ -99,17 +104,17 @@ func installFirebase(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(half)
-	t.Logf("installing firebase-tools %s, once (a minute)", firebaseTools)
-	c := exec.CommandContext(t.Context(), npm, "install", "firebase-tools@"+firebaseTools,
+	t.Logf("installing %s %s, once (a minute)", name, version)
+	c := exec.CommandContext(t.Context(), npm, "install", name+"@"+version,
 		"--prefix", half, "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund")
 	c.Dir = half
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("npm install: %v\n%s", err, out)
 	}
 	if err := os.Rename(half, folder); err != nil {
-		if _, there := os.Stat(firebase); there != nil {
+		if _, there := os.Stat(folder); there != nil {
 			t.Fatal(err)
 		}
 	}
-	return firebase
+	return folder
 }
