@@ -12,8 +12,9 @@ LDFLAGS := -s -w $(if $(VERSION),-X sidegate/cmd.version=$(VERSION))
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 10s
 KILLS ?= 100
+FAULTS ?= 10000
 
-.PHONY: help build demo test unit e2e image-test soak-kill lint bench fuzz image components
+.PHONY: help build demo test unit e2e image-test soak-kill soak-faults lint bench fuzz image components
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +43,9 @@ image-test: ## build and look into the Dockerfile's image, without a registry
 
 soak-kill: ## kill -9 under load, KILLS times
 	@cd examples/demo && SIDEGATE_KILLS=$(KILLS) go test -v -count=1 -timeout 4h -run TestKilledUnderLoad .
+
+soak-faults: ## each fault of an app or a caller, FAULTS times, and nothing may be left of it
+	@SIDEGATE_FAULTS=$(FAULTS) go test -v -count=1 -timeout 2h -run 'TestF[0-9]' ./proxy
 
 lint: ## gofmt, vet, staticcheck, govulncheck
 	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "gofmt: not formatted:"; echo "$$bad"; exit 1; fi

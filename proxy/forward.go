@@ -48,6 +48,7 @@ var (
 	errClientStalled   = errors.New("the caller stalled")
 	errUpstreamSilent  = error(silence{})
 	errUpstreamStalled = errors.New("the upstream's answer stalled")
+	errBadHeader       = errors.New("a header's name in the upstream's answer holds a space")
 	errBadStatus       = errors.New("the upstream's status makes no sense here")
 )
 
@@ -146,6 +147,11 @@ func (f *forwarder) answered(res *http.Response) error {
 	}
 	if res.StatusCode < http.StatusOK {
 		return errBadStatus
+	}
+	for name := range res.Header {
+		if strings.Contains(name, " ") { // the one byte that net/http lets by, and then drops
+			return errBadHeader
+		}
 	}
 	x.watch.answering(f.up.IdleTimeout)
 	body := &answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header)}
