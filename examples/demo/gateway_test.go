@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,8 @@ type setup struct {
 	appURL string   // default: the lab's app
 	flags  []string // besides --config and --insecure-keys
 	env    []string // besides the demo's
+	wrap   []string // the program that runs it, with its arguments; default: none
+	output *os.File // takes what it prints; default: the log
 	// unready does not wait until the gateway is ready.
 	unready bool
 }
@@ -51,9 +54,13 @@ func startGateway(t *testing.T, s setup) *gateway {
 		s.appURL = lab.appURL
 	}
 	args := append([]string{"run", "--config", filepath.Join(g.dir, "sidegate.yaml"), "--insecure-keys", lab.keysURL}, s.flags...)
-	g.process = exec.Command(lab.sidegate, args...)
+	line := append(append(slices.Clone(s.wrap), lab.sidegate), args...)
+	g.process = exec.Command(line[0], line[1:]...)
 	g.process.Dir = g.dir
 	g.process.Stdout, g.process.Stderr = g.log, g.log
+	if s.output != nil {
+		g.process.Stdout, g.process.Stderr = s.output, s.output
+	}
 	g.process.Env = append([]string{
 		// Nothing of this machine's: no credentials, no emulators.
 		"PATH=" + os.Getenv("PATH"),
