@@ -18,7 +18,8 @@ func TestF28OutputBlockedOrClosed(t *testing.T) {
 			}
 			defer r.Close()
 			g := startGateway(t, setup{
-				config: demoFile(t, "sidegate.yaml", "policy: policy.yaml\n", "policy: policy.yaml\naudit: {stdout: true}\n"),
+				config: demoFile(t, "sidegate.yaml", "policy: policy.yaml\n", "policy: policy.yaml\naudit: {stdout: true}\n",
+					`"${env:DEMO_ADDRESS}"}`, `"${env:DEMO_ADDRESS}", shutdown_grace: 1s}`), // which a copy that stands still takes whole
 				flags:  []string{"--log-level", "debug"},
 				output: w,
 			})
