@@ -50,3 +50,46 @@ func TestAnswersBeforeTheBodyEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestAppRefusesABody: an app that answers by the header alone is heard, be the
+// caller one who waits to be told to go on, who sends and reads at once, or who
+// reads when all is sent.
+func TestAppRefusesABody(t *testing.T) {
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(413)
+		io.WriteString(w, "big")
+	})
+	g := newGate(t, app)
+	for name, c := range map[string]struct {
+		size   int
+		expect bool
+		first  bool // all is sent before the answer is read
+	}{
+		"waits": {size: 4, expect: true}, "small": {size: 1000, first: true}, "some": {size: 200_000, first: true}, "large": {size: 20 << 20},
+	} {
+		conn := g.dial()
+		lines := []string{fmt.Sprint("Content-Length: ", c.size)}
+		if c.expect {
+			lines = append(lines, "Expect: 100-continue")
+		}
+		io.WriteString(conn, request("POST", "/public/a", "", lines...))
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			if !c.expect {
+				io.CopyN(conn, zeros{}, int64(c.size)) // fails where the connection is closed meanwhile
+			}
+		}()
+		if c.first {
+			<-sent
+		}
+		if a := g.read(bufio.NewReader(conn), "POST"); a.err != nil || a.StatusCode != 413 || a.body != "big" {
+			t.Errorf("%s: %+v %q, %v", name, a.Response, a.body, a.err)
+		}
+		conn.Close()
+		<-sent
+		if o := g.outcome().Outcome; o.Status != 413 || o.Error != "" || o.Truncated {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+}

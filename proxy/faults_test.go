@@ -292,7 +292,7 @@ func TestF14UpstreamBreaksOff(t *testing.T) {
 func TestF15UpstreamAnswersGarbage(t *testing.T) {
 	endless := func(line string) func(net.Conn) {
 		return func(conn net.Conn) {
-			for block := strings.Repeat(line, 100); ; {
+			for block := strings.Repeat(line, (64<<10)/len(line)); ; {
 				if _, err := io.WriteString(conn, block); err != nil {
 					return
 				}
@@ -311,7 +311,7 @@ func TestF15UpstreamAnswersGarbage(t *testing.T) {
 		{"a line without a colon", ok + "X\r\n\r\n", nil}, {"a name with a space", ok + "X Y: 1\r\nContent-Length: 0\r\n\r\n", nil}, {"a name that ends in a space", ok + "X : 1\r\nContent-Length: 0\r\n\r\n", nil}, {"no name", ok + ": 1\r\nContent-Length: 0\r\n\r\n", nil},
 		{"a NUL", ok + "X: a\x00b\r\nContent-Length: 0\r\n\r\n", nil}, {"a lone CR", ok + "X: a\rb\r\nContent-Length: 0\r\n\r\n", nil},
 		{"a bad status", "HTTP/1.1 099 Odd\r\nX-Evil: 1\r\nContent-Length: 0\r\n\r\n", nil}, {"a status of four digits", "HTTP/1.1 2000 Odd\r\nContent-Length: 0\r\n\r\n", nil},
-		{"a switch, unasked", "HTTP/1.1 101 Switching Protocols\r\nX-Evil: 1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", nil},
+		{"a switch, unasked", "HTTP/1.1 101 Switching Protocols\r\nX-Evil: 1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", nil}, {"a switch to nothing", "HTTP/1.1 101 Switching Protocols\r\n\r\n", nil},
 	} {
 		fault{
 			name: c.name, app: speaks(t, c.says, c.end), request: request("GET", "/public/a", "", hangUp),

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/net/websocket"
-
-	"sidegate/storage/audit"
 )
 
 // short makes every time-out short.
@@ -238,88 +236,6 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-func TestUpstreamFails(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
-	write := func(s string) string {
-		return rawApp(t, func(conn net.Conn, _ *http.Request) { io.WriteString(conn, s) })
-	}
-	for name, app := range map[string]string{
-		"refuses":             "http://" + closed.Addr().String(),
-		"does not exist":      "http://nowhere.invalid:1",
-		"hangs up":            write(""),
-		"speaks nonsense":     write("SSH-2.0-OpenSSH\r\n\r\n"),
-		"has a huge header":   write("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 128<<10) + "\r\n\r\n"),
-		"has two lengths":     write("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-		"has a bad length":    write("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"),
-		"has a bad status":    write("HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n"),
-		"switches, unasked":   write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
-		"switches to nothing": write("HTTP/1.1 101 Switching Protocols\r\n\r\n"),
-	} {
-		g := newGate(t, app)
-		a := g.send("GET", "/public/a", "")
-		if a.err != nil || a.StatusCode != 502 || !strings.Contains(a.body, `"code":"upstream_failed"`) || a.Header.Get("X-Sidegate-Response") != "true" {
-			t.Errorf("%s: %+v %s", name, a.Response, a.body)
-		}
-		if o := g.outcome().Outcome; o.Error != codeUpstreamFailed || o.Status != 502 || o.Truncated {
-			t.Errorf("%s: %+v", name, o)
-		}
-	}
-}
-
-func TestUpstreamHangs(t *testing.T) {
-	gone := make(chan struct{}, 1)
-	app := rawApp(t, func(conn net.Conn, _ *http.Request) {
-		io.Copy(io.Discard, conn) // until the gateway hangs up
-		gone <- struct{}{}
-	})
-	g := newGate(t, app, upstream(func(u *Upstream) { u.Timeout = 50 * time.Millisecond }))
-	a := g.send("GET", "/public/a", "")
-	if a.StatusCode != 504 || !strings.Contains(a.body, `"code":"upstream_timeout"`) {
-		t.Errorf("%+v %s", a.Response, a.body)
-	}
-	<-gone
-	if o := g.outcome().Outcome; o.Error != codeUpstreamTimeout || o.Status != 504 {
-		t.Errorf("%+v", o)
-	}
-}
-
-// TestBrokenAnswers: an answer that breaks off never ends cleanly for the caller.
-func TestBrokenAnswers(t *testing.T) {
-	reset := func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0) }
-	hang := func(conn net.Conn) { io.Copy(io.Discard, conn) }
-	for name, c := range map[string]struct {
-		head string
-		end  func(net.Conn)
-		code string
-	}{
-		"closed, by length":   {"Content-Length: 100\r\n\r\nhalf", func(net.Conn) {}, codeUpstreamFailed},
-		"closed, in chunks":   {"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", func(net.Conn) {}, codeUpstreamFailed},
-		"reset, by length":    {"Content-Length: 100\r\n\r\nhalf", reset, codeUpstreamFailed},
-		"reset, in chunks":    {"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", reset, codeUpstreamFailed},
-		"reset, by close":     {"Connection: close\r\n\r\nhalf", reset, codeUpstreamFailed},
-		"a chunk of nonsense": {"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n", func(net.Conn) {}, codeUpstreamFailed},
-		"hangs, by length":    {"Content-Length: 100\r\n\r\nhalf", hang, codeUpstreamTimeout},
-		"hangs, in chunks":    {"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", hang, codeUpstreamTimeout},
-	} {
-		app := rawApp(t, func(conn net.Conn, _ *http.Request) {
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\n"+c.head)
-			c.end(conn)
-		})
-		g := newGate(t, app, upstream(func(u *Upstream) { u.IdleTimeout = 100 * time.Millisecond }))
-		if a := g.send("GET", "/public/a", ""); a.err == nil && a.StatusCode == 200 {
-			t.Errorf("%s: a clean end: %q", name, a.body)
-		}
-		// A reset can destroy what was not read yet: then it is a 502.
-		if o := g.outcome().Outcome; o.Error != c.code || !o.Truncated && o.Status != 502 {
-			t.Errorf("%s: %+v", name, o)
-		}
-	}
-}
-
 // TestStalledCaller: a body that stalls is ended by the caller's time-out, and
 // the upstream is not blamed, however short its own is.
 func TestStalledCaller(t *testing.T) {
@@ -466,70 +382,5 @@ func TestKeepAlive(t *testing.T) {
 			t.Fatalf("request %d: %+v", i, a)
 		}
 		g.outcome()
-	}
-}
-
-// TestNoGoroutineIsLeft after a few hundred of each bad ending.
-func TestNoGoroutineIsLeft(t *testing.T) {
-	hangs := rawApp(t, func(conn net.Conn, r *http.Request) {
-		if r.URL.Path == "/public/half" {
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-		}
-		if r.URL.Path != "/public/cut" {
-			io.Copy(io.Discard, conn)
-		}
-	})
-	g := newGate(t, hangs, func(o *Options) {
-		o.IdleTimeout = 20 * time.Millisecond
-		upstream(func(u *Upstream) { u.Timeout, u.IdleTimeout = 20*time.Millisecond, 20*time.Millisecond })(o)
-	})
-	const hangUp = "Connection: close"
-	requests := []string{
-		request("GET", "/public/wait", "", hangUp), request("GET", "/public/half", "", hangUp), request("GET", "/public/cut", "", hangUp),
-		request("POST", "/public/wait", "", hangUp, "Content-Length: 10") + "a", request("POST", "/private/a", "", hangUp, "Content-Length: 10"),
-	}
-	round := func(n int) {
-		done := make(chan struct{})
-		for i := range n {
-			go func() {
-				defer func() { done <- struct{}{} }()
-				conn, err := net.Dial("tcp", g.address)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer conn.Close()
-				io.WriteString(conn, requests[i%len(requests)])
-				if i%2 == 0 {
-					io.Copy(io.Discard, conn)
-				}
-			}()
-		}
-		for range n {
-			<-done
-		}
-		for range n {
-			<-g.tape.outcomes
-		}
-	}
-	round(20)
-	g.transport.CloseIdleConnections()
-	before := runtime.NumGoroutine()
-	for range 10 {
-		round(100)
-	}
-	deadline := time.Now().Add(5 * time.Second)
-	for runtime.NumGoroutine() > before+20 {
-		if time.Now().After(deadline) {
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
-		}
-		g.transport.CloseIdleConnections() // dialled for who gave up meanwhile
-		runtime.Gosched()
-	}
-	for id, types := range g.ledger() {
-		if types[audit.TypeDecision] != 1 || types[audit.TypeOutcome] != 1 {
-			t.Fatalf("record %s has %v", id, types)
-		}
 	}
 }
