@@ -63,6 +63,15 @@ func TestF19DescriptorsExhausted(t *testing.T) {
 	}
 	g.logs(t, "cannot begin a new segment")
 
+	// A stream takes the connection to the app, and there is none for another.
+	idle[0].send(t, "/v1/events", alice)
+	if response, err := http.ReadResponse(idle[0].r, nil); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatal(response, err)
+	}
+	if status := first.ask(t, "/v1/me", alice); status != http.StatusBadGateway {
+		t.Errorf("without a descriptor for the app: status %d", status)
+	}
+
 	for _, c := range idle {
 		c.Close()
 	}
@@ -75,8 +84,8 @@ func TestF19DescriptorsExhausted(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	decisions, outcomes := onRecord(t, g.dir)
-	if len(decisions) != len(outcomes) || len(decisions) < served+refused+2 {
-		t.Errorf("%d decisions and %d outcomes of more than %d requests", len(decisions), len(outcomes), served+refused+2)
+	if len(decisions) != len(outcomes) || len(decisions) < served+refused+5 {
+		t.Errorf("%d decisions and %d outcomes of %d requests", len(decisions), len(outcomes), served+refused+5)
 	}
 	if n := segments(t, g); n < 2 {
 		t.Error("no new segment was begun afterwards")
@@ -127,13 +136,7 @@ func dialGateway(t *testing.T, g *gateway) *callerConn {
 // ask sends a GET and gives the answer's status.
 func (c *callerConn) ask(t *testing.T, path, token string) int {
 	t.Helper()
-	request := "GET " + path + " HTTP/1.1\r\nHost: gateway.test\r\n"
-	if token != "" {
-		request += "Authorization: Bearer " + token + "\r\n"
-	}
-	if _, err := fmt.Fprint(c, request+"\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	c.send(t, path, token)
 	response, err := http.ReadResponse(c.r, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -143,4 +146,15 @@ func (c *callerConn) ask(t *testing.T, path, token string) int {
 		t.Fatal(err)
 	}
 	return response.StatusCode
+}
+
+func (c *callerConn) send(t *testing.T, path, token string) {
+	t.Helper()
+	request := "GET " + path + " HTTP/1.1\r\nHost: gateway.test\r\n"
+	if token != "" {
+		request += "Authorization: Bearer " + token + "\r\n"
+	}
+	if _, err := fmt.Fprint(c, request+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
 }
