@@ -171,6 +171,7 @@ func (g *gateway) listenPublic() (err error) {
 	if g.publicAt, err = g.listen("listen.address", c.Address); err != nil {
 		return err
 	}
+	g.publicAt = resetListener{g.publicAt}
 	if c.MaxConnections > 0 {
 		g.publicAt = limitConnections(g.publicAt, c.MaxConnections)
 	}
