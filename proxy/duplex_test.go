@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestAnswersBeforeTheBodyEnds: an app may answer while it still reads. What
@@ -91,5 +93,29 @@ func TestAppRefusesABody(t *testing.T) {
 		if o := g.outcome().Outcome; o.Status != 413 || o.Error != "" || o.Truncated {
 			t.Errorf("%s: %+v", name, o)
 		}
+	}
+}
+
+// TestAppThatReadsNothing neither takes a body nor answers: its time is over
+// while the caller still has something to send.
+func TestAppThatReadsNothing(t *testing.T) {
+	over := make(chan struct{})
+	app := rawApp(t, func(net.Conn, *http.Request) { <-over })
+	defer close(over)
+	g := newGate(t, app, upstream(func(u *Upstream) { u.Timeout = 100 * time.Millisecond }))
+	conn := g.dial()
+	io.WriteString(conn, request("POST", "/public/a", "", fmt.Sprint("Content-Length: ", 64<<20)))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		io.CopyN(conn, zeros{}, 64<<20) // more than buffers hold
+	}()
+	if a := g.read(bufio.NewReader(conn), "POST"); a.err != nil || a.StatusCode != 504 || !a.Close {
+		t.Errorf("%+v %q, %v", a.Response, a.body, a.err)
+	}
+	conn.Close()
+	<-sent
+	if o := g.outcome().Outcome; o.Error != codeUpstreamTimeout || o.Status != 504 || o.Truncated {
+		t.Errorf("%+v", o)
 	}
 }

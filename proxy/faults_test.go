@@ -23,7 +23,7 @@ import (
 // The faults that a gateway must survive as if nothing had been: each kind is
 // caused again and again, by many callers at once. Every one is told and
 // recorded as it should be, and then nothing is left of it: no goroutine, no
-// descriptor, no memory. SIDEGATE_FAULTS is how often (default 200; `make
+// descriptor, no memory. SIDEGATE_FAULTS is how often (default 100; `make
 // soak-faults` takes 10,000).
 
 // A fault is one kind.
@@ -43,7 +43,7 @@ func faultCount(t *testing.T) int {
 	t.Helper()
 	s := os.Getenv("SIDEGATE_FAULTS")
 	if s == "" {
-		return 200
+		return 100
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil {
