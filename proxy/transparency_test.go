@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -254,5 +255,18 @@ func same(t *testing.T, what string, before, got []*message, differences []diffe
 	}
 	if want.String() != have.String() {
 		t.Errorf("%s\n%s\nwant\n%s", what, have.String(), want.String())
+	}
+}
+
+// TestLegalAndRefused: what HTTP allows and the gateway does not take.
+func TestLegalAndRefused(t *testing.T) {
+	g := newGate(t, newApp(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	for name, c := range map[string]struct{ request, code string }{
+		"HTTP/1.0 without a host":     {"GET /public/a HTTP/1.0\r\n\r\n", codeBadTarget},
+		"whitespace before extension": {request("POST", "/public/a", "", "Transfer-Encoding: chunked") + "1 ;a\r\nx\r\n0\r\n\r\n", codeBadRequest},
+	} {
+		if a := g.raw(c.request); a.err != nil || a.StatusCode != 400 || !strings.Contains(a.body, c.code) {
+			t.Errorf("%s: %+v %s", name, a.Response, a.body)
+		}
 	}
 }
