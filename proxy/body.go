@@ -35,10 +35,12 @@ type requestBody struct {
 	guard    *watchdog // of a stream of HTTP/2
 	until    time.Time // the body's end at the latest; zero: whenever it comes
 
-	mu   sync.Mutex
-	set  time.Time // when the read deadline was last set
-	free bool      // the deadline is net/http's again
-	err  error     // of reading: the caller's doing, not the upstream's
+	mu    sync.Mutex
+	set   time.Time // when the read deadline was last set
+	free  bool      // the deadline is net/http's again
+	cut   bool      // by abort
+	whole bool      // it was read to its end
+	err   error     // of reading: the caller's doing, not the upstream's
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -101,6 +103,7 @@ func (b *requestBody) extend() {
 func (b *requestBody) end(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.whole = err == io.EOF
 	switch {
 	case err != io.EOF:
 		b.err = err
@@ -116,7 +119,7 @@ func (b *requestBody) abort() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.free {
-		b.free = true // nothing moves the deadline on any more
+		b.free, b.cut = true, true // nothing moves the deadline on any more
 		_ = b.control.SetReadDeadline(time.Now())
 	}
 }
@@ -135,7 +138,7 @@ func (b *requestBody) finish() (left bool) {
 func (b *requestBody) ended() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.free && b.err == nil
+	return b.whole
 }
 
 // What is taken of a refused body: so much, for so long, and not from a caller
@@ -168,7 +171,7 @@ func (b *requestBody) discard(take bool) {
 func (b *requestBody) waitUntil(end time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.free {
+	if b.free && !b.cut {
 		return false
 	}
 	now := time.Now()
