@@ -205,25 +205,26 @@ func (b *requestBody) failure() error {
 // does not take.
 type responseWriter struct {
 	http.ResponseWriter
-	idle     time.Duration
-	set      time.Time
-	status   int // of the final answer; 0 before
-	bytes    int64
-	hijacked bool
-	old      bool          // HTTP/1.0
-	last     bool          // the connection ends with this answer
-	conn     *tunnel       // after Hijack
-	opened   func(*tunnel) // told of it
-	stall    time.Duration // of a stream of HTTP/2; then idle is 0
-	guard    *watchdog     // of it, from the first byte on
-	fault    error         // why the caller could not be written to
+	idle      time.Duration
+	set       time.Time
+	status    int // of the final answer; 0 before
+	bytes     int64
+	hijacked  bool
+	old       bool          // HTTP/1.0
+	continues bool          // net/http says 100 Continue, once, when the app takes the body
+	last      bool          // the connection ends with this answer
+	conn      *tunnel       // after Hijack
+	opened    func(*tunnel) // told of it
+	stall     time.Duration // of a stream of HTTP/2; then idle is 0
+	guard     *watchdog     // of it, from the first byte on
+	fault     error         // why the caller could not be written to
 	// final, where it is set, has the last word on the answer's headers.
 	final func(http.Header)
 }
 
 func (w *responseWriter) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		if w.old {
+		if w.old || status == http.StatusContinue && w.continues {
 			return // HTTP/1.0 knows no interim answers (RFC 9110, section 15.2)
 		}
 		stripAnswer(w.Header())

@@ -76,6 +76,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.limits, x.lookups = p.limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
 	x.w = &responseWriter{ResponseWriter: w, old: !r.ProtoAtLeast(1, 1), last: endsConnection(r)}
+	x.w.continues = r.ContentLength != 0 && hasToken(r.Header["Expect"], "100-continue")
 	if r.ProtoMajor < 2 {
 		x.w.idle = p.o.IdleTimeout
 	} else {
