@@ -47,6 +47,15 @@ func TestForwardAuthListener(t *testing.T) {
 	if res := ask("X-Original-Method: GET"); res.StatusCode != 403 || res.Header.Get("X-Sidegate-Status") != "400" {
 		t.Errorf("%+v", res)
 	}
+	twice, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer twice.Close()
+	fmt.Fprintf(twice, "POST /ask HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+	if all, _ := io.ReadAll(twice); !strings.HasPrefix(string(all), "HTTP/1.1 400 ") {
+		t.Errorf("a question that ends in two ways: %q", all)
+	}
 	for path, want := range map[string]int{"/ask": 404, "/app/a": 401} { // the question's words mean nothing to the public listener
 		req, err := http.NewRequest(http.MethodGet, g.url+path, nil)
 		if err != nil {

@@ -21,7 +21,9 @@ type forwardAuth struct {
 // has one.
 func (g *gateway) listenForwardAuth() (err error) {
 	if c := g.s.config.ForwardAuth; c.Address != "" {
-		g.asked.at, err = g.listen("forward_auth.address", c.Address)
+		if g.asked.at, err = g.listen("forward_auth.address", c.Address); err == nil {
+			g.asked.at = proxy.StrictFraming(g.asked.at)
+		}
 	}
 	return err
 }
@@ -43,6 +45,7 @@ func (g *gateway) serveForwardAuth(background context.Context) {
 			answer.ServeHTTP(w, r)
 		}),
 		BaseContext:                  func(net.Listener) context.Context { return base },
+		ConnContext:                  proxy.CountRequests,
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            c.HeaderTimeout,
 		IdleTimeout:                  c.IdleTimeout,

@@ -1,42 +1,44 @@
 package cmd
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
+
+	"golang.org/x/sync/semaphore"
 )
 
-// limitConnections bounds the connections that are open at once: the next is
-// accepted when one is closed. It is golang.org/x/net's LimitListener, but that
-// one direction of a connection can still be ended alone: a WebSocket's end and
-// net/http's own refusals rest on that.
-func limitConnections(l net.Listener, n int) net.Listener {
-	return &limitListener{Listener: l, places: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
+// A limitListener bounds the connections that are open at once: the next is
+// accepted when one is closed. Of each, one direction can still be ended alone,
+// which a WebSocket's end and net/http's own refusals rest on.
 type limitListener struct {
 	net.Listener
-	places chan struct{}
-	once   sync.Once
-	closed chan struct{}
+	places *semaphore.Weighted
+	open   context.Context
+	close  context.CancelFunc
+}
+
+func limitConnections(l net.Listener, n int) net.Listener {
+	out := &limitListener{Listener: l, places: semaphore.NewWeighted(int64(n))}
+	out.open, out.close = context.WithCancel(context.Background())
+	return out
 }
 
 func (l *limitListener) Accept() (net.Conn, error) {
-	select {
-	case l.places <- struct{}{}:
-	case <-l.closed:
+	if l.places.Acquire(l.open, 1) != nil {
 		return nil, net.ErrClosed
 	}
 	conn, err := l.Listener.Accept()
 	if err != nil {
-		<-l.places
+		l.places.Release(1)
 		return nil, err
 	}
-	return &limitedConn{Conn: conn, leave: sync.OnceFunc(func() { <-l.places })}, nil
+	return &limitedConn{Conn: conn, leave: sync.OnceFunc(func() { l.places.Release(1) })}, nil
 }
 
 func (l *limitListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.close()
 	return l.Listener.Close()
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sidegate/proxy"
 )
 
 // serveTLS answers as the public listener of a configuration does, with who
@@ -35,7 +37,8 @@ func serveTLS(t *testing.T, c *Config, refused ...func(error)) string {
 		}
 		io.WriteString(w, r.Proto+" "+name)
 	})
-	go server.Serve(newTLSListener(listener, config, time.Minute, func(net.Addr, error) {})) // handshakes fail on purpose
+	handshakes := newTLSListener(listener, config, time.Minute, func(net.Addr, error) {}) // they fail on purpose
+	go server.Serve(proxy.StrictFraming(handshakes))
 	t.Cleanup(func() { server.Close() })
 	return listener.Addr().String()
 }

@@ -179,9 +179,8 @@ func (g *gateway) listenPublic() (err error) {
 		g.publicAt = newTLSListener(g.publicAt, encryption, c.HeaderTimeout, func(from net.Addr, err error) {
 			g.log.Debug().Str("from", from.String()).Err(err).Msg("a TLS handshake failed")
 		})
-	} else {
-		g.publicAt = proxy.StrictFraming(g.publicAt)
 	}
+	g.publicAt = proxy.StrictFraming(g.publicAt)
 	return nil
 }
 

@@ -9,13 +9,10 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"sidegate/proxy"
 )
 
-// A tlsListener gives connections whose handshake is over, those of HTTP/1.1 with
-// strict framing. net/http would do the handshake itself, but then nothing could
-// stand between the two.
+// A tlsListener gives connections whose handshake is over. net/http would do it
+// itself, but then nothing could stand between TLS and HTTP/1.1.
 // Handshakes run beside each other: one that takes its time delays nobody.
 type tlsListener struct {
 	net.Listener
@@ -77,7 +74,7 @@ func (l *tlsListener) handshake(raw net.Conn) {
 		_ = raw.Close()
 		return
 	}
-	if !l.give(accepted{conn: proxy.StrictConn(conn)}) {
+	if !l.give(accepted{conn: conn}) {
 		_ = raw.Close()
 	}
 }

@@ -25,3 +25,13 @@ func (p *Proxy) lastOfConnection(r *http.Request) bool {
 	n, ok := r.Context().Value(connectionKey{}).(*atomic.Int64)
 	return ok && n.Add(1) >= p.o.MaxPerConnection
 }
+
+// enter counts a request, sent is as net/http gave it, among those that are
+// served at once and those of its connection.
+func (p *Proxy) enter(x *exchange, sent *http.Request) (leave func()) {
+	x.crowded = p.running.Add(1) > p.o.MaxRequests && p.o.MaxRequests > 0
+	x.w.last = x.w.last || p.lastOfConnection(sent)
+	return p.leave
+}
+
+func (p *Proxy) leave() { p.running.Add(-1) }

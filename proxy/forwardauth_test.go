@@ -29,6 +29,8 @@ func (g *gate) asking(d Dialect) *gate {
 	s := httptest.NewUnstartedServer(g.proxy.ForwardAuth(d))
 	s.Config.DisableGeneralOptionsHandler = true
 	s.Config.ErrorLog = quietLog
+	s.Config.ConnContext = CountRequests
+	s.Listener = StrictFraming(s.Listener)
 	s.Start()
 	g.t.Cleanup(s.Close)
 	other := *g

@@ -29,12 +29,12 @@ func (l strictListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return StrictConn(conn), nil
+	return strict(conn), nil
 }
 
-// StrictConn is what StrictFraming makes of each connection. One goroutine at
+// strict is what StrictFraming makes of each connection. One goroutine at
 // a time may read, as net/http does; the rest is as concurrent as conn is.
-func StrictConn(conn net.Conn) net.Conn {
+func strict(conn net.Conn) net.Conn {
 	secure, ok := conn.(connectionStater)
 	if !ok {
 		return &strictConn{Conn: conn}

@@ -148,9 +148,7 @@ func (p *Proxy) Policy() *policy.Policy { return p.policy.Load() }
 // one answer, one outcome on record, one log line, one set of counters.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.begin(w, r)
-	x.crowded = p.running.Add(1) > p.o.MaxRequests && p.o.MaxRequests > 0
-	x.w.last = x.w.last || p.lastOfConnection(r)
-	defer p.running.Add(-1)
+	defer p.enter(x, r)()
 	defer p.finish(x)
 	if err := p.serve(x); err != nil {
 		x.fail(err)

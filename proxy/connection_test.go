@@ -1,0 +1,41 @@
+package proxy
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"testing"
+)
+
+// TestBoundsOfQuestions: another proxy's questions count as requests do, among
+// those that are served and those of a connection.
+func TestBoundsOfQuestions(t *testing.T) {
+	here, leave := make(chan bool), make(chan bool)
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) { here <- true; <-leave })
+	g := newGate(t, app, func(o *Options) { o.MaxRequests, o.MaxPerConnection = 1, 2 })
+	asked := g.asking(DialectTraefik)
+	ended := make(chan answer)
+	go func() { ended <- g.send("GET", "/public/a", "") }()
+	<-here
+	conn := asked.dial()
+	r := bufio.NewReader(conn)
+	for i, want := range []int{503, 200} {
+		if i == 1 {
+			leave <- true
+			if a := <-ended; a.StatusCode != 200 {
+				t.Errorf("%+v", a)
+			}
+			g.outcome()
+		}
+		io.WriteString(conn, DialectTraefik.question("GET", "/private/a", "alice"))
+		if a := asked.read(r, "GET"); a.err != nil || a.StatusCode != want || a.Close != (i == 1) {
+			t.Fatalf("question %d: %+v", i, a)
+		}
+		if o := g.outcome().Outcome; o.Status != want {
+			t.Errorf("%+v", o)
+		}
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("the connection is still there: %v", err)
+	}
+}
