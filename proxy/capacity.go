@@ -15,10 +15,3 @@ func (f *forwarder) enter() error {
 }
 
 func (f *forwarder) leave() { f.busy.Add(-1) }
-
-// silence is why a request that got no answer in time ends. Its Timeout tells
-// the transport that the address is to blame, and not the caller.
-type silence struct{}
-
-func (silence) Error() string { return "the upstream sent no answer in time" }
-func (silence) Timeout() bool { return true }

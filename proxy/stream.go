@@ -190,25 +190,3 @@ func (x *exchange) streamEnded(ctx context.Context) *streamEnd {
 	}
 	return end
 }
-
-// ends writes down that a stream was ended by us, and says so where the
-// protocol has words for it behind an answer's body. False: it has none, and
-// the answer must break off.
-func (b *answerBody) ends(end *streamEnd) bool {
-	b.x.failure, b.x.cut = end, true
-	switch {
-	case b.x.grpc && b.res.Header.Get("Grpc-Status") == "":
-		// Not by res.Trailer: ReverseProxy takes as many trailers as the app
-		// announced for those that it announced.
-		b.res.Trailer = nil
-		status := http.Header{}
-		setGRPCStatus(status, end.grpc, end.text)
-		for name, values := range status {
-			b.x.w.Header()[http.TrailerPrefix+name] = values
-		}
-		return true
-	case b.events && b.res.ContentLength < 0:
-		return true
-	}
-	return false
-}

@@ -137,3 +137,10 @@ func (w *watchdog) stop() {
 	w.cause = nil
 	w.timer.Stop()
 }
+
+// silence is why a request that got no answer in time ends. Its Timeout tells
+// the transport that the address is to blame, and not the caller.
+type silence struct{}
+
+func (silence) Error() string { return "the upstream sent no answer in time" }
+func (silence) Timeout() bool { return true }

@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+)
+
+// A responseWriter counts what is answered, and ends an answer that the caller
+// does not take.
+type responseWriter struct {
+	http.ResponseWriter
+	idle      time.Duration
+	set       time.Time
+	status    int // of the final answer; 0 before
+	bytes     int64
+	hijacked  bool
+	old       bool          // HTTP/1.0
+	continues bool          // net/http says 100 Continue, once, when the app takes the body
+	last      bool          // the connection ends with this answer
+	conn      *tunnel       // after Hijack
+	opened    func(*tunnel) // told of it
+	stall     time.Duration // of a stream of HTTP/2; then idle is 0
+	guard     *watchdog     // of it, from the first byte on
+	fault     error         // why the caller could not be written to
+	// final, where it is set, has the last word on the answer's headers.
+	final func(http.Header)
+}
+
+func (w *responseWriter) WriteHeader(status int) {
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		if w.old || status == http.StatusContinue && w.continues {
+			return // HTTP/1.0 knows no interim answers (RFC 9110, section 15.2)
+		}
+		stripAnswer(w.Header())
+	} else if w.status == 0 {
+		w.status = status
+		if status != http.StatusSwitchingProtocols {
+			w.finalHeader()
+		}
+	}
+	w.extend()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// finalHeader is the last look at an answer's header. What HTTP/1.1 says in it of
+// the connection makes net/http end one of HTTP/2, too, by GOAWAY.
+func (w *responseWriter) finalHeader() {
+	if w.last {
+		w.Header().Set("Connection", "close")
+	}
+	if h := w.Header(); h["Content-Type"] == nil {
+		h["Content-Type"] = nil // or net/http guesses one, and a browser acts on it
+	}
+	if w.final != nil {
+		w.final(w.Header())
+	}
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	w.extend()
+	if w.guard == nil && w.stall > 0 {
+		w.guard = newGuard(w.stall, http.NewResponseController(w.ResponseWriter).SetWriteDeadline)
+	}
+	w.guard.asking()
+	n, err := w.ResponseWriter.Write(p)
+	w.guard.asked()
+	w.bytes += int64(n)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), err != nil && w.guard.barked():
+		w.fault = errClientStalled
+	case err != nil:
+		w.fault = errClientGone
+	}
+	return n, err
+}
+
+func (w *responseWriter) extend() {
+	if w.idle <= 0 {
+		return
+	}
+	now := time.Now()
+	if now.Sub(w.set) > w.idle/deadlineEvery {
+		w.set = now
+		w.allow(w.idle)
+	}
+}
+
+// allow gives the caller this long to take what is written.
+func (w *responseWriter) allow(d time.Duration) {
+	if d > 0 && !w.hijacked {
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(d))
+	}
+}
+
+// Unwrap lets http.ResponseController reach the connection's own writer.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack hands over the connection for a protocol that an upstream switched to.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, brw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	w.hijacked = true
+	if watched, ok := conn.(interface{ tunnel() }); ok {
+		watched.tunnel() // of StrictFraming: no HTTP follows
+	}
+	if w.status == 0 {
+		w.status = http.StatusSwitchingProtocols
+	}
+	_ = conn.SetDeadline(time.Time{})
+	w.conn = &tunnel{Conn: conn}
+	// What the caller sent right behind the handshake lies in the server's
+	// buffer, which ReverseProxy does not look into.
+	if n := brw.Reader.Buffered(); n > 0 {
+		early, _ := brw.Reader.Peek(n)
+		w.conn.early = slices.Clone(early)
+	}
+	if w.opened != nil {
+		w.opened(w.conn)
+	}
+	return w.conn, brw, nil
+}
