@@ -2,6 +2,10 @@ module sidegate
 
 go 1.26.0
 
+// Before 1.26.6 a caller could hold a connection without TLS for ever by not
+// ending HTTP/2's preface (CVE-2026-56853).
+toolchain go1.26.8
+
 require (
 	cel.dev/cel-go v0.33.2
 	cloud.google.com/go/firestore v1.29.2

@@ -8,14 +8,12 @@ import (
 	"strings"
 
 	"sidegate/policy/document"
+	"sidegate/proxy/transport"
 )
 
-const (
-	// maxSocketPath is what the smallest of the systems' addresses holds (unix(7)
-	// has 108 bytes with the zero at the end, others 104).
-	maxSocketPath = 103
-	maxAddresses  = 64 // of an upstream
-)
+// maxSocketPath is what the smallest of the systems' addresses holds (unix(7)
+// has 108 bytes with the zero at the end, others 104).
+const maxSocketPath = 103
 
 // readUpstreamURL reads where an app is: a base URL, or several of one scheme,
 // or unix:// and the absolute path of a socket.
@@ -29,8 +27,8 @@ func (l *configLoader) readUpstreamURL(v document.Value, u *UpstreamConfig) {
 		return
 	}
 	list := v.List()
-	if len(list) > maxAddresses {
-		v.Errorf("`%s` has %d URLs; it can have %d", v.Path(), len(list), maxAddresses)
+	if len(list) > transport.MaxAddresses {
+		v.Errorf("`%s` has %d URLs; it can have %d", v.Path(), len(list), transport.MaxAddresses)
 		return
 	}
 	for _, at := range list {

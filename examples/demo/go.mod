@@ -2,6 +2,10 @@ module sidegate/examples/demo
 
 go 1.26.0
 
+// Before 1.26.6 a caller could hold a connection without TLS for ever by not
+// ending HTTP/2's preface (CVE-2026-56853).
+toolchain go1.26.8
+
 require (
 	github.com/coder/websocket v1.8.15
 	github.com/go-jose/go-jose/v4 v4.1.8

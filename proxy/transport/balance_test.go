@@ -67,7 +67,7 @@ func (b *balancer) eject(i int) {
 
 func TestShares(t *testing.T) {
 	for _, leastBusy := range []bool{false, true} {
-		for _, n := range []int{2, 3, 7, maxAddresses} {
+		for _, n := range []int{2, 3, 7, MaxAddresses} {
 			b, _ := testBalancer(n, leastBusy)
 			got := make([]int, n)
 			for range 20 * n {

@@ -42,7 +42,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 
 // BenchmarkPick is the choice alone.
 func BenchmarkPick(b *testing.B) {
-	for _, n := range []int{2, 8, maxAddresses} {
+	for _, n := range []int{2, 8, MaxAddresses} {
 		for _, leastBusy := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%d/least_busy=%v", n, leastBusy), func(b *testing.B) {
 				balancer, _ := testBalancer(n, leastBusy)

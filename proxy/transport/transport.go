@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// maxAddresses of one upstream: a request keeps those it has tried in a word.
-const maxAddresses = 64
+// MaxAddresses is how many one upstream can have: a request keeps those it has tried in a word.
+const MaxAddresses = 64
 
 // Options are what a Transport is made of. Either Addresses or Socket is
 // needed, and Metrics are.
@@ -64,8 +64,8 @@ func New(o Options) (*Transport, error) {
 		addresses = []string{"localhost"}
 	}
 	switch {
-	case len(addresses) == 0 || len(addresses) > maxAddresses:
-		return nil, fmt.Errorf("transport: %d addresses; there must be 1 to %d", len(addresses), maxAddresses)
+	case len(addresses) == 0 || len(addresses) > MaxAddresses:
+		return nil, fmt.Errorf("transport: %d addresses; there must be 1 to %d", len(addresses), MaxAddresses)
 	case o.Socket != "" && len(o.Addresses) > 0:
 		return nil, errors.New("transport: a socket stands alone")
 	case o.H2C && o.TLS != nil:
