@@ -39,3 +39,36 @@ func TestBoundsOfQuestions(t *testing.T) {
 		t.Errorf("the connection is still there: %v", err)
 	}
 }
+
+// TestBodyThatIsWrongAfterTheAnswerBegan: what was wrong is on record under its
+// own name, also where it cannot be answered any more.
+func TestBodyThatIsWrongAfterTheAnswerBegan(t *testing.T) {
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	g := newGate(t, app, upstream(func(u *Upstream) { u.MaxBody = 1000 }))
+	for wrong, want := range map[string]string{
+		"3e9\r\n" + string(make([]byte, 1001)) + "\r\n": "too_large",
+		"zz\r\n": "bad_request",
+	} {
+		conn := g.dial()
+		io.WriteString(conn, request("POST", "/public/a", "", "Transfer-Encoding: chunked")+"1\r\na\r\n")
+		r := bufio.NewReader(conn)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil || res.StatusCode != 200 {
+			t.Fatal(res, err)
+		}
+		io.WriteString(conn, wrong)
+		if _, err := io.ReadAll(res.Body); err == nil {
+			t.Error("half an answer looks whole")
+		}
+		if o := g.outcome().Outcome; o.Error != want || !o.Truncated {
+			t.Errorf("want %s: %+v", want, o)
+		}
+	}
+}

@@ -86,7 +86,7 @@ func (f *forwarder) forward(x *exchange) error {
 		// Apps may answer while they are still being sent to.
 		_ = http.NewResponseController(x.w).EnableFullDuplex() // HTTP/2 is so anyway
 	}
-	if x.grpc {
+	if speaksGRPC(x.r) {
 		x.stream = f.p.streams.add(x, false, !f.up.Unlimited, func(end *streamEnd) { x.cancel(end) })
 	}
 	if !x.upgrades() {
@@ -202,17 +202,28 @@ func (f *forwarder) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(cause, &end):
 		x.fail(end.problem())
 	case body == errBodyTooLarge:
-		x.fail(&problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than is allowed here", hangUp: true})
+		x.fail(bodyProblem(body))
 	case errors.Is(cause, errUpstreamSilent):
 		x.fail(&problem{status: http.StatusGatewayTimeout, code: codeUpstreamTimeout, detail: "the upstream did not answer in time", cause: cause})
 	case body != errClientStalled && x.goneCaller(), body == errClientGone:
 		x.failure = x.whoLeft()
 		panic(http.ErrAbortHandler)
 	case body != nil:
-		x.fail(&problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the request's body is malformed or stalled", hangUp: true, cause: body})
+		x.fail(bodyProblem(body))
 	default:
 		x.fail(&problem{status: http.StatusBadGateway, code: codeUpstreamFailed, detail: "the upstream could not be reached or broke off", cause: err})
 	}
+}
+
+// bodyProblem is what is wrong with the caller's body.
+func bodyProblem(err error) error {
+	switch err {
+	case errClientGone:
+		return err
+	case errBodyTooLarge:
+		return &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than is allowed here", hangUp: true}
+	}
+	return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the request's body is malformed or stalled", hangUp: true, cause: err}
 }
 
 func (x *exchange) goneCaller() bool { return x.r.Context().Err() != nil }
@@ -256,7 +267,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	case b.x.goneCaller():
 		b.x.failure = b.x.whoLeft()
 	case b.x.body != nil && b.x.body.failure() != nil:
-		b.x.failure = b.x.body.failure()
+		b.x.failure = bodyProblem(b.x.body.failure())
 	case context.Cause(b.res.Request.Context()) == errUpstreamStalled:
 		b.x.failure = &problem{code: codeUpstreamTimeout, cause: errUpstreamStalled}
 	default:
@@ -271,7 +282,8 @@ func (b *answerBody) Read(p []byte) (int, error) {
 func (b *answerBody) ends(end *streamEnd) bool {
 	b.x.failure, b.x.cut = end, true
 	switch {
-	case b.x.grpc && b.res.Header.Get("Grpc-Status") == "":
+	case b.res.ContentLength >= 0 || !b.x.r.ProtoAtLeast(1, 1):
+	case hasGRPCType(b.x.r, nativeGRPC) && b.res.Header.Get("Grpc-Status") == "":
 		// Not by res.Trailer: ReverseProxy takes as many trailers as the app
 		// announced for those that it announced.
 		b.res.Trailer = nil
@@ -281,7 +293,7 @@ func (b *answerBody) ends(end *streamEnd) bool {
 			b.x.w.Header()[http.TrailerPrefix+name] = values
 		}
 		return true
-	case b.events && b.res.ContentLength < 0:
+	case b.events:
 		return true
 	}
 	return false

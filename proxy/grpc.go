@@ -52,8 +52,12 @@ func speaksGRPC(r *http.Request) bool {
 // isGRPC reports whether a request is gRPC's own, whose streams have messages
 // (gRPC-Web's look like any other request's body).
 func isGRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && r.Method == http.MethodPost && hasGRPCType(r, "+; ")
+	return r.ProtoMajor == 2 && r.Method == http.MethodPost && hasGRPCType(r, nativeGRPC)
 }
+
+// nativeGRPC is what follows the content type of gRPC itself, where anything
+// does; that of gRPC-Web goes on with a dash.
+const nativeGRPC = "+; "
 
 // hasGRPCType looks for the content type, followed by nothing or by one of these.
 func hasGRPCType(r *http.Request, then string) bool {

@@ -708,3 +708,38 @@ func TestGRPCEndStreams(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestGRPCOfOtherKindsEndsWithItsToken: a proxy in front may have made HTTP/1.1 of
+// gRPC, and gRPC-Web is HTTP of any kind: no call goes on for that.
+func TestGRPCOfOtherKindsEndsWithItsToken(t *testing.T) {
+	for _, c := range []struct {
+		kind   string
+		status string // "": the answer breaks off
+	}{
+		{"application/grpc", "16"}, {"application/grpc+proto", "16"}, {"application/grpc-web+proto", ""},
+	} {
+		app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", c.kind)
+			io.WriteString(w, "\x00\x00\x00\x00\x01a")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		})
+		g, a := streamGate(t, app)
+		conn := g.dial()
+		io.WriteString(conn, request("POST", "/private/a", "alice", "Content-Type: "+c.kind, "Te: trailers", "Content-Length: 0"))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || res.StatusCode != 200 {
+			t.Fatal(res, err)
+		}
+		io.ReadFull(res.Body, make([]byte, 6))
+		a.turn(nil, errRevoked)
+		_, err = io.ReadAll(res.Body)
+		if (err == nil) != (c.status != "") || res.Trailer.Get("Grpc-Status") != c.status {
+			t.Errorf("%s: %v, %v", c.kind, err, res.Trailer)
+		}
+		if o := g.outcome().Outcome; o.Error != "token_ended" || !o.Truncated {
+			t.Errorf("%s: %+v", c.kind, o)
+		}
+		g.noStreams()
+	}
+}
