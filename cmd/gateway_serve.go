@@ -41,7 +41,13 @@ const (
 	pingWait  = 15 * time.Second
 	// maxStreams are those of one connection at once (RFC 9113, section 6.5.2,
 	// asks for no less than 100).
-	maxStreams = 250
+	maxStreams = 100
+	// streamWindow is what may come of a body that nobody reads. It is a small
+	// part of the connection's, or an app that takes its time with one body would
+	// hold up all others that come by the same connection. Net/http takes no more
+	// than connectionWindow.
+	streamWindow     = 64 << 10
+	connectionWindow = 4<<20 - 1
 )
 
 // publicServer is how callers are spoken to: HTTP/1.1 and HTTP/2, which TLS
@@ -55,10 +61,12 @@ func publicServer(c *Config) *http.Server {
 	return &http.Server{
 		Protocols: protocols,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams,
-			SendPingTimeout:      pingAfter,
-			PingTimeout:          pingWait,
-			WriteByteTimeout:     c.Listen.IdleTimeout,
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: connectionWindow,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   pingWait,
+			WriteByteTimeout:              c.Listen.IdleTimeout,
 		},
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            c.Listen.HeaderTimeout,

@@ -361,6 +361,7 @@ func (g *gateway) shutdown() error {
 		g.log.Warn().Msg("requests were still running at the end of shutdown_grace; they are cut")
 	}
 	waitForwardAuth()
+	g.proxy.AwaitStreams(ctx)
 	g.cutOff(proxy.ErrStopping) // tunnels are not the server's any more
 	_ = g.public.Close()
 	ended := make(chan struct{})

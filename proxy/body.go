@@ -25,22 +25,30 @@ type requestBody struct {
 	io.ReadCloser
 	control  *http.ResponseController
 	idle     time.Duration // 0: guard, if there is one, has it
-	max      int64         // bytes; 0: no bound of ours
+	length   int64         // Content-Length; -1: it was not said
+	max      atomic.Int64  // bytes; 0: no bound of ours
 	messages *grpcMessages // of a gRPC stream, which has bounds of its own; nil: it is none
 	read     atomic.Int64
 	watch    *watchdog // of the upstream that the body goes to, if any
 	guard    *watchdog // of a stream of HTTP/2
 	until    time.Time // the body's end at the latest; zero: whenever it comes
 
-	mu    sync.Mutex
-	set   time.Time // when the read deadline was last set
-	free  bool      // the deadline is net/http's again
-	cut   bool      // by abort
-	whole bool      // it was read to its end
-	err   error     // of reading: the caller's doing, not the upstream's
+	mu      sync.Mutex
+	idler   sync.Cond // of mu: told when a read has ended
+	reading bool
+	halted  bool      // nobody may read on
+	set     time.Time // when the read deadline was last set
+	free    bool      // the deadline is net/http's again
+	cut     bool      // by abort
+	whole   bool      // it was read to its end
+	err     error     // of reading: the caller's doing, not the upstream's
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
+	if !b.enter() {
+		return 0, errBodyHalted
+	}
+	defer b.leave()
 	b.extend()
 	b.guard.asking()
 	if b.watch != nil {
@@ -54,7 +62,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 			b.watch.touch()
 		}
 	}
-	if total := b.read.Add(int64(n)); b.max > 0 && total > b.max || b.messages != nil && !b.messages.pass(p[:n]) {
+	if total := b.read.Add(int64(n)); b.max.Load() > 0 && total > b.max.Load() || b.messages != nil && !b.messages.pass(p[:n]) {
 		n, err = 0, errBodyTooLarge
 	}
 	if err != nil {
@@ -63,11 +71,66 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// stream makes it the body of a gRPC stream: so large are its messages, not all
-// of them together, and so long may both sides be silent.
+// stream makes it the body of a gRPC stream: so large are its messages, and so
+// long may both sides be silent. That it is one is the caller's word: until the
+// app answers so, all messages together are bounded.
 func (b *requestBody) stream(message int64, idle time.Duration) {
 	b.messages = &grpcMessages{max: message}
+	b.max.Store(message)
 	b.guard.extendTo(idle)
+}
+
+var errBodyHalted = errors.New("the request is over")
+
+func (b *requestBody) enter() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = !b.halted
+	return b.reading
+}
+
+func (b *requestBody) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = false
+	b.idler.Broadcast()
+}
+
+// settle ends the reading of a body of HTTP/1.1 that an upstream's transport may
+// still be in. net/http must not find somebody in its body, or a body that is not
+// read to its end, when the handler is done: it would break the read off in the
+// middle of a chunk, forget the deadline, and take what follows for a request.
+// Where take is true a caller who still sends is heard out, within bounds, so
+// that he comes to read the answer; the connection ends with it.
+func (b *requestBody) settle(take bool) {
+	until := time.Now().Add(discardTime)
+	b.mu.Lock()
+	b.halted = true
+	if !b.wholeLocked() {
+		b.free, b.cut = true, true
+		pause := time.Now()
+		if take {
+			pause = pause.Add(min(discardPause, b.idle))
+		}
+		_ = b.control.SetReadDeadline(pause)
+	}
+	for b.reading {
+		b.idler.Wait()
+	}
+	whole, complete, failed := b.whole, b.wholeLocked(), b.err != nil
+	b.mu.Unlock()
+	switch {
+	case whole:
+	case complete: // all but the sight of its end
+		_ = b.control.SetReadDeadline(time.Time{})
+		_, err := b.ReadCloser.Read(make([]byte, 1))
+		b.end(err)
+	default:
+		if take && !failed {
+			b.takeUntil(until)
+		}
+		_ = b.control.SetReadDeadline(time.Now())
+	}
 }
 
 // heard says that the upstream sends: a caller who listens does not stall.
@@ -135,7 +198,13 @@ func (b *requestBody) finish() (left bool) {
 func (b *requestBody) ended() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.whole
+	return b.wholeLocked()
+}
+
+// wholeLocked: of a body whose length was said, its end can be there before
+// anybody reads that there is no more.
+func (b *requestBody) wholeLocked() bool {
+	return b.whole || b.length >= 0 && b.read.Load() >= b.length
 }
 
 // What is taken of a refused body: so much, for so long, and not from a caller
@@ -151,10 +220,18 @@ const (
 // nothing to come: the sender waits to be told to go on. Either way the
 // connection is not waited for any longer.
 func (b *requestBody) discard(take bool) {
+	until := time.Now().Add(discardTime)
+	if !take {
+		b.waitUntil(until)
+		return
+	}
+	b.takeUntil(until)
+}
+
+func (b *requestBody) takeUntil(until time.Time) {
 	buf := buffers.Get()
 	defer buffers.Put(buf)
-	until := time.Now().Add(discardTime)
-	for left := discardBytes; b.waitUntil(until) && take && left > 0; {
+	for left := discardBytes; b.waitUntil(until) && left > 0; {
 		n, err := b.ReadCloser.Read(buf)
 		if err != nil {
 			return

@@ -77,7 +77,7 @@ func checkHeaders(r *http.Request) *problem {
 			return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the length of the body is malformed"}
 		}
 	}
-	if len(r.Header["Content-Length"]) > 1 || len(r.Header["Upgrade"]) > 1 {
+	if len(r.Header["Content-Length"]) > 1 || len(r.Header["Upgrade"]) > 1 || len(r.Header["Content-Type"]) > 1 {
 		return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "a header that must be single is repeated", hangUp: true}
 	}
 	return nil
@@ -186,7 +186,7 @@ func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
 	case x.grpc:
 		x.body.stream(limit, f.up.IdleTimeout)
 	case x.body != nil:
-		x.body.max = limit
+		x.body.max.Store(limit)
 	}
 	if !f.up.Headers.carry(x) {
 		return refuse(codeNotRepresentable, &problem{status: http.StatusForbidden, code: codeNotRepresentable, detail: "what is known of the caller cannot be told to the app here"}).by(d), nil

@@ -66,6 +66,7 @@ type exchange struct {
 	cancel    func(cause error) // ends it; anybody may call it, at any time
 	maxBody   int64             // bytes of its body or, where it is a stream, of a message; 0: no bound
 	grpc      bool              // it is a gRPC stream
+	duplex    bool              // its body and its answer may pass at once, over HTTP/1.1
 	shown     credential
 	stream    *stream // that may outlive shown
 	cut       bool    // and was ended for that, or another reason of ours
@@ -77,19 +78,22 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
 	x.w = &responseWriter{ResponseWriter: w, old: !r.ProtoAtLeast(1, 1), last: endsConnection(r)}
 	x.w.continues = r.ContentLength != 0 && hasToken(r.Header["Expect"], "100-continue")
+	stall := p.o.IdleTimeout
 	if r.ProtoMajor < 2 {
-		x.w.idle = p.o.IdleTimeout
-	} else {
-		x.w.stall = p.o.IdleTimeout
+		x.w.idle, stall = stall, 0
+	}
+	if stall > 0 {
+		x.w.guard = newGuard(stall, http.NewResponseController(w).SetWriteDeadline)
 	}
 	if c := p.o.CORS; c != nil && !c.Upstream {
 		x.w.final = x.allowCORS
 	}
 	x.traceContext()
 	if r.Body != nil && r.Body != http.NoBody {
-		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: x.w.idle}
-		if x.w.stall > 0 {
-			x.body.guard = newGuard(x.w.stall, x.body.control.SetReadDeadline)
+		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: x.w.idle, length: r.ContentLength}
+		x.body.idler.L = &x.body.mu
+		if stall > 0 {
+			x.body.guard = newGuard(stall, x.body.control.SetReadDeadline)
 		}
 		x.r = r.WithContext(r.Context()) // net/http must find its own body in its own request
 		x.r.Body = x.body
@@ -141,14 +145,15 @@ func (x *exchange) fail(err error) {
 	if x.decision.allow || x.unrecorded {
 		x.failure = err
 	}
-	if x.w.status != 0 || errors.Is(err, errClientGone) || errors.Is(err, ErrStopping) {
+	var end *streamEnd // which has words of its own for a stop
+	if x.w.status != 0 || errors.Is(err, errClientGone) || errors.Is(err, ErrStopping) && !errors.As(err, &end) {
 		panic(http.ErrAbortHandler) // nobody is there, or what was said cannot be taken back
 	}
 	var pr *problem
 	if !errors.As(err, &pr) {
 		pr = &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
 	}
-	if pr.status == http.StatusServiceUnavailable && x.goneCaller() {
+	if pr.status == http.StatusServiceUnavailable && end == nil && x.goneCaller() {
 		// What could not be told was cut off with the caller, or by our stop.
 		x.failure = x.whoLeft()
 		panic(http.ErrAbortHandler)
@@ -166,9 +171,9 @@ func (x *exchange) tell(pr *problem) {
 	}
 	unread := x.body != nil && !x.body.ended()
 	pr.write(x.w, x.r, x.p.o.Name, x.id, unread || x.wantsWebSocket())
-	x.w.status = pr.status // of a gRPC answer, whose HTTP status says nothing
-	if unread && x.r.ProtoMajor < 2 {
-		_ = http.NewResponseController(x.w).Flush()
+	x.w.status = pr.status                         // of a gRPC answer, whose HTTP status says nothing
+	if unread && x.r.ProtoMajor < 2 && !x.duplex { // else finish does it
+		_ = x.w.FlushError()
 		x.body.discard(!hasToken(x.r.Header["Expect"], "100-continue"))
 	}
 }
@@ -177,6 +182,7 @@ func (x *exchange) tell(pr *problem) {
 // off (ReverseProxy panics with http.ErrAbortHandler) and when the caller left.
 func (p *Proxy) finish(x *exchange) {
 	broken := recover()
+	defer x.w.guard.stop()
 	x.release()
 	panicked := broken != nil && broken != http.ErrAbortHandler
 	if panicked {
@@ -199,6 +205,9 @@ func (p *Proxy) finish(x *exchange) {
 		x.failure = x.w.fault
 	}
 	x.tunnelEnded()
+	if broken == nil {
+		x.lastFlush()
+	}
 	truncated := broken != nil || x.cut
 	if !x.absent { // else callers who go on asking would fill what is full already
 		if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
@@ -208,6 +217,10 @@ func (p *Proxy) finish(x *exchange) {
 	p.metrics.inFlight.Dec()
 	p.metrics.count(x)
 	p.log(x, truncated)
+	if x.duplex && !x.w.hijacked {
+		_ = x.w.FlushError() // what is there need not wait for a caller who still sends
+		x.body.settle(broken == nil && !(x.w.continues && x.body.read.Load() == 0))
+	}
 	if broken != nil {
 		panic(broken)
 	}
@@ -216,7 +229,6 @@ func (p *Proxy) finish(x *exchange) {
 // release lets go of what watches the exchange.
 func (x *exchange) release() {
 	x.watch.stop()
-	x.w.guard.stop()
 	if x.body != nil {
 		x.body.guard.stop()
 	}
@@ -235,6 +247,18 @@ func (x *exchange) tunnelEnded() {
 		x.failure, x.cut = end, true
 	} else if context.Cause(x.r.Context()) == ErrStopping {
 		x.failure, x.cut = ErrStopping, true
+	}
+}
+
+// lastFlush sees to it that what is on record as answered was taken: a stream of
+// HTTP/2 may be held up by its caller when the handler is done, where nobody
+// would notice.
+func (x *exchange) lastFlush() {
+	if x.r.ProtoMajor < 2 || x.w.bytes == 0 {
+		return
+	}
+	if err := x.w.FlushError(); err != nil && x.failure == nil {
+		x.failure, x.cut = x.w.fault, true
 	}
 }
 

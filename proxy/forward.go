@@ -83,11 +83,13 @@ func (f *forwarder) forward(x *exchange) error {
 	x.watch = newWatchdog(timeout, x.cancel)
 	if x.body != nil {
 		x.body.watch = x.watch
-		// Apps may answer while they are still being sent to.
-		_ = http.NewResponseController(x.w).EnableFullDuplex() // HTTP/2 is so anyway
+		// Apps may answer while they are still being sent to. HTTP/2 is so anyway.
+		if x.r.ProtoMajor < 2 && http.NewResponseController(x.w).EnableFullDuplex() == nil {
+			x.duplex, x.w.unread = true, func() bool { return !x.body.ended() }
+		}
 	}
 	if speaksGRPC(x.r) {
-		x.stream = f.p.streams.add(x, false, !f.up.Unlimited, func(end *streamEnd) { x.cancel(end) })
+		x.stream = f.p.streams.add(x, false, !f.up.Unlimited, x.endStream)
 	}
 	if !x.upgrades() {
 		delete(x.r.Header, "Upgrade") // or ReverseProxy passes it on
@@ -154,9 +156,13 @@ func (f *forwarder) answered(res *http.Response) error {
 		}
 	}
 	x.watch.answering(f.up.IdleTimeout)
-	body := &answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header)}
-	if body.events && x.stream == nil {
-		x.stream = f.p.streams.add(x, true, !f.up.Unlimited, func(end *streamEnd) { x.cancel(end) })
+	body := &answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header), grpc: hasGRPCType(res.Header, nativeGRPC)}
+	if x.grpc && body.grpc {
+		x.body.max.Store(0) // it is gRPC indeed, and bounded message by message
+	}
+	// What the answer is counts, whatever the request said.
+	if x.stream == nil && (body.events || hasGRPCType(res.Header, anyGRPC)) {
+		x.stream = f.p.streams.add(x, body.events, !f.up.Unlimited, x.endStream)
 	}
 	res.Body = body
 	return nil
@@ -171,7 +177,7 @@ func (f *forwarder) open(x *exchange, res *http.Response) {
 	}
 	x.w.opened = func(t *tunnel) {
 		end := func(e *streamEnd) { t.end(e, func() { x.cancel(e) }) }
-		t.asks.max, t.tooMuch = x.maxBody, func() { end(endTooLarge) }
+		t.asks.max, t.tooMuch = x.maxBody, end
 		x.stream = f.p.streams.add(x, true, !f.up.Unlimited, end)
 	}
 	res.Body = &appTunnel{ReadWriteCloser: app, why: func() *streamEnd {
@@ -230,8 +236,11 @@ func (x *exchange) goneCaller() bool { return x.r.Context().Err() != nil }
 
 // whoLeft is who ended the request's context: the caller, or the gateway's stop.
 func (x *exchange) whoLeft() error {
-	if context.Cause(x.r.Context()) == ErrStopping {
+	switch {
+	case context.Cause(x.r.Context()) == ErrStopping:
 		return ErrStopping
+	case x.w.guard.barked(): // who takes nothing of a stream has it reset
+		return errClientStalled
 	}
 	return errClientGone
 }
@@ -242,6 +251,7 @@ type answerBody struct {
 	res    *http.Response
 	x      *exchange
 	events bool // an event stream
+	grpc   bool // gRPC's own
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
@@ -283,7 +293,7 @@ func (b *answerBody) ends(end *streamEnd) bool {
 	b.x.failure, b.x.cut = end, true
 	switch {
 	case b.res.ContentLength >= 0 || !b.x.r.ProtoAtLeast(1, 1):
-	case hasGRPCType(b.x.r, nativeGRPC) && b.res.Header.Get("Grpc-Status") == "":
+	case b.grpc && b.res.Header.Get("Grpc-Status") == "":
 		// Not by res.Trailer: ReverseProxy takes as many trailers as the app
 		// announced for those that it announced.
 		b.res.Trailer = nil

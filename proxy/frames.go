@@ -17,7 +17,8 @@ func closeFrame(end *streamEnd, mask *[4]byte) []byte {
 
 // wsFrames follows the frames of one direction (RFC 6455, section 5.2).
 type wsFrames struct {
-	max     int64 // bytes of a message, of all its frames; 0: no bound
+	max     int64  // bytes of a message, of all its frames; 0: no bound of anything
+	control uint64 // the payload of the largest control frame
 	head    [14]byte
 	have    int
 	left    uint64 // of the frame's payload
@@ -27,16 +28,24 @@ type wsFrames struct {
 // between reports whether no frame has begun.
 func (f *wsFrames) between() bool { return f.have == 0 && f.left == 0 }
 
-// follow looks at the next bytes; false: a message is larger than max.
-func (f *wsFrames) follow(p []byte) bool {
+// maxControl is the largest payload of a control frame (RFC 6455, section 5.5).
+const maxControl = 125
+
+// follow looks at the next bytes. It gives why they may not pass, if so: a
+// message, or a control frame, is too large.
+func (f *wsFrames) follow(p []byte) *streamEnd {
 	for len(p) > 0 {
 		n := f.step(p)
 		p = p[n:]
-		if f.max > 0 && f.message > uint64(f.max) {
-			return false
+		switch {
+		case f.max <= 0:
+		case f.message > uint64(f.max):
+			return endTooLarge
+		case f.control > maxControl:
+			return endBroken
 		}
 	}
-	return true
+	return nil
 }
 
 // rest is how many of these bytes belong to the frame that has begun.
@@ -98,6 +107,7 @@ func (f *wsFrames) begin() {
 	}
 	switch opcode := f.head[0] & 0x0f; {
 	case opcode >= 8: // control frames come between those of a message
+		f.control = max(f.control, f.left)
 	case opcode == 0:
 		f.message += min(f.left, 1<<62)
 	default:

@@ -8,12 +8,12 @@ import (
 
 // splitFrames is the oracle: it has all bytes at once, and gives where frames
 // end and how large messages get.
-func splitFrames(p []byte) (ends []int, largest uint64) {
+func splitFrames(p []byte) (ends []int, largest, control uint64) {
 	var message uint64
 	for at := 0; ; {
 		rest := p[at:]
 		if len(rest) < 2 {
-			return ends, largest
+			return ends, largest, control
 		}
 		size, head := uint64(rest[1]&0x7f), 2
 		switch {
@@ -22,22 +22,24 @@ func splitFrames(p []byte) (ends []int, largest uint64) {
 		case size == 127 && len(rest) >= 10:
 			size, head = binary.BigEndian.Uint64(rest[2:]), 10
 		case size >= 126:
-			return ends, largest
+			return ends, largest, control
 		}
 		if rest[1]&0x80 != 0 {
 			head += 4
 		}
 		if len(rest) < head {
-			return ends, largest
+			return ends, largest, control
 		}
 		if op := rest[0] & 15; op == 0 {
 			message += min(size, 1<<62)
 		} else if op < 8 {
 			message = size
+		} else {
+			control = max(control, size)
 		}
 		largest = max(largest, message)
 		if uint64(len(rest)-head) < size {
-			return ends, largest
+			return ends, largest, control
 		}
 		at += head + int(size)
 		ends = append(ends, at)
@@ -55,7 +57,7 @@ func FuzzFrames(f *testing.F) {
 		if piece < 1 || limit < 1 || len(p) > 4<<10 {
 			return
 		}
-		ends, largest := splitFrames(p)
+		ends, largest, control := splitFrames(p)
 		var free, bounded wsFrames
 		bounded.max = int64(limit)
 		fine := true
@@ -73,7 +75,7 @@ func FuzzFrames(f *testing.F) {
 				t.Fatalf("at %d of %x: a frame ends after %d, want %d", at, p, got, want)
 			}
 			free.follow(part)
-			fine = fine && bounded.follow(part)
+			fine = fine && bounded.follow(part) == nil
 			between := at+len(part) == 0
 			for _, end := range ends {
 				between = between || end == at+len(part)
@@ -82,7 +84,7 @@ func FuzzFrames(f *testing.F) {
 				t.Fatalf("after %d of %x: between is %v", at+len(part), p, free.between())
 			}
 		}
-		if fine != (largest <= uint64(limit)) {
+		if fine != (largest <= uint64(limit) && control <= 125) {
 			t.Fatalf("the largest message has %d bytes, %d may be: %v", largest, limit, fine)
 		}
 	})
@@ -124,7 +126,7 @@ func TestCloseFrames(t *testing.T) {
 	for _, end := range []*streamEnd{tokenEnded(nil), tokenUnknown(nil), endStopping, endTooLarge} {
 		for _, mask := range []*[4]byte{nil, new([4]byte)} {
 			f := closeFrame(end, mask)
-			if ends, _ := splitFrames(f); len(ends) != 1 || ends[0] != len(f) || f[0] != 0x88 || len(end.text) > 123 || !bytes.HasSuffix(f, []byte(end.text)) {
+			if ends, _, _ := splitFrames(f); len(ends) != 1 || ends[0] != len(f) || f[0] != 0x88 || len(end.text) > 123 || !bytes.HasSuffix(f, []byte(end.text)) {
 				t.Errorf("%x", f)
 			}
 		}

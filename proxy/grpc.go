@@ -46,23 +46,26 @@ func grpcStatus(status int) int {
 // speaksGRPC reports whether a caller waits for a gRPC status: its content type
 // begins with application/grpc (PROTOCOL-HTTP2.md of gRPC; gRPC-Web's too).
 func speaksGRPC(r *http.Request) bool {
-	return hasGRPCType(r, "+;- ")
+	return hasGRPCType(r.Header, anyGRPC)
 }
 
 // isGRPC reports whether a request is gRPC's own, whose streams have messages
 // (gRPC-Web's look like any other request's body).
 func isGRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && r.Method == http.MethodPost && hasGRPCType(r, nativeGRPC)
+	return r.ProtoMajor == 2 && r.Method == http.MethodPost && hasGRPCType(r.Header, nativeGRPC)
 }
 
-// nativeGRPC is what follows the content type of gRPC itself, where anything
-// does; that of gRPC-Web goes on with a dash.
-const nativeGRPC = "+; "
+// What follows the content type of gRPC, where anything does; that of gRPC-Web
+// goes on with a dash.
+const (
+	nativeGRPC = "+; "
+	anyGRPC    = nativeGRPC + "-"
+)
 
 // hasGRPCType looks for the content type, followed by nothing or by one of these.
-func hasGRPCType(r *http.Request, then string) bool {
+func hasGRPCType(h http.Header, then string) bool {
 	const grpc = "application/grpc"
-	types := r.Header["Content-Type"]
+	types := h["Content-Type"]
 	if len(types) != 1 || len(types[0]) < len(grpc) || !strings.EqualFold(types[0][:len(grpc)], grpc) {
 		return false
 	}

@@ -43,6 +43,8 @@ type Judgement struct {
 func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 	x := p.begin(nobodyWriter{}, r)
 	defer p.metrics.inFlight.Dec()
+	defer x.w.guard.stop()
+	defer x.release()
 	x.limits, x.lookups, x.given = given.Limits, given.Lookups, &given
 	d, _ := p.decide(x)
 	j := Judgement{Allow: d.allow, Code: d.reason, Rule: d.rule, Shadow: d.shadow, Undecidable: x.undecidable, Policy: x.policy, Input: x.input}

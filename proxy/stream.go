@@ -62,6 +62,7 @@ func tokenUnknown(cause error) *streamEnd {
 
 var (
 	endStopping = &streamEnd{outcome: "gateway_stopped", text: "the gateway stops", close: 1001, grpc: grpcUnavailable, cause: ErrStopping}
+	endBroken   = &streamEnd{outcome: codeBadRequest, text: "a control frame is larger than it may be", close: 1002, grpc: grpcInternal}
 	endTooLarge = &streamEnd{outcome: codeTooLarge, text: "the message is larger than is allowed", close: 1009, grpc: grpcResourceExhausted}
 )
 
@@ -76,8 +77,9 @@ type credential struct {
 type streams struct {
 	mu      sync.Mutex
 	open    map[*stream]bool
-	ending  *streamEnd // of those that are endless: what is opened now ends at once
-	endsAll bool       // and of all others
+	ending  *streamEnd    // of those that are endless: what is opened now ends at once
+	endsAll bool          // and of all others
+	none    chan struct{} // closed when the last one is over; nil: nobody waits
 }
 
 // A stream is one of them.
@@ -119,6 +121,10 @@ func (s *streams) add(x *exchange, endless, mind bool, end func(*streamEnd)) *st
 func (s *stream) remove() {
 	s.all.mu.Lock()
 	delete(s.all.open, s)
+	if s.all.none != nil && len(s.all.open) == 0 {
+		close(s.all.none)
+		s.all.none = nil
+	}
 	s.all.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,6 +146,26 @@ func (p *Proxy) EndStreams(all bool) {
 		if one.endless || all {
 			one.end(endStopping)
 		}
+	}
+}
+
+// AwaitStreams waits until none is open, or ctx ends: tunnels are not the
+// server's any more, and say goodbye on their own.
+func (p *Proxy) AwaitStreams(ctx context.Context) {
+	s := &p.streams
+	s.mu.Lock()
+	if len(s.open) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.none == nil {
+		s.none = make(chan struct{})
+	}
+	none := s.none
+	s.mu.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
 	}
 }
 
@@ -178,6 +204,13 @@ func (s *stream) look() {
 	if s.timer != nil {
 		s.timer.Reset(s.next(id))
 	}
+}
+
+// endStream ends a stream that is no tunnel: at once where the caller takes what
+// he is sent, and soon where he does not.
+func (x *exchange) endStream(end *streamEnd) {
+	x.cancel(end)
+	x.w.hurry(farewell)
 }
 
 // streamEnded is why the gateway ended what the upstream answers; nil: it did not.

@@ -743,3 +743,111 @@ func TestGRPCOfOtherKindsEndsWithItsToken(t *testing.T) {
 		g.noStreams()
 	}
 }
+
+// TestAwaitStreams: a stop waits for a frame that is on its way, and for the
+// goodbye behind it.
+func TestAwaitStreams(t *testing.T) {
+	whole := frame(0x82, false, bytes.Repeat([]byte{7}, 300_000))
+	next := make(chan bool)
+	app := socketApp(t, func(w *wire) {
+		w.conn.Write(whole[:100_000])
+		<-next
+		w.conn.Write(whole[100_000:])
+		io.Copy(io.Discard, w.r)
+	})
+	g, _ := streamGate(t, app)
+	w := g.openWire()
+	if _, err := io.ReadFull(w.r, make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	g.proxy.EndStreams(false)
+	over := make(chan bool)
+	go func() {
+		g.proxy.AwaitStreams(context.Background())
+		close(over)
+	}()
+	g.ending()
+	close(next)
+	if _, err := io.ReadFull(w.r, make([]byte, len(whole)-100_000)); err != nil {
+		t.Fatal(err)
+	}
+	w.wantClose(1001)
+	<-over
+	g.proxy.AwaitStreams(context.Background()) // of none
+}
+
+// TestControlFrameTooLarge: RFC 6455, section 5.5, knows none of more than 125
+// bytes.
+func TestControlFrameTooLarge(t *testing.T) {
+	app := socketApp(t, func(w *wire) { w.read(); w.read() })
+	g, _ := streamGate(t, app)
+	w := g.openWire()
+	w.conn.Write(frame(0x89, true, make([]byte, 125)))
+	w.conn.Write(frame(0x89, true, make([]byte, 126)))
+	w.wantClose(1002)
+	if o := g.outcome().Outcome; o.Error != "bad_request" {
+		t.Errorf("%+v", o)
+	}
+}
+
+// TestStopBeforeTheHeader: a call that waits for its answer is told, too.
+func TestStopBeforeTheHeader(t *testing.T) {
+	here := make(chan bool, 1)
+	app := grpcApp(t, func(s grpc.ServerStream) error {
+		here <- true
+		<-s.Context().Done()
+		return s.Context().Err()
+	})
+	g, client, _ := grpcGate(t, app, overHTTP2)
+	s, err := client.NewStream(as(t, "alice"), allStreams, "/t.T/Private")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-here
+	g.proxy.EndStreams(true)
+	if err := s.RecvMsg(new(wrapperspb.StringValue)); status.Code(err) != codes.Unavailable {
+		t.Error(err)
+	}
+	if o := g.outcome().Outcome; o.Status != 503 || o.Error == "" {
+		t.Errorf("%+v", o)
+	}
+	err = client.Invoke(as(t, "alice"), "/t.T/Private", wrapperspb.String("a"), new(wrapperspb.StringValue))
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("one that comes later: %v", err)
+	}
+}
+
+// TestGRPCTypeOfAnOrdinaryApp: that a body is gRPC is the caller's word. Until the
+// app answers in gRPC, its bound is that of any body.
+func TestGRPCTypeOfAnOrdinaryApp(t *testing.T) {
+	var got int64
+	done := make(chan bool)
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got, _ = io.Copy(io.Discard, r.Body)
+		close(done)
+	}))
+	app.Config.ErrorLog, app.Config.Protocols = quietLog, new(http.Protocols)
+	app.Config.Protocols.SetUnencryptedHTTP2(true)
+	app.Start()
+	defer app.Close()
+	g, _, clients := bothGate(t, app.URL, overHTTP2)
+	message := append([]byte{0, 0, 0, 3, 0xfb}, make([]byte, 1019)...) // of 1 KiB with its prefix
+	r, err := http.NewRequest(http.MethodPost, g.url+"/small", bytes.NewReader(bytes.Repeat(message, 1000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/grpc")
+	r.ContentLength = -1
+	res, err := clients["HTTP/2.0"].Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	<-done
+	if got > 1024 || res.Header.Get("Grpc-Status") != "8" {
+		t.Errorf("the app got %d bytes; %v", got, res.Header)
+	}
+	if o := g.outcome().Outcome; o.Status != 413 {
+		t.Errorf("%+v", o)
+	}
+}

@@ -17,8 +17,8 @@ type tunnel struct {
 	net.Conn
 	early   []byte // what was read already
 	in, out atomic.Int64
-	asks    wsFrames // what the caller sends; its reader's own
-	tooMuch func()   // told when a message of the caller is larger than asks.max
+	asks    wsFrames         // what the caller sends; its reader's own
+	tooMuch func(*streamEnd) // told when the caller sends what may not pass
 
 	ending atomic.Pointer[streamEnd]
 
@@ -43,8 +43,8 @@ func (t *tunnel) Read(p []byte) (int, error) {
 		n, err = t.Conn.Read(p)
 	}
 	t.in.Add(int64(n))
-	if !t.asks.follow(p[:n]) {
-		t.tooMuch()
+	if end := t.asks.follow(p[:n]); end != nil {
+		t.tooMuch(end)
 		return 0, errTunnelEnded
 	}
 	return n, err

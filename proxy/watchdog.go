@@ -43,17 +43,20 @@ func newGuard(wait time.Duration, setDeadline func(time.Time) error) *watchdog {
 	return w
 }
 
+// bark holds the lock while it ends the request: once stop has returned, what
+// cancel touches may be somebody else's.
 func (w *watchdog) bark() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if cause := w.overdue(); cause != nil {
 		w.ended.Store(true)
 		w.cancel(cause)
 	}
 }
 
-// overdue is why the request must end; else it sets the timer anew.
+// overdue is why the request must end; else it sets the timer anew. The lock is
+// held.
 func (w *watchdog) overdue() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.cause == nil {
 		return nil
 	}
@@ -111,6 +114,16 @@ func (w *watchdog) extendTo(wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wait = max(w.wait, wait)
+}
+
+// within makes the wait at most this long, from now on.
+func (w *watchdog) within(wait time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cause != nil {
+		w.wait = min(w.wait, wait)
+		w.timer.Reset(w.wait)
+	}
 }
 
 // touch begins the time anew, where it runs: something moved the other way.

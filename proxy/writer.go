@@ -24,9 +24,11 @@ type responseWriter struct {
 	last      bool          // the connection ends with this answer
 	conn      *tunnel       // after Hijack
 	opened    func(*tunnel) // told of it
-	stall     time.Duration // of a stream of HTTP/2; then idle is 0
-	guard     *watchdog     // of it, from the first byte on
+	guard     *watchdog     // of a stream of HTTP/2; then idle is 0
 	fault     error         // why the caller could not be written to
+	// unread, where it is set, says that the request's body has not ended: then the
+	// connection does, since the rest of the body is nobody's.
+	unread func() bool
 	// final, where it is set, has the last word on the answer's headers.
 	final func(http.Header)
 }
@@ -50,7 +52,7 @@ func (w *responseWriter) WriteHeader(status int) {
 // finalHeader is the last look at an answer's header. What HTTP/1.1 says in it of
 // the connection makes net/http end one of HTTP/2, too, by GOAWAY.
 func (w *responseWriter) finalHeader() {
-	if w.last {
+	if w.last || w.unread != nil && w.unread() {
 		w.Header().Set("Connection", "close")
 	}
 	if h := w.Header(); h["Content-Type"] == nil {
@@ -66,20 +68,44 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	w.extend()
-	if w.guard == nil && w.stall > 0 {
-		w.guard = newGuard(w.stall, http.NewResponseController(w.ResponseWriter).SetWriteDeadline)
-	}
 	w.guard.asking()
 	n, err := w.ResponseWriter.Write(p)
 	w.guard.asked()
 	w.bytes += int64(n)
+	w.failed(err)
+	return n, err
+}
+
+// FlushError sends what is there. In HTTP/2 it is here, and not in Write, that a
+// caller who takes nothing holds up a small answer.
+func (w *responseWriter) FlushError() error {
+	if w.status == 0 {
+		return nil // net/http would take that for an answer
+	}
+	w.extend()
+	w.guard.asking()
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	w.guard.asked()
+	w.failed(err)
+	return err
+}
+
+func (w *responseWriter) failed(err error) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), err != nil && w.guard.barked():
 		w.fault = errClientStalled
-	case err != nil:
+	case err != nil && !errors.Is(err, errors.ErrUnsupported):
 		w.fault = errClientGone
 	}
-	return n, err
+}
+
+// hurry gives a caller who does not take what he is sent no more time than this.
+func (w *responseWriter) hurry(d time.Duration) {
+	if w.guard != nil {
+		w.guard.within(d)
+		return
+	}
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(d))
 }
 
 func (w *responseWriter) extend() {

@@ -23,6 +23,9 @@ const (
 	// (gRPC proposal A8, permit_keepalive_time; "too_many_pings").
 	pingAfter   = 5*time.Minute + 10*time.Second
 	pingTimeout = 15 * time.Second
+	// answerWindow is how much of an answer over HTTP/2 may wait for a caller who
+	// takes his time; net/http's own is 4 MiB for each.
+	answerWindow = 256 << 10
 )
 
 // keepAlive has the kernel notice peers that are gone, also on idle connections,
@@ -75,7 +78,7 @@ func (d dialer) transport(p *http.Protocols) *http.Transport {
 	t := &http.Transport{
 		DialContext:            d.dial,
 		Protocols:              p,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReceiveBufferPerStream: answerWindow},
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        idleTimeout,
 		ExpectContinueTimeout:  time.Second,
