@@ -218,7 +218,9 @@ func (p *Proxy) finish(x *exchange) {
 	p.metrics.count(x)
 	p.log(x, truncated)
 	if x.duplex && !x.w.hijacked {
-		_ = x.w.FlushError() // what is there need not wait for a caller who still sends
+		if !x.body.ended() {
+			_ = x.w.FlushError() // what is there need not wait for a caller who still sends
+		}
 		x.body.settle(broken == nil && !(x.w.continues && x.body.read.Load() == 0))
 	}
 	if broken != nil {
