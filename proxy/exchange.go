@@ -200,6 +200,8 @@ func (p *Proxy) finish(x *exchange) {
 	}
 	if x.body != nil && x.body.finish() && x.w.idle > 0 {
 		x.w.allow(2 * p.o.IdleTimeout) // net/http reads first, for up to one
+	} else {
+		x.w.extend() // for the last chunk, which net/http writes: what came before may be long ago
 	}
 	if broken != nil && x.failure == nil {
 		x.failure = x.w.fault
