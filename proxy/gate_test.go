@@ -163,7 +163,7 @@ func (r *tape) set(f func(*tape)) {
 	f(r)
 }
 
-// A gate is a gateway before an app, over TCP.
+// A gate is a gateway before an app, over TCP or within the process.
 type gate struct {
 	t       testing.TB
 	proxy   *Proxy
@@ -176,6 +176,8 @@ type gate struct {
 	log     *syncBuffer
 	// transport is the app's, unless a test changed it.
 	transport *http.Transport
+	connect   func() (net.Conn, error) // nil: by TCP
+	patience  time.Duration            // of the test with the gateway
 }
 
 type syncBuffer struct {
@@ -203,13 +205,37 @@ func newTransport() *http.Transport {
 // differs from the tests' usual options.
 func newGate(t testing.TB, app string, change ...func(*Options)) *gate {
 	t.Helper()
+	g := unserved(t, app, change...)
+	g.server = httptest.NewUnstartedServer(g.proxy)
+	g.server.Config.DisableGeneralOptionsHandler = true
+	g.server.Config.ErrorLog = quietLog
+	g.server.Config.ConnContext = CountRequests
+	g.server.Config.Protocols = bothProtocols()
+	g.server.Listener = StrictFraming(g.server.Listener)
+	g.server.Start()
+	t.Cleanup(g.server.Close)
+	g.url, g.address = g.server.URL, g.server.Listener.Addr().String()
+	return g
+}
+
+// bothProtocols are those of a listener without TLS.
+func bothProtocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+// unserved is a gate whose listener is the caller's to make.
+func unserved(t testing.TB, app string, change ...func(*Options)) *gate {
+	t.Helper()
 	dir := t.TempDir()
 	ledger, err := audit.Open(audit.Options{Dir: dir, Gateway: audit.Gateway{Name: "test"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ledger.Close(context.Background()) })
-	g := &gate{t: t, dir: dir, metrics: prometheus.NewRegistry(), log: &syncBuffer{}}
+	g := &gate{t: t, dir: dir, metrics: prometheus.NewRegistry(), log: &syncBuffer{}, patience: 20 * time.Second}
 	g.tape = &tape{ledger: ledger, outcomes: make(chan *audit.Event, 100_000), entered: make(chan struct{}, 1)}
 	transport := newTransport()
 	g.transport = transport
@@ -228,17 +254,6 @@ func newGate(t testing.TB, app string, change ...func(*Options)) *gate {
 	if g.proxy, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	g.server = httptest.NewUnstartedServer(g.proxy)
-	g.server.Config.DisableGeneralOptionsHandler = true
-	g.server.Config.ErrorLog = quietLog
-	g.server.Config.ConnContext = CountRequests
-	g.server.Config.Protocols = new(http.Protocols)
-	g.server.Config.Protocols.SetHTTP1(true)
-	g.server.Config.Protocols.SetUnencryptedHTTP2(true)
-	g.server.Listener = StrictFraming(g.server.Listener)
-	g.server.Start()
-	t.Cleanup(g.server.Close)
-	g.url, g.address = g.server.URL, g.server.Listener.Addr().String()
 	return g
 }
 
@@ -307,12 +322,16 @@ type answer struct {
 // dial connects to the gateway.
 func (g *gate) dial() net.Conn {
 	g.t.Helper()
-	conn, err := net.Dial("tcp", g.address)
+	connect := g.connect
+	if connect == nil {
+		connect = func() (net.Conn, error) { return net.Dial("tcp", g.address) }
+	}
+	conn, err := connect()
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(g.patience))
 	return conn
 }
 
@@ -362,7 +381,7 @@ func (g *gate) outcome() *audit.Event {
 	select {
 	case e := <-g.tape.outcomes:
 		return e
-	case <-time.After(15 * time.Second):
+	case <-time.After(g.patience):
 		g.t.Fatal("no outcome came")
 		return nil
 	}

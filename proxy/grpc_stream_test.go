@@ -2,20 +2,22 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-func recv(s grpc.ClientStream) (string, error) {
+func recv(s interface{ RecvMsg(any) error }) (string, error) {
 	m := new(wrapperspb.StringValue)
 	err := s.RecvMsg(m)
 	return m.Value, err
@@ -188,65 +190,85 @@ func TestGRPCTypeOverHTTP1(t *testing.T) {
 // TestGRPCQuietStream: the two sides of a stream share their time: while one of
 // them moves, the other does not stall; when none does, it ends.
 func TestGRPCQuietStream(t *testing.T) {
-	const idle = 600 * time.Millisecond
-	app := grpcApp(t, func(s grpc.ServerStream) error {
-		if err := s.RecvMsg(new(wrapperspb.StringValue)); err != nil {
-			return err
-		}
-		tick := time.NewTicker(idle / 4)
-		defer tick.Stop()
-		for range 8 { // twice as long as anybody may be silent
-			<-tick.C
-			if err := s.SendMsg(wrapperspb.String("tick")); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		const idle, turns = 10 * time.Minute, 8
+		g, client := grpcInProcess(t, func(s grpc.ServerStream) error {
+			if _, err := recv(s); err != nil {
 				return err
 			}
-		}
-		for { // and now it is the caller who speaks
-			m := new(wrapperspb.StringValue)
-			if err := s.RecvMsg(m); err != nil {
-				return err
+			for range turns { // twice as long as anybody may be silent
+				time.Sleep(idle / 4)
+				if err := s.SendMsg(wrapperspb.String("tick")); err != nil {
+					return err
+				}
 			}
-			if m.Value == "end" {
-				return s.SendMsg(m)
+			for { // and now it is the caller who speaks
+				if text, err := recv(s); err != nil {
+					return err
+				} else if text == "end" {
+					return s.SendMsg(wrapperspb.String(text))
+				}
 			}
-		}
-	})
-	g, client, _ := grpcGate(t, app, overHTTP2, func(o *Options) { o.IdleTimeout = idle / 3 }, upstream(func(u *Upstream) { u.IdleTimeout = idle }))
-	s, err := client.NewStream(as(t, "alice"), allStreams, "/t.T/Private")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.SendMsg(wrapperspb.String("go"))
-	for i := range 8 {
-		if got, err := recv(s); got != "tick" || err != nil {
-			t.Fatalf("tick %d: %q %v", i, got, err)
-		}
-	}
-	tick := time.NewTicker(idle / 4)
-	defer tick.Stop()
-	for range 8 {
-		<-tick.C
-		if err := s.SendMsg(wrapperspb.String("tock")); err != nil {
+		}, func(o *Options) { o.IdleTimeout = idle / 3 }, upstream(func(u *Upstream) { u.IdleTimeout = idle }))
+		alice := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer alice")
+		s, err := client.NewStream(alice, allStreams, "/t.T/Private")
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	s.SendMsg(wrapperspb.String("end"))
-	if got, err := recv(s); got != "end" || err != nil {
-		t.Fatal(got, err)
-	}
-	if _, err := recv(s); err != io.EOF {
-		t.Error(err)
-	}
-	g.outcome()
-	silent, err := client.NewStream(as(t, "alice"), allStreams, "/t.T/Private")
+		s.SendMsg(wrapperspb.String("go"))
+		for i := range turns {
+			if got, err := recv(s); got != "tick" || err != nil {
+				t.Fatalf("tick %d: %q %v", i, got, err)
+			}
+		}
+		for range turns {
+			time.Sleep(idle / 4)
+			if err := s.SendMsg(wrapperspb.String("tock")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.SendMsg(wrapperspb.String("end"))
+		if got, err := recv(s); got != "end" || err != nil {
+			t.Fatal(got, err)
+		}
+		if _, err := recv(s); err != io.EOF {
+			t.Error(err)
+		}
+		if o := g.outcome().Outcome; o.Error != "" || o.Truncated {
+			t.Errorf("%+v", o)
+		}
+		silent, err := client.NewStream(alice, allStreams, "/t.T/Private")
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent.SendMsg(wrapperspb.String("go"))
+		begin := time.Now()
+		for err = nil; err == nil; {
+			_, err = recv(silent)
+		}
+		if took := time.Since(begin).Round(time.Second); took != turns*idle/4+idle {
+			t.Errorf("it ends after %v", took)
+		}
+		if o := g.outcome().Outcome; !o.Truncated || o.Error != "client_stalled" && o.Error != "upstream_timeout" {
+			t.Errorf("%v; %+v", err, o)
+		}
+	})
+}
+
+// grpcInProcess is a gate between a client and a server of gRPC, for bubbles of
+// testing/synctest.
+func grpcInProcess(t testing.TB, handle func(grpc.ServerStream) error, change ...func(*Options)) (*gate, *grpc.ClientConn) {
+	t.Helper()
+	app := newInProcess()
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error { return handle(s) }))
+	go server.Serve(app)
+	t.Cleanup(server.Stop)
+	g, _ := gateBefore(t, app, append([]func(*Options){overHTTP2, func(o *Options) { o.Policy = loadPolicy(t, grpcPolicy) }}, change...)...)
+	client, err := grpc.NewClient("passthrough:///gateway.test", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return g.connect() }))
 	if err != nil {
 		t.Fatal(err)
 	}
-	silent.SendMsg(wrapperspb.String("go"))
-	for err = nil; err == nil; {
-		_, err = recv(silent)
-	}
-	if o := g.outcome().Outcome; !o.Truncated || o.Error != "client_stalled" && o.Error != "upstream_timeout" {
-		t.Errorf("%v; %+v", errors.Unwrap(err), o)
-	}
+	t.Cleanup(func() { client.Close() })
+	return g, client
 }

@@ -10,105 +10,118 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
 )
 
+// ask is a request without a time-out of its own: the test's clock is a bubble's.
+func ask(t testing.TB, c *http.Client, method, url, token string, body io.Reader) *http.Response {
+	t.Helper()
+	r, err := http.NewRequest(method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
 // TestQuietEventStream: the caller takes what there is, so nothing stalls,
 // however long the app is silent; each protocol has its own way to fail here.
 func TestQuietEventStream(t *testing.T) {
-	next := make(chan bool)
-	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		for range 2 {
-			io.WriteString(w, "data: one\n\n")
-			w.(http.Flusher).Flush()
-			<-next
-		}
-	})
-	g, _, clients := bothGate(t, app, func(o *Options) { o.IdleTimeout = 50 * time.Millisecond })
-	for proto, c := range clients {
-		res := fetch(t, c, g.url+"/private/a", "alice")
-		if _, err := io.ReadFull(res.Body, make([]byte, 11)); err != nil {
-			t.Fatal(proto, err)
-		}
-		silence := time.NewTimer(200 * time.Millisecond)
-		<-silence.C
-		next <- true
-		if _, err := io.ReadFull(res.Body, make([]byte, 11)); err != nil {
-			t.Errorf("%s: after the silence: %v", proto, err)
-		}
-		next <- true
-		if _, err := res.Body.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("%s: %v", proto, err)
-		}
-		if o := g.outcome().Outcome; o.Error != "" {
-			t.Errorf("%s: %+v", proto, o)
-		}
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		synctest.Test(t, func(t *testing.T) {
+			g, clients := inProcessGate(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				for range 2 {
+					io.WriteString(w, "data: one\n\n")
+					w.(http.Flusher).Flush()
+					time.Sleep(time.Hour)
+				}
+			}, func(o *Options) { o.IdleTimeout = time.Minute }, upstream(func(u *Upstream) { u.IdleTimeout = 2 * time.Hour }))
+			res := ask(t, clients[proto], "GET", g.url+"/private/a", "alice", nil)
+			if all, err := io.ReadAll(res.Body); len(all) != 22 || err != nil || res.Proto != proto {
+				t.Errorf("%s: %q %v", proto, all, err)
+			}
+			if o := g.outcome().Outcome; o.Error != "" {
+				t.Errorf("%s: %+v", proto, o)
+			}
+		})
 	}
 }
 
 // TestSlowAppOverHTTP2: an app that takes its time with a body is not the
 // caller's fault.
 func TestSlowAppOverHTTP2(t *testing.T) {
-	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
-		pause := time.NewTimer(200 * time.Millisecond)
-		<-pause.C
-		n, err := io.Copy(io.Discard, r.Body)
-		if n != 4<<20 || err != nil {
-			t.Errorf("the app gets %d bytes, %v", n, err)
-		}
-	})
-	g, _, clients := bothGate(t, app, func(o *Options) { o.IdleTimeout = 50 * time.Millisecond })
-	for proto, c := range clients {
-		res, err := c.Post(g.url+"/public/a", "", io.LimitReader(zeros{}, 4<<20))
-		if err != nil || res.StatusCode != 200 {
-			t.Errorf("%s: %v %v", proto, res, err)
-			continue
-		}
-		res.Body.Close()
-		g.outcome()
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		synctest.Test(t, func(t *testing.T) {
+			g, clients := inProcessGate(t, func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(10 * time.Minute)
+				n, err := io.Copy(io.Discard, r.Body)
+				if n != 4<<20 || err != nil {
+					t.Errorf("the app gets %d bytes, %v", n, err)
+				}
+			}, func(o *Options) { o.IdleTimeout = time.Minute }, upstream(func(u *Upstream) { u.Timeout = time.Hour }))
+			res := ask(t, clients[proto], "POST", g.url+"/public/a", "", io.LimitReader(zeros{}, 4<<20))
+			if res.StatusCode != 200 || res.Proto != proto {
+				t.Errorf("%s: %+v", proto, res)
+			}
+			if o := g.outcome().Outcome; o.Error != "" || o.BytesIn != 4<<20 {
+				t.Errorf("%s: %+v", proto, o)
+			}
+		})
 	}
 }
 
-// TestStalledBodyOverHTTP2 and a caller who does not read: both end, and the
-// connection lives on.
+// TestStallsOverHTTP2: a body that stalls and a caller who does not read both
+// end when their time is over, and the connection lives on.
 func TestStallsOverHTTP2(t *testing.T) {
-	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
-			io.Copy(io.Discard, r.Body)
-			return
+	synctest.Test(t, func(t *testing.T) {
+		const idle = 2 * time.Minute
+		g, clients := inProcessGate(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				io.Copy(io.Discard, r.Body)
+				return
+			}
+			io.Copy(w, io.LimitReader(zeros{}, 64<<20))
+		}, func(o *Options) { o.IdleTimeout = idle })
+		c := clients["HTTP/2.0"]
+		body, sender := io.Pipe()
+		defer sender.Close()
+		go sender.Write([]byte("some"))
+		begin := time.Now()
+		if res := ask(t, c, "POST", g.url+"/public/a", "", body); res.StatusCode != 400 {
+			t.Errorf("a stalled body: %d", res.StatusCode)
 		}
-		io.Copy(w, io.LimitReader(zeros{}, 64<<20))
+		if took := time.Since(begin).Round(time.Second); took != idle {
+			t.Errorf("a stalled body ends after %v", took)
+		}
+		if o := g.outcome().Outcome; o.Error != "client_stalled" {
+			t.Errorf("%+v", o)
+		}
+		begin = time.Now()
+		res := ask(t, c, "GET", g.url+"/public/a", "", nil)
+		if o := g.outcome().Outcome; o.Error != "client_stalled" || !o.Truncated {
+			t.Errorf("nobody reads: %+v", o)
+		}
+		if took := time.Since(begin).Round(time.Second); took != idle {
+			t.Errorf("who does not read is cut after %v", took)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err == nil {
+			t.Error("half an answer looks whole")
+		}
+		if res = ask(t, c, "GET", g.url+"/nowhere", "", nil); res.StatusCode != 404 {
+			t.Errorf("afterwards: %d", res.StatusCode)
+		}
 	})
-	g, _, clients := bothGate(t, app, func(o *Options) { o.IdleTimeout = 100 * time.Millisecond })
-	c := clients["HTTP/2.0"]
-	body, sender := io.Pipe()
-	defer sender.Close()
-	go sender.Write([]byte("some"))
-	res, err := c.Post(g.url+"/public/a", "", body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if res.StatusCode != 400 {
-		t.Errorf("a stalled body: %d", res.StatusCode)
-	}
-	res.Body.Close()
-	if o := g.outcome().Outcome; o.Error != "client_stalled" {
-		t.Errorf("%+v", o)
-	}
-	res = fetch(t, c, g.url+"/public/a", "")
-	if o := g.outcome().Outcome; o.Error != "client_stalled" || !o.Truncated {
-		t.Errorf("nobody reads: %+v", o)
-	}
-	if _, err := io.Copy(io.Discard, res.Body); err == nil {
-		t.Error("half an answer looks whole")
-	}
-	res = fetch(t, c, g.url+"/nowhere", "")
-	if res.StatusCode != 404 {
-		t.Errorf("afterwards: %d", res.StatusCode)
-	}
 }
 
 // TestFullDuplex: an app may answer while it is still being sent to, whichever

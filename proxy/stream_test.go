@@ -419,11 +419,8 @@ func eventsApp(t testing.TB) string {
 	})
 }
 
-// speakers are clients of both protocols.
-func speakers(t testing.TB, g *gate) map[string]*http.Client {
-	g.server.Config.Protocols = new(http.Protocols)
-	g.server.Config.Protocols.SetHTTP1(true)
-	g.server.Config.Protocols.SetUnencryptedHTTP2(true)
+// clientsOf are clients of both protocols, who connect by dial.
+func clientsOf(t testing.TB, dial func(ctx context.Context, network, address string) (net.Conn, error)) map[string]*http.Client {
 	out := map[string]*http.Client{}
 	for name, protocols := range map[string]func(*http.Protocols){
 		"HTTP/1.1": func(p *http.Protocols) { p.SetHTTP1(true) },
@@ -431,7 +428,7 @@ func speakers(t testing.TB, g *gate) map[string]*http.Client {
 	} {
 		p := new(http.Protocols)
 		protocols(p)
-		transport := &http.Transport{Protocols: p}
+		transport := &http.Transport{Protocols: p, DialContext: dial}
 		t.Cleanup(transport.CloseIdleConnections)
 		out[name] = &http.Client{Transport: transport}
 	}
@@ -441,15 +438,7 @@ func speakers(t testing.TB, g *gate) map[string]*http.Client {
 // bothGate is a gate whose listener speaks both, with clients of both.
 func bothGate(t testing.TB, app string, change ...func(*Options)) (*gate, *turncoat, map[string]*http.Client) {
 	g, a := streamGate(t, app, change...)
-	s := httptest.NewUnstartedServer(g.proxy)
-	s.Config.ErrorLog = quietLog
-	s.Config.ConnContext = CountRequests
-	g.server = s
-	clients := speakers(t, g)
-	s.Start()
-	t.Cleanup(s.Close)
-	g.url, g.address = s.URL, s.Listener.Addr().String()
-	return g, a, clients
+	return g, a, clientsOf(t, nil)
 }
 
 func fetch(t testing.TB, c *http.Client, url, token string) *http.Response {
