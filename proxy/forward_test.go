@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/websocket"
@@ -239,16 +240,22 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 // TestStalledCaller: a body that stalls is ended by the caller's time-out, and
 // the upstream is not blamed, however short its own is.
 func TestStalledCaller(t *testing.T) {
-	app := newApp(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-	g := newGate(t, app, short, upstream(func(u *Upstream) { u.Timeout = 20 * time.Millisecond }))
-	a := g.raw(request("POST", "/public/a", "", "Content-Length: 10") + "half")
-	if a.err != nil || a.StatusCode != 400 || !a.Close {
-		t.Errorf("%+v", a)
-	}
-	if o := g.outcome().Outcome; o.Error != "client_stalled" || o.Status != 400 || o.BytesIn != 4 {
-		t.Errorf("%+v", o)
-	}
-	g = newGate(t, app)
+	app := func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }
+	synctest.Test(t, func(t *testing.T) {
+		g, _ := inProcessGate(t, app, func(o *Options) { o.IdleTimeout = time.Minute }, upstream(func(u *Upstream) { u.Timeout = time.Second }))
+		begin := time.Now()
+		a := g.raw(request("POST", "/public/a", "", "Content-Length: 10") + "half")
+		if a.err != nil || a.StatusCode != 400 || !a.Close {
+			t.Errorf("%+v", a)
+		}
+		if took := time.Since(begin).Round(time.Second); took != time.Minute {
+			t.Errorf("answered after %v", took)
+		}
+		if o := g.outcome().Outcome; o.Error != "client_stalled" || o.Status != 400 || o.BytesIn != 4 {
+			t.Errorf("%+v", o)
+		}
+	})
+	g := newGate(t, newApp(t, app))
 	if a := g.raw(request("POST", "/public/a", "", "Transfer-Encoding: chunked") + "zz\r\n"); a.StatusCode != 400 || g.outcome().Outcome.Error != codeBadRequest {
 		t.Errorf("malformed: %+v", a.Response)
 	}
@@ -257,13 +264,21 @@ func TestStalledCaller(t *testing.T) {
 // TestSlowReader: who does not take the answer is cut, and it is not the
 // upstream's fault, however short its own time-out is.
 func TestSlowReader(t *testing.T) {
-	app := newApp(t, func(w http.ResponseWriter, r *http.Request) { io.CopyN(w, zeros{}, 1<<30) })
-	g := newGate(t, app, func(o *Options) { o.IdleTimeout = 500 * time.Millisecond }, upstream(func(u *Upstream) { u.IdleTimeout = 200 * time.Millisecond }))
-	conn := g.dial()
-	io.WriteString(conn, request("GET", "/public/a", ""))
-	if o := g.outcome().Outcome; o.Error != "client_stalled" || !o.Truncated || o.Status != 200 {
-		t.Errorf("%+v", o)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		app := func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(1<<30)) // see inProcess
+			io.CopyN(w, zeros{}, 1<<30)
+		}
+		g, _ := inProcessGate(t, app, func(o *Options) { o.IdleTimeout = time.Minute }, upstream(func(u *Upstream) { u.IdleTimeout = time.Second }))
+		begin := time.Now()
+		io.WriteString(g.dial(), request("GET", "/public/a", ""))
+		if o := g.outcome().Outcome; o.Error != "client_stalled" || !o.Truncated || o.Status != 200 {
+			t.Errorf("%+v", o)
+		}
+		if took := time.Since(begin).Round(time.Second); took != time.Minute {
+			t.Errorf("cut after %v", took)
+		}
+	})
 }
 
 func TestCallerLeaves(t *testing.T) {
@@ -371,16 +386,20 @@ func TestOtherUpgradesAreIgnored(t *testing.T) {
 // TestKeepAlive: the time-outs of one request do not end the next ones of its
 // connection.
 func TestKeepAlive(t *testing.T) {
-	app := newApp(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
-	g := newGate(t, app, func(o *Options) { o.IdleTimeout = 100 * time.Millisecond })
-	conn := g.dial()
-	r := bufio.NewReader(conn)
-	begin := time.Now()
-	for i := 0; time.Since(begin) < 300*time.Millisecond; i++ {
-		io.WriteString(conn, request("POST", "/public/a", "", "Content-Length: 1")+"a")
-		if a := g.read(r, "POST"); a.err != nil || a.body != "a" {
-			t.Fatalf("request %d: %+v", i, a)
+	synctest.Test(t, func(t *testing.T) {
+		const idle = time.Minute
+		g, _ := inProcessGate(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }, func(o *Options) { o.IdleTimeout = idle })
+		conn := g.dial()
+		r := bufio.NewReader(conn)
+		for i := range 20 {
+			io.WriteString(conn, request("POST", "/public/a", "", "Content-Length: 1"))
+			time.Sleep(idle / 2)
+			io.WriteString(conn, "a")
+			if a := g.read(r, "POST"); a.err != nil || a.body != "a" {
+				t.Fatalf("request %d: %+v", i, a)
+			}
+			g.outcome()
+			time.Sleep(time.Duration(i) * idle / 8)
 		}
-		g.outcome()
-	}
+	})
 }

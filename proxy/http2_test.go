@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -91,7 +92,8 @@ func TestStallsOverHTTP2(t *testing.T) {
 				io.Copy(io.Discard, r.Body)
 				return
 			}
-			io.Copy(w, io.LimitReader(zeros{}, 64<<20))
+			w.Header().Set("Content-Length", fmt.Sprint(64<<20)) // see inProcess
+			io.CopyN(w, zeros{}, 64<<20)
 		}, func(o *Options) { o.IdleTimeout = idle })
 		c := clients["HTTP/2.0"]
 		body, sender := io.Pipe()

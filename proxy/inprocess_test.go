@@ -16,6 +16,10 @@ import (
 // testing/synctest. Time-outs can be as long there as they are in use, and no
 // load on the machine makes them come early. net.Pipe will not do: without
 // buffers two sides that both begin by writing wait for each other.
+//
+// A goroutine that waits for a mutex stops a bubble's clock. httputil's
+// ReverseProxy holds one while it writes an answer of unknown length, and a timer
+// of its own asks for it: an answer that nobody takes needs a Content-Length here.
 type inProcess struct {
 	arrived chan net.Conn
 	closed  chan struct{}
