@@ -27,7 +27,7 @@ func shape(body string) string {
 
 func (g *gate) own(a answer, status int) {
 	g.t.Helper()
-	if a.err != nil || a.StatusCode != status || a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("X-Sidegate-Response") != "true" {
+	if a.err != nil || a.StatusCode != status || !ownHeader(a.Header, "no-store") {
 		g.t.Fatalf("want %d: %+v %s", status, a.Response, a.body)
 	}
 }
