@@ -85,7 +85,6 @@ func TestReachedTooLateOrNever(t *testing.T) {
 	}{
 		{[]string{nobody}, 502, codeUpstreamFailed},
 		{[]string{nobody, nobody}, 502, codeUpstreamFailed},
-		{[]string{"name.invalid"}, 502, codeUpstreamFailed},
 		{[]string{silent}, 504, codeUpstreamTimeout},
 		{[]string{silent, silent}, 504, codeUpstreamTimeout},
 		{[]string{nobody, app}, 200, ""},
