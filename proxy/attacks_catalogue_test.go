@@ -152,7 +152,7 @@ var catalogue = []class{
 	{id: "Traefik CVE-2026-33433, CVE-2026-39858, CVE-2026-54763", what: "aliases of identity headers", attacks: with(forgedIdentity...)},
 	{id: "Traefik CVE-2026-35051, CVE-2026-54764, CVE-2024-52003", what: "X-Forwarded-Prefix and -Port", attacks: with(named("X-Forwarded-Prefix", "X-Forwarded-Port", "x_forwarded_prefix", "X-Script-Name", "X-Forwarded-Server")[:3]...)},
 	{id: "Traefik CVE-2026-26998", what: "answers without bounds", by: []string{"TestMemoryIsConstant", "TestF15UpstreamAnswersGarbage", "oidc.TestKeySetForms", "firebase.TestNoAnswersOfFirebase"}},
-	{id: "Traefik CVE-2026-26999, CVE-2024-28869", what: "slow callers; a bad Content-Length loops", by: []string{"TestStalledCaller", "TestSlowReader", "TestDrippedPresignBody", "TestAmbiguousFraming"}},
+	{id: "Traefik CVE-2026-26999, CVE-2024-28869", what: "slow callers; a bad Content-Length loops", by: []string{"TestStalledCaller", "TestSlowReader", "TestDrippedPresignBody", "TestAmbiguousFraming", "demo.TestF26SlowCallers"}},
 	{id: "Traefik CVE-2026-71324", what: "CONNECT poisons the pool", attacks: connects()},
 	{id: "Traefik CVE-2026-71326", what: "two callers share one answer", by: []string{"policy.TestAttackIdentityMixUp", "TestLookupKeysDoNotCollide", "firebase.TestOneMemoryOfAUser"}},
 	{id: "Traefik CVE-2026-32595, CVE-2026-41263", what: "timing tells users apart", none: "no passwords, no API keys: no secret is compared with what a caller sends"},
@@ -216,10 +216,10 @@ var catalogue = []class{
 	{id: "JWE and zip bombs, deep JSON", by: []string{"oidc.TestHostileTokensCostLittle", "oidc.TestWycheproofJWE"}},
 	{id: "the uid as an object's key", by: []string{"policy.TestAttackUIDAsObjectKey", "policy.FuzzKey", "oidc.TestHostileUIDPaths"}},
 	{id: "timing", none: "no secret is compared with what a caller sends: tokens are public-key signatures, cached by their SHA-256, sessions are found by random names beside their owner"},
-	{id: "slow headers, bodies, readers", by: []string{"TestStalledCaller", "TestSlowReader", "TestDrippedPresignBody", "TestSlowBodyOfARefusedRequest", "TestRefusedConnectionIsNotHeld"}},
+	{id: "slow headers, bodies, readers", by: []string{"TestStalledCaller", "TestSlowReader", "TestDrippedPresignBody", "TestSlowBodyOfARefusedRequest", "TestRefusedConnectionIsNotHeld", "demo.TestF26SlowCallers"}},
 	{id: "bodies without end", by: []string{"TestTooLarge", "TestMemoryIsConstant"}},
 	{id: "HTTP/2", by: []string{"TestHTTP2Frames", "TestHTTP2Floods"}},
-	{id: "cache poisoning", none: "nothing is cached", by: []string{"TestPassedThrough"}},
+	{id: "cache poisoning", none: "nothing is cached", by: []string{"TestPassedThrough", "demo.TestCacheTests"}},
 	{id: "log injection", by: []string{"TestNaughtyStrings", "TestLogInjection", "audit.FuzzEventLine"}},
 	{id: "tunnels", by: []string{"TestWebSocket", "TestTunnelIsNotWatched"}},
 	{id: "trailers", attacks: trailerAttacks(), by: []string{"TestRequestTrailersAreDropped", "TestAnswersDoNotSpeakForTheGateway", "TestHTTP2Frames"}},
@@ -335,7 +335,7 @@ func TestCatalogueBehindOpenDoors(t *testing.T) {
 // that exists, or has a reason.
 func TestCatalogueIsWhole(t *testing.T) {
 	known := map[string]bool{}
-	for name, folder := range map[string]string{"": ".", "oidc": "oidc", "firebase": "firebase", "policy": "../policy", "audit": "../storage/audit", "cmd": "../cmd"} {
+	for name, folder := range map[string]string{"": ".", "oidc": "oidc", "firebase": "firebase", "policy": "../policy", "audit": "../storage/audit", "cmd": "../cmd", "demo": "../examples/demo"} {
 		files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatal(folder, err)
