@@ -165,14 +165,23 @@ func (t *appTunnel) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (t *appTunnel) CloseWrite() error { return closeWrite(t.ReadWriteCloser) }
+// CloseWrite tells the app first where the gateway ended the tunnel: a caller who
+// was told can hang up before Close comes.
+func (t *appTunnel) CloseWrite() error {
+	t.tell()
+	return closeWrite(t.ReadWriteCloser)
+}
 
 // Close tells the app, too, where the gateway ended it.
 func (t *appTunnel) Close() error {
+	t.tell()
+	return t.ReadWriteCloser.Close()
+}
+
+func (t *appTunnel) tell() {
 	if end := t.why(); end != nil {
 		t.once.Do(func() { t.bid(end) })
 	}
-	return t.ReadWriteCloser.Close()
 }
 
 func (t *appTunnel) bid(end *streamEnd) {
