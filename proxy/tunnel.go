@@ -21,6 +21,9 @@ type tunnel struct {
 	tooMuch func(*streamEnd) // told when the caller sends what may not pass
 
 	ending atomic.Pointer[streamEnd]
+	// discards says that Close takes what still comes: what Read gets then has a
+	// hole before it, and is nobody's.
+	discards atomic.Bool
 
 	mu      sync.Mutex // of writing
 	answers wsFrames   // what the app sends
@@ -41,6 +44,9 @@ func (t *tunnel) Read(p []byte) (int, error) {
 		t.early = t.early[n:]
 	} else {
 		n, err = t.Conn.Read(p)
+	}
+	if t.discards.Load() {
+		return 0, errTunnelEnded
 	}
 	t.in.Add(int64(n))
 	if end := t.asks.follow(p[:n]); end != nil {
@@ -125,6 +131,7 @@ func (t *tunnel) Close() error {
 		t.mu.Unlock()
 		if said {
 			_ = t.CloseWrite()
+			t.discards.Store(true)
 			_, _ = io.CopyN(io.Discard, t.Conn, discardBytes)
 		}
 	}
