@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"encoding/base64"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -175,6 +177,53 @@ func TestGRPCMessageTooLarge(t *testing.T) {
 	}
 	if o := g.outcome().Outcome; o.Status != 413 {
 		t.Errorf("%+v", o)
+	}
+}
+
+// TestGRPCWebPasses: its trailers are a frame of the body (PROTOCOL-WEB.md of
+// gRPC), or of its base64, and the body is no gRPC stream of ours to look into.
+func TestGRPCWebPasses(t *testing.T) {
+	message := "\x00\x00\x00\x00\x05\x0a\x03abc"
+	end := "grpc-status:0\r\ngrpc-message:all%20well\r\nx-sidegate-response:true\r\n"
+	web := message + strings.Repeat(message, 1000) + "\x80\x00\x00\x00" + string(rune(len(end))) + end
+	text := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	for kind, c := range map[string]struct{ ask, answer string }{
+		"application/grpc-web+proto":      {message, web},
+		"application/grpc-web":            {message, web},
+		"application/grpc-web-text+proto": {text(message), text(message) + text(web)}, // padded in between, as is allowed
+		"application/grpc-web-text":       {text(message), text(web)},
+	} {
+		app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+			ask, err := io.ReadAll(r.Body)
+			if err != nil || string(ask) != c.ask || r.Header.Get("Content-Type") != kind || r.Header.Get("X-Grpc-Web") != "1" || r.Header.Get("X-Sidegate-Uid") != "alice" {
+				t.Errorf("%s: the app is asked %q, %v, %v", kind, ask, r.Header, err)
+			}
+			w.Header().Set("Content-Type", kind)
+			for i := range len(c.answer)/1000 + 1 { // not all at once
+				io.WriteString(w, c.answer[i*1000:min(len(c.answer), (i+1)*1000)])
+				w.(http.Flusher).Flush()
+			}
+		})
+		g, _, clients := bothGate(t, app)
+		for proto, client := range clients {
+			r, err := http.NewRequest("POST", g.url+"/private/t.T/Echo", strings.NewReader(c.ask))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header = http.Header{"Content-Type": {kind}, "X-Grpc-Web": {"1"}, "Authorization": {"Bearer alice"}}
+			res, err := client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if err != nil || string(body) != c.answer || res.StatusCode != 200 || res.Proto != proto || res.Header.Get("Content-Type") != kind || len(res.Trailer) != 0 {
+				t.Errorf("%s over %s: %v, %d bytes, %v", kind, proto, res, len(body), err)
+			}
+			if o := g.outcome().Outcome; o.Error != "" || o.Truncated || o.BytesOut != int64(len(c.answer)) {
+				t.Errorf("%s over %s: %+v", kind, proto, o)
+			}
+		}
 	}
 }
 
