@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -230,6 +231,110 @@ func TestMemoryIsConstant(t *testing.T) {
 	}
 	if grown := after.TotalAlloc - before.TotalAlloc; grown > size/4 {
 		t.Errorf("%d bytes were allocated for %d", grown, 2*size)
+	}
+}
+
+// TestMemoryIsConstantOverHTTP2: nor is it over HTTP/2, whichever the app speaks.
+func TestMemoryIsConstantOverHTTP2(t *testing.T) {
+	const size = 64 << 20
+	held := func() int64 {
+		runtime.GC()
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		return int64(now.HeapAlloc)
+	}
+	var half atomic.Int64 // what is held when half of a body has passed
+	for _, appSpeaks := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Proto != appSpeaks {
+				t.Errorf("the app is spoken to in %s", r.Proto)
+			}
+			if r.Method == http.MethodPost {
+				io.CopyN(io.Discard, r.Body, size/2)
+				half.Store(held())
+				io.Copy(io.Discard, r.Body)
+				return
+			}
+			io.CopyN(w, zeros{}, size/2)
+			half.Store(held())
+			io.CopyN(w, zeros{}, size/2)
+		}))
+		var change []func(*Options)
+		if appSpeaks == "HTTP/2.0" {
+			app.Config.Protocols = bothProtocols()
+			change = append(change, overHTTP2)
+		}
+		app.Start()
+		g, _, clients := bothGate(t, app.URL, change...)
+		before := held()
+		check := func(way string) {
+			grown := half.Load() - before
+			t.Logf("%s, app in %s: %d KiB are held", way, appSpeaks, grown>>10)
+			if grown > size/8 {
+				t.Errorf("%s, app in %s: %d bytes of %d are held", way, appSpeaks, grown, size)
+			}
+		}
+		up, err := clients["HTTP/2.0"].Post(g.url+"/public/a", "", io.LimitReader(zeros{}, size))
+		if err != nil || up.StatusCode != 200 {
+			t.Fatal(up, err)
+		}
+		up.Body.Close()
+		check("up")
+		down, err := clients["HTTP/2.0"].Get(g.url + "/public/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, down.Body)
+		down.Body.Close()
+		check("down")
+		if n != size || err != nil || g.outcome().Outcome.BytesIn != size || g.outcome().Outcome.BytesOut != size {
+			t.Errorf("%d, %v", n, err)
+		}
+		app.Close()
+	}
+}
+
+// TestBodyBomb: 2 GiB that no Content-Length announced are 413 at the route's
+// bound; the app is not told that it had all, and nobody keeps it.
+func TestBodyBomb(t *testing.T) {
+	const bomb, bound = 2 << 30, 10 << 20
+	type end struct {
+		n   int64
+		err error
+	}
+	ends := make(chan end, 1)
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		ends <- end{n, err}
+	})
+	g, _, clients := bothGate(t, app, func(o *Options) {
+		o.Policy = loadPolicy(t, strings.Replace(testPolicy, "max_body: 1KiB, allow: public", "max_body: 10MiB, allow: public", 1))
+	})
+	for proto, c := range clients {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		res, err := c.Post(g.url+"/small", "", io.LimitReader(zeros{}, bomb))
+		if err != nil || res.StatusCode != 413 {
+			t.Fatalf("%s: %v %v", proto, res, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || !strings.Contains(string(body), codeTooLarge) {
+			t.Errorf("%s: %q %v", proto, body, err)
+		}
+		res.Body.Close()
+		if app := <-ends; app.err == nil || app.n > bound {
+			t.Errorf("%s: the app got %d bytes, %v", proto, app.n, app.err)
+		}
+		if o := g.outcome().Outcome; o.Status != 413 || o.Error != codeTooLarge || o.BytesIn > bound+1<<20 {
+			t.Errorf("%s: %+v", proto, o)
+		}
+		runtime.ReadMemStats(&after)
+		grown := after.TotalAlloc - before.TotalAlloc
+		t.Logf("%s: %d KiB were allocated", proto, grown>>10)
+		if grown > bomb/32 {
+			t.Errorf("%s: %d bytes were allocated", proto, grown)
+		}
 	}
 }
 
