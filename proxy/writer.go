@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -151,7 +152,26 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		w.conn.early = slices.Clone(early)
 	}
 	if w.opened != nil {
-		w.opened(w.conn)
+		brw.Writer.Reset(&handshakeWriter{Writer: conn, done: func() { w.opened(w.conn) }})
 	}
 	return w.conn, brw, nil
+}
+
+// A handshakeWriter passes on the answer to a handshake, which has no body, and
+// then says that it is out: a tunnel that is ended as soon as it is open would
+// else put its close frame before the answer.
+type handshakeWriter struct {
+	io.Writer
+	last []byte // what was written last, up to four bytes of it
+	done func()
+}
+
+func (w *handshakeWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.last = append(w.last, p[max(0, n-4):n]...)
+	w.last = w.last[max(0, len(w.last)-4):]
+	if err == nil && string(w.last) == "\r\n\r\n" {
+		w.done()
+	}
+	return n, err
 }
