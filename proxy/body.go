@@ -117,7 +117,7 @@ func (b *requestBody) settle(take bool) {
 	for b.reading {
 		b.idler.Wait()
 	}
-	whole, complete, failed := b.whole, b.wholeLocked(), b.err != nil
+	whole, complete, failed := b.whole, b.wholeLocked(), b.err != nil && b.err != errBodyTooLarge
 	b.mu.Unlock()
 	switch {
 	case whole:

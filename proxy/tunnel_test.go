@@ -35,6 +35,9 @@ func anySequence(r *rand.Rand, frames int) sequence {
 		if r.IntN(3) == 0 { // as browsers send them
 			first = []byte{0x81, 0x82, 0x01, 0x00, 0x80, 0x89, 0x8a, 0xc1, 0xc2, 0x41}[r.IntN(10)]
 		}
+		if first&0x08 != 0 {
+			size = min(size, maxControl) // of which larger ones do not pass
+		}
 		var mask byte
 		if r.IntN(2) == 0 {
 			mask = 0x80
