@@ -48,6 +48,9 @@ const (
 	// than connectionWindow.
 	streamWindow     = 64 << 10
 	connectionWindow = 4<<20 - 1
+	// largestFrame is the smallest bound that there may be (RFC 9113, section
+	// 6.5.2): one frame must fit into a stream's window.
+	largestFrame = 16 << 10
 )
 
 // publicServer is how callers are spoken to: HTTP/1.1 and HTTP/2, which TLS
@@ -62,6 +65,7 @@ func publicServer(c *Config) *http.Server {
 		Protocols: protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              largestFrame,
 			MaxReceiveBufferPerStream:     streamWindow,
 			MaxReceiveBufferPerConnection: connectionWindow,
 			SendPingTimeout:               pingAfter,

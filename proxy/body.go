@@ -29,9 +29,10 @@ type requestBody struct {
 	max      atomic.Int64  // bytes; 0: no bound of ours
 	messages *grpcMessages // of a gRPC stream, which has bounds of its own; nil: it is none
 	read     atomic.Int64
-	watch    *watchdog // of the upstream that the body goes to, if any
-	guard    *watchdog // of a stream of HTTP/2
-	until    time.Time // the body's end at the latest; zero: whenever it comes
+	watch    *watchdog    // of the upstream that the body goes to, if any
+	guard    *watchdog    // of a stream of HTTP/2
+	begun    *atomic.Bool // set when the first read is over; nil: nobody asks
+	until    time.Time    // the body's end at the latest; zero: whenever it comes
 
 	mu      sync.Mutex
 	idler   sync.Cond // of mu: told when a read has ended
@@ -55,6 +56,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.watch.receiving(true)
 	}
 	n, err := b.ReadCloser.Read(p)
+	if b.begun != nil {
+		b.begun.Store(true)
+	}
 	b.guard.asked()
 	if b.watch != nil {
 		b.watch.receiving(false)
@@ -100,16 +104,14 @@ func (b *requestBody) leave() {
 // still be in. net/http must not find somebody in its body, or a body that is not
 // read to its end, when the handler is done: it would break the read off in the
 // middle of a chunk, forget the deadline, and take what follows for a request.
-// Where take is true a caller who still sends is heard out, within bounds, so
-// that he comes to read the answer; the connection ends with it.
-func (b *requestBody) settle(take bool) {
+func (b *requestBody) settle(how hearing) {
 	until := time.Now().Add(discardTime)
 	b.mu.Lock()
 	b.halted = true
 	if !b.wholeLocked() {
 		b.free, b.cut = true, true
 		pause := time.Now()
-		if take {
+		if how != hearNothing { // a read that is broken off breaks the body for good
 			pause = pause.Add(min(discardPause, b.idle))
 		}
 		_ = b.control.SetReadDeadline(pause)
@@ -125,13 +127,25 @@ func (b *requestBody) settle(take bool) {
 		_ = b.control.SetReadDeadline(time.Time{})
 		_, err := b.ReadCloser.Read(make([]byte, 1))
 		b.end(err)
+	case how == hearLater && !failed:
+		_ = b.control.SetReadDeadline(time.Now().Add(min(discardPause, b.idle)))
 	default:
-		if take && !failed {
+		if how == hearOut && !failed {
 			b.takeUntil(until)
 		}
 		_ = b.control.SetReadDeadline(time.Now())
 	}
 }
+
+// hearing is how much is taken of a body that was answered before its end, so
+// that its sender comes to read the answer. The connection ends in any case.
+type hearing uint8
+
+const (
+	hearNothing hearing = iota
+	hearOut             // within discard's bounds
+	hearLater           // what net/http takes behind the answer, for a moment
+)
 
 // heard says that the upstream sends: a caller who listens does not stall.
 func (b *requestBody) heard() {

@@ -92,6 +92,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = &requestBody{ReadCloser: r.Body, control: http.NewResponseController(w), idle: x.w.idle, length: r.ContentLength}
 		x.body.idler.L = &x.body.mu
+		if x.w.continues {
+			x.body.begun = &x.w.continued
+		}
 		if stall > 0 {
 			x.body.guard = newGuard(stall, x.body.control.SetReadDeadline)
 		}
@@ -223,7 +226,7 @@ func (p *Proxy) finish(x *exchange) {
 		if !x.body.ended() {
 			_ = x.w.FlushError() // what is there need not wait for a caller who still sends
 		}
-		x.body.settle(broken == nil && !(x.w.continues && x.body.read.Load() == 0))
+		x.body.settle(x.hearing(broken))
 	}
 	if broken != nil {
 		panic(broken)
@@ -252,6 +255,18 @@ func (x *exchange) tunnelEnded() {
 	} else if context.Cause(x.r.Context()) == ErrStopping {
 		x.failure, x.cut = ErrStopping, true
 	}
+}
+
+// hearing says how a caller is heard out who still sends a body that was
+// answered.
+func (x *exchange) hearing(broken any) hearing {
+	switch {
+	case broken != nil || x.w.continues && x.body.read.Load() == 0: // who waits to be told to go on sends nothing
+		return hearNothing
+	case x.w.Header().Get("Content-Length") == "": // the answer's end is net/http's to write, when the handler is done
+		return hearLater
+	}
+	return hearOut
 }
 
 // lastFlush sees to it that what is on record as answered was taken: a stream of

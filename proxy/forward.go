@@ -88,7 +88,7 @@ func (f *forwarder) forward(x *exchange) error {
 			x.duplex, x.w.unread = true, func() bool { return !x.body.ended() }
 		}
 	}
-	if speaksGRPC(x.r) {
+	if speaksGRPC(x.r) && !x.upgrades() {
 		x.stream = f.p.streams.add(x, false, !f.up.Unlimited, x.endStream)
 	}
 	if !x.upgrades() {
@@ -161,7 +161,10 @@ func (f *forwarder) answered(res *http.Response) error {
 		x.body.max.Store(0) // it is gRPC indeed, and bounded message by message
 	}
 	// What the answer is counts, whatever the request said.
-	if x.stream == nil && (body.events || hasGRPCType(res.Header, anyGRPC)) {
+	switch {
+	case x.stream != nil && body.events:
+		x.stream.isEndless()
+	case x.stream == nil && (body.events || hasGRPCType(res.Header, anyGRPC)):
 		x.stream = f.p.streams.add(x, body.events, !f.up.Unlimited, x.endStream)
 	}
 	res.Body = body
@@ -274,12 +277,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	switch {
 	case b.x.failure != nil:
+	case context.Cause(b.res.Request.Context()) == errUpstreamStalled: // which also ended the caller's side
+		b.x.failure = &problem{code: codeUpstreamTimeout, cause: errUpstreamStalled}
 	case b.x.goneCaller():
 		b.x.failure = b.x.whoLeft()
 	case b.x.body != nil && b.x.body.failure() != nil:
 		b.x.failure = bodyProblem(b.x.body.failure())
-	case context.Cause(b.res.Request.Context()) == errUpstreamStalled:
-		b.x.failure = &problem{code: codeUpstreamTimeout, cause: errUpstreamStalled}
 	default:
 		b.x.failure = &problem{code: codeUpstreamFailed, cause: err}
 	}

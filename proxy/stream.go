@@ -94,6 +94,7 @@ type stream struct {
 
 	mu    sync.Mutex
 	timer *time.Timer // nil: nothing is to be looked at, or it is over
+	over  bool        // its connection may be another request's
 }
 
 // add puts a stream on the list, and sees to it that it ends with its token
@@ -128,9 +129,20 @@ func (s *stream) remove() {
 	s.all.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.over = true
 	if s.timer != nil {
 		s.timer.Stop()
 		s.timer = nil
+	}
+}
+
+// isEndless says so of one that was not known to be.
+func (s *stream) isEndless() {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	s.endless = true
+	if s.all.ending != nil {
+		s.end(s.all.ending)
 	}
 }
 
@@ -187,23 +199,31 @@ func (s *stream) look() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.x.r.Context()), lookWithin)
 	defer cancel()
 	id, err := s.x.shown.by.Authenticate(ctx, s.x.shown.token)
+	end := s.x.outlived(id, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over: // it ended meanwhile
+	case end != nil:
+		s.end(end)
+	default:
+		s.timer.Reset(s.next(id))
+	}
+}
+
+// outlived is why a stream must not go on after its token was verified again;
+// nil: it may.
+func (x *exchange) outlived(id *policy.Identity, err error) *streamEnd {
 	var bad *TokenError
 	switch {
 	case errors.As(err, &bad):
-		s.end(tokenEnded(bad))
-		return
+		return tokenEnded(bad)
 	case err != nil || id == nil || id.UID == "":
-		s.end(tokenUnknown(err))
-		return
-	case id.UID != s.x.identity.UID || id.Namespace != s.x.identity.Namespace:
-		s.end(tokenEnded(errors.New("it is another's now")))
-		return
+		return tokenUnknown(err)
+	case id.UID != x.identity.UID || id.Namespace != x.identity.Namespace:
+		return tokenEnded(errors.New("it is another's now"))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.timer != nil {
-		s.timer.Reset(s.next(id))
-	}
+	return nil
 }
 
 // endStream ends a stream that is no tunnel: at once where the caller takes what

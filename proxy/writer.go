@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,7 @@ type responseWriter struct {
 	hijacked  bool
 	old       bool          // HTTP/1.0
 	continues bool          // net/http says 100 Continue, once, when the app takes the body
+	continued atomic.Bool   // and has said it, if it ever will
 	last      bool          // the connection ends with this answer
 	conn      *tunnel       // after Hijack
 	opened    func(*tunnel) // told of it
@@ -36,7 +38,7 @@ type responseWriter struct {
 
 func (w *responseWriter) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		if w.old || status == http.StatusContinue && w.continues {
+		if w.old || status == http.StatusContinue && w.continues || w.hushed() {
 			return // HTTP/1.0 knows no interim answers (RFC 9110, section 15.2)
 		}
 		stripAnswer(w.Header())
@@ -48,6 +50,13 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 	w.extend()
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// hushed reports whether net/http may be writing its 100 Continue now, on the
+// goroutine that reads the body: other interim answers would get mixed up with
+// it. The body's first bytes come behind it.
+func (w *responseWriter) hushed() bool {
+	return w.continues && w.guard == nil && !w.continued.Load()
 }
 
 // finalHeader is the last look at an answer's header. What HTTP/1.1 says in it of
