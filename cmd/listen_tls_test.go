@@ -186,15 +186,22 @@ func TestListenWithMutualTLS(t *testing.T) {
 	}
 }
 
-// TestPlainHTTPIsTold: who forgets the s reads why nothing comes.
-func TestPlainHTTPIsTold(t *testing.T) {
-	a := newAuthority(t)
-	c := &Config{}
+// withCertificate is a configuration whose listener has one.
+func withCertificate(t *testing.T, a *authority) *Config {
+	t.Helper()
 	dir := t.TempDir()
+	c := &Config{}
 	c.Listen.TLS.Cert, c.Listen.TLS.Key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	cert, key, _, _ := a.issue("gateway", false)
 	write(t, c.Listen.TLS.Cert, cert)
 	write(t, c.Listen.TLS.Key, key)
+	return c
+}
+
+// TestPlainHTTPIsTold: who forgets the s reads why nothing comes.
+func TestPlainHTTPIsTold(t *testing.T) {
+	a := newAuthority(t)
+	c := withCertificate(t, a)
 	address := serveTLS(t, c)
 	for _, begin := range []string{"GET / HTTP/1.1\r\n", "DELETE /a HTTP/1.1\r\n"} {
 		conn, err := net.Dial("tcp", address)
@@ -213,12 +220,7 @@ func TestPlainHTTPIsTold(t *testing.T) {
 // there, too, and the next bytes are no request.
 func TestFramingInsideTLS(t *testing.T) {
 	a := newAuthority(t)
-	c := &Config{}
-	dir := t.TempDir()
-	c.Listen.TLS.Cert, c.Listen.TLS.Key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	cert, key, _, _ := a.issue("gateway", false)
-	write(t, c.Listen.TLS.Cert, cert)
-	write(t, c.Listen.TLS.Key, key)
+	c := withCertificate(t, a)
 	conn, err := tls.Dial("tcp", serveTLS(t, c), &tls.Config{RootCAs: a.pool()})
 	if err != nil {
 		t.Fatal(err)
@@ -233,12 +235,7 @@ func TestFramingInsideTLS(t *testing.T) {
 // TestSlowHandshakeDelaysNobody: the next caller is answered meanwhile.
 func TestSlowHandshakeDelaysNobody(t *testing.T) {
 	a := newAuthority(t)
-	c := &Config{}
-	dir := t.TempDir()
-	c.Listen.TLS.Cert, c.Listen.TLS.Key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	cert, key, _, _ := a.issue("gateway", false)
-	write(t, c.Listen.TLS.Cert, cert)
-	write(t, c.Listen.TLS.Key, key)
+	c := withCertificate(t, a)
 	address := serveTLS(t, c)
 	for range 20 {
 		conn, err := net.Dial("tcp", address)
