@@ -59,7 +59,12 @@ func TestNoStreamIsLeft(t *testing.T) {
 	conn.Close()
 	g.outcome()
 	g.noStreams()
-	g.proxy.AwaitStreams(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	g.proxy.AwaitStreams(ctx)
+	if ctx.Err() != nil {
+		t.Error("a stop would wait for it")
+	}
 }
 
 // TestEventStreamOfAnyRequestIsEndless: what the request called itself does not
@@ -103,6 +108,7 @@ func TestLateLookTouchesNobody(t *testing.T) {
 	})
 	looking, told := make(chan bool), make(chan bool)
 	g, _ := streamGate(t, app, func(o *Options) {
+		o.IdleTimeout = time.Hour // no deadline is moved on meanwhile
 		inner := o.Authenticator
 		n := 0
 		o.Authenticator = authenticatorFunc(func(ctx context.Context, token string) (*policy.Identity, error) {
