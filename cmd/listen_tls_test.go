@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,6 +230,43 @@ func TestFramingInsideTLS(t *testing.T) {
 	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n")
 	if all, _ := io.ReadAll(conn); !strings.HasPrefix(string(all), "HTTP/1.1 400 ") || strings.Count(string(all), "HTTP/1.1") != 1 {
 		t.Errorf("%q", all)
+	}
+}
+
+// TestPanicInAHandshake ends one connection; the next is answered.
+func TestPanicInAHandshake(t *testing.T) {
+	a := newAuthority(t)
+	config, err := withCertificate(t, a).listenTLS(nobodyAsks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broken atomic.Bool
+	inner := config.GetCertificate
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if broken.CompareAndSwap(false, true) {
+			panic("the certificate broke")
+		}
+		return inner(hello)
+	}
+	bare, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	l := newTLSListener(bare, config, time.Minute, func(_ net.Addr, err error) { told <- err })
+	defer l.Close()
+	if conn, err := tls.Dial("tcp", bare.Addr().String(), &tls.Config{RootCAs: a.pool()}); err == nil {
+		conn.Close()
+		t.Error("the handshake came to an end")
+	}
+	if err := <-told; !strings.Contains(err.Error(), "the certificate broke") {
+		t.Error(err)
+	}
+	go tls.Dial("tcp", bare.Addr().String(), &tls.Config{RootCAs: a.pool()})
+	if conn, err := l.Accept(); err != nil {
+		t.Error(err)
+	} else {
+		conn.Close()
 	}
 }
 

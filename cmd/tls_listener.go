@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -62,6 +64,12 @@ func isTemporary(err error) bool {
 }
 
 func (l *tlsListener) handshake(raw net.Conn) {
+	defer func() { // as net/http does: a panic ends one connection, and not the gateway
+		if broken := recover(); broken != nil {
+			_ = raw.Close()
+			l.failed(raw.RemoteAddr(), fmt.Errorf("panic: %v\n%s", broken, debug.Stack()))
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), l.within)
 	defer cancel()
 	conn := tls.Server(raw, l.config)

@@ -208,3 +208,34 @@ func TestLateGuard(t *testing.T) {
 	close(leave)
 	w.stop()
 }
+
+// TestTimeOutWhileTheCallerSends: an app that takes nothing and says nothing is
+// 504, and a caller who reads only when he has sent it all reads that.
+func TestTimeOutWhileTheCallerSends(t *testing.T) {
+	app := rawApp(t, func(conn net.Conn, r *http.Request) { <-t.Context().Done() })
+	g := newGate(t, app, upstream(func(u *Upstream) { u.Timeout = 50 * time.Millisecond }))
+	const size = 30 << 20 // more than all buffers on the way
+	for _, chunked := range []bool{false, true} {
+		conn := g.dial()
+		w := bufio.NewWriter(conn)
+		if chunked {
+			io.WriteString(w, request("POST", "/public/a", "", "Transfer-Encoding: chunked"))
+			for range size >> 10 {
+				fmt.Fprintf(w, "400\r\n%s\r\n", strings.Repeat("b", 1<<10))
+			}
+			io.WriteString(w, "0\r\n\r\n")
+		} else {
+			io.WriteString(w, request("POST", "/public/a", "", fmt.Sprintf("Content-Length: %d", size)))
+			io.Copy(w, io.LimitReader(zeros{}, size))
+		}
+		if err := w.Flush(); err != nil {
+			t.Errorf("chunked %v: sending: %v", chunked, err)
+		}
+		if a := g.read(bufio.NewReader(conn), "POST"); a.err != nil || a.StatusCode != 504 {
+			t.Errorf("chunked %v: %+v", chunked, a)
+		}
+		if o := g.outcome().Outcome; o.Status != 504 || o.Error != "upstream_timeout" {
+			t.Errorf("chunked %v: %+v", chunked, o)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -201,5 +202,28 @@ func TestEndOfAnEarlyAnswer(t *testing.T) {
 		close(stop)
 		conn.Close()
 		g.outcome()
+	}
+}
+
+// TestPanicOfALook: nobody's goroutine catches it, and it is the stream's end
+// only.
+func TestPanicOfALook(t *testing.T) {
+	app := socketApp(t, func(w *wire) { w.read() })
+	var asked atomic.Int64
+	g, _ := streamGate(t, app, func(o *Options) {
+		inner := o.Authenticator
+		o.Authenticator = authenticatorFunc(func(ctx context.Context, token string) (*policy.Identity, error) {
+			if asked.Add(1) > 1 {
+				panic("the authenticator broke")
+			}
+			return inner.Authenticate(ctx, token)
+		})
+	})
+	g.openWire().wantClose(1013)
+	if o := g.outcome().Outcome; o.Error != "unavailable" || !o.Truncated {
+		t.Errorf("%+v", o)
+	}
+	if log := g.log.String(); !strings.Contains(log, "panic: the authenticator broke") {
+		t.Errorf("the log is %s", log)
 	}
 }

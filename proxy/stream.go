@@ -3,7 +3,9 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -196,10 +198,7 @@ func (s *stream) next(id *policy.Identity) time.Duration {
 // look verifies the token as a new request's would be: what would be refused
 // there ends the stream, and what cannot be told does, too.
 func (s *stream) look() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.x.r.Context()), lookWithin)
-	defer cancel()
-	id, err := s.x.shown.by.Authenticate(ctx, s.x.shown.token)
-	end := s.x.outlived(id, err)
+	end := s.x.verifyAgain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -207,13 +206,22 @@ func (s *stream) look() {
 	case end != nil:
 		s.end(end)
 	default:
-		s.timer.Reset(s.next(id))
+		s.timer.Reset(s.next(s.x.identity))
 	}
 }
 
-// outlived is why a stream must not go on after its token was verified again;
-// nil: it may.
-func (x *exchange) outlived(id *policy.Identity, err error) *streamEnd {
+// verifyAgain is why a stream must not go on; nil: it may. There is no request's
+// goroutine here that would catch a panic: it would be the whole gateway's end.
+func (x *exchange) verifyAgain() (end *streamEnd) {
+	defer func() {
+		if broken := recover(); broken != nil {
+			x.p.o.Log.Error().Str("record", x.id).Bytes("stack", debug.Stack()).Msgf("panic: %v", broken)
+			end = tokenUnknown(fmt.Errorf("panic: %v", broken))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), lookWithin)
+	defer cancel()
+	id, err := x.shown.by.Authenticate(ctx, x.shown.token)
 	var bad *TokenError
 	switch {
 	case errors.As(err, &bad):
