@@ -149,24 +149,35 @@ identities: [users]
 routes:
   - {id: app, path: "/app/{rest...}", methods: [GET, POST], upstream: app, allow: [{who: [users]}]}
   - {id: open, path: /open, methods: [GET], upstream: app, allow: public}
+  - {id: socket, path: /socket, methods: [GET], upstream: app, websocket: true, allow: public}
 `
 
+// startGateway runs one. Of args those that begin with env: are variables, and
+// with listen: keys of that mapping.
 func startGateway(t *testing.T, upstream string, i *issuer, extra string, args ...string) *running {
 	t.Helper()
 	g := &running{dir: t.TempDir(), log: newLines(), stdout: newLines()}
 	env := []string{"KEY=sesame-open-secret"}
-	for len(args) > 0 && strings.HasPrefix(args[0], "env:") {
-		env, args = append(env, args[0][len("env:"):]), args[1:]
+	listen := ""
+	for len(args) > 0 {
+		if value, ok := strings.CutPrefix(args[0], "env:"); ok {
+			env = append(env, value)
+		} else if value, ok := strings.CutPrefix(args[0], "listen:"); ok {
+			listen += ", " + value
+		} else {
+			break
+		}
+		args = args[1:]
 	}
 	g.write(t, "policy.yaml", fmt.Sprintf(testPolicy, "first"))
 	g.write(t, "sidegate.yaml", fmt.Sprintf(`version: sidegate-config/v1
 policy: policy.yaml
-listen: {address: "127.0.0.1:0", shutdown_grace: 3s}
+listen: {address: "127.0.0.1:0", shutdown_grace: 3s%s}
 admin: {address: "127.0.0.1:0"}
 identities: {users: {firebase: {project: demo-x}}}
 upstreams: {app: {url: "%s", timeout: 5s}}
 buckets: {default: {bucket: unused, credentials: {access_key: a, secret_key: "${env:KEY}"}}}
-%s`, upstream, extra))
+%s`, listen, upstream, extra))
 	args = append([]string{"run", "--config", filepath.Join(g.dir, "sidegate.yaml"), "--insecure-ephemeral", "--insecure-keys", i.keys.URL}, args...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
