@@ -153,17 +153,17 @@ routes:
 `
 
 // startGateway runs one. Of args those that begin with env: are variables, and
-// with listen: keys of that mapping.
+// with listen: keys of that mapping, where shutdown_grace is 3s else.
 func startGateway(t *testing.T, upstream string, i *issuer, extra string, args ...string) *running {
 	t.Helper()
 	g := &running{dir: t.TempDir(), log: newLines(), stdout: newLines()}
 	env := []string{"KEY=sesame-open-secret"}
-	listen := ""
+	listen := ", shutdown_grace: 3s"
 	for len(args) > 0 {
 		if value, ok := strings.CutPrefix(args[0], "env:"); ok {
 			env = append(env, value)
 		} else if value, ok := strings.CutPrefix(args[0], "listen:"); ok {
-			listen += ", " + value
+			listen = ", " + value
 		} else {
 			break
 		}
@@ -172,7 +172,7 @@ func startGateway(t *testing.T, upstream string, i *issuer, extra string, args .
 	g.write(t, "policy.yaml", fmt.Sprintf(testPolicy, "first"))
 	g.write(t, "sidegate.yaml", fmt.Sprintf(`version: sidegate-config/v1
 policy: policy.yaml
-listen: {address: "127.0.0.1:0", shutdown_grace: 3s%s}
+listen: {address: "127.0.0.1:0"%s}
 admin: {address: "127.0.0.1:0"}
 identities: {users: {firebase: {project: demo-x}}}
 upstreams: {app: {url: "%s", timeout: 5s}}

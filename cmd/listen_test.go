@@ -91,7 +91,7 @@ func TestStopWaitsForAFrame(t *testing.T) {
 		io.Copy(io.Discard, conn)
 	}))
 	defer up.Close()
-	g := startGateway(t, up.URL, newIssuer(t), "")
+	g := startGateway(t, up.URL, newIssuer(t), "", "listen:shutdown_grace: 10m") // which nobody waits for
 	conn, r := connect(t, g.url)
 	io.WriteString(conn, "GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 101 {

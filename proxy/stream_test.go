@@ -702,10 +702,13 @@ func TestGRPCEndStreams(t *testing.T) {
 // gRPC, and gRPC-Web is HTTP of any kind: no call goes on for that.
 func TestGRPCOfOtherKindsEndsWithItsToken(t *testing.T) {
 	for _, c := range []struct {
-		kind   string
-		status string // "": the answer breaks off
+		kind, asked string
+		status      string // "": the answer breaks off
 	}{
-		{"application/grpc", "16"}, {"application/grpc+proto", "16"}, {"application/grpc-web+proto", ""},
+		{"application/grpc", "application/grpc", "16"}, {"application/grpc+proto", "application/grpc", "16"},
+		{"application/grpc-web+proto", "application/grpc-web+proto", ""},
+		{"application/grpc", "text/plain", "16"}, // some servers do not look
+		{"text/plain", "application/grpc", ""},   // what is no gRPC has no status
 	} {
 		app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", c.kind)
@@ -715,7 +718,7 @@ func TestGRPCOfOtherKindsEndsWithItsToken(t *testing.T) {
 		})
 		g, a := streamGate(t, app)
 		conn := g.dial()
-		io.WriteString(conn, request("POST", "/private/a", "alice", "Content-Type: "+c.kind, "Te: trailers", "Content-Length: 0"))
+		io.WriteString(conn, request("POST", "/private/a", "alice", "Content-Type: "+c.asked, "Te: trailers", "Content-Length: 0"))
 		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil || res.StatusCode != 200 {
 			t.Fatal(res, err)
