@@ -84,6 +84,7 @@ func newAuditTail(env environment, stdout io.Writer) *cobra.Command {
 		Short: "Show the last events",
 		Long: `Show the last events, one line each: time, effect or type, status, method and
 path, who (identity:uid), route/rule, bucket/key. What steers a terminal is escaped.
+Of refusals that were only counted: how many, whose, and counts by route and code.
 With --firestore -f, an event that was shipped ten minutes late or more is not shown.`,
 		Example: "  sidegate audit tail -n 20\n  sidegate audit tail -f --json | jq .request.path\n" +
 			"  sidegate audit tail --firestore --project acme-prod",
@@ -203,6 +204,10 @@ func describe(e *audit.Event) string {
 	d := description{}
 	d.add(e.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
 	switch {
+	case e.Summary != nil:
+		d.add("deny")
+		d.add("x" + strconv.Itoa(e.Summary.Repeated))
+		d.add(e.Summary.Source)
 	case e.Decision != nil:
 		d.add(e.Decision.Effect)
 		if e.Decision.Status != 0 {
@@ -219,9 +224,16 @@ func describe(e *audit.Event) string {
 	if r := e.Request; r != nil {
 		d.add(r.Method)
 		d.add(r.Path)
+		if e.Summary != nil {
+			d.add(r.IP)
+		}
 	}
 	if i := e.Identity; i != nil {
-		d.add(i.Name + ":" + i.UID)
+		name := i.Name
+		if e.Summary != nil { // which is of a user, by whatever identity
+			name = i.Namespace
+		}
+		d.add(name + ":" + i.UID)
 		if i.Actor != "" {
 			d.add("actor=" + i.Actor)
 		}
@@ -233,6 +245,13 @@ func describe(e *audit.Event) string {
 			d.add(x.Route)
 		}
 		d.add(x.Code)
+	}
+	if s := e.Summary; s != nil {
+		for _, counts := range []map[string]int{s.Routes, s.Codes} {
+			for _, name := range slices.Sorted(maps.Keys(counts)) {
+				d.add(name + "=" + strconv.Itoa(counts[name]))
+			}
+		}
 	}
 	if o := e.Object; o != nil {
 		d.add(o.Bucket + "/" + o.Key)

@@ -21,10 +21,14 @@ import (
 // process.
 func Run(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
 	p := &program{env: newEnvironment(env), stdout: stdout, stderr: stderr}
+	return p.run(ctx, args)
+}
+
+func (p *program) run(ctx context.Context, args []string) error {
 	root := p.newRoot()
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !p.started {
 		err = usageError{fmt.Errorf("%w%s", err, p.suggestion(root, err))}
@@ -40,6 +44,8 @@ type program struct {
 	// started says that the command line was in order: errors before are of
 	// usage.
 	started bool
+	// everyRefusal is for tests: no refusal is only counted.
+	everyRefusal bool
 }
 
 func (p *program) newRoot() *cobra.Command {

@@ -153,14 +153,18 @@ routes:
 `
 
 // startGateway runs one. Of args those that begin with env: are variables, and
-// with listen: keys of that mapping, where shutdown_grace is 3s else.
+// with listen: keys of that mapping, where shutdown_grace is 3s else; after
+// "counted" refusals are counted as they are in use, and not all on record.
 func startGateway(t *testing.T, upstream string, i *issuer, extra string, args ...string) *running {
 	t.Helper()
 	g := &running{dir: t.TempDir(), log: newLines(), stdout: newLines()}
 	env := []string{"KEY=sesame-open-secret"}
 	listen := ", shutdown_grace: 3s"
+	everyRefusal := true
 	for len(args) > 0 {
-		if value, ok := strings.CutPrefix(args[0], "env:"); ok {
+		if args[0] == "counted" {
+			everyRefusal = false
+		} else if value, ok := strings.CutPrefix(args[0], "env:"); ok {
 			env = append(env, value)
 		} else if value, ok := strings.CutPrefix(args[0], "listen:"); ok {
 			listen = ", " + value
@@ -181,7 +185,8 @@ buckets: {default: {bucket: unused, credentials: {access_key: a, secret_key: "${
 	args = append([]string{"run", "--config", filepath.Join(g.dir, "sidegate.yaml"), "--insecure-ephemeral", "--insecure-keys", i.keys.URL}, args...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Run(ctx, args, env, g.stdout, g.log) }()
+	p := &program{env: newEnvironment(env), stdout: g.stdout, stderr: g.log, everyRefusal: everyRefusal}
+	go func() { done <- p.run(ctx, args) }()
 	var once sync.Once
 	var result error
 	g.stop = func() error {
@@ -292,7 +297,9 @@ func TestReloadKeepsTheLastGoodPolicy(t *testing.T) {
 	}
 	refused, loaded := 0, ""
 	last := ""
-	for _, e := range g.events(t) {
+	events := g.events(t)
+	checkSystemEvents(t, events, "start", "stop", "policy_loaded", "policy_refused")
+	for _, e := range events {
 		switch {
 		case e.System != nil && e.System.Event == "policy_refused":
 			refused++

@@ -155,6 +155,9 @@ func (g *gateway) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if g.s.everyRefusal {
+		g.flushLastRefusals(ctx)
+	}
 	g.watchMetrics()
 	g.warnOfCredentials(ctx, stores.buckets)
 	return g.recordStart(ctx)
@@ -214,6 +217,10 @@ func ignoreClosed(err error) error {
 // log does not start.
 func (g *gateway) recordStart(ctx context.Context) error {
 	detail := map[string]string{"version": g.s.version, "policy": g.proxy.Policy().Name, "policy_sha256": g.proxy.Policy().SHA256}
+	detail["survive"] = g.s.config.Audit.Survive.String()
+	if f := g.s.config.Audit.Firestore; f != nil {
+		detail["firestore"] = f.Project + "/" + f.Database + "/" + f.Collection
+	}
 	if name := g.s.insecure.emulators(); name != "" {
 		detail["insecure_emulator"] = name
 	}
@@ -269,6 +276,7 @@ func (g *gateway) run(ctx context.Context) error {
 	running.Go(func() { g.reloadOn(background, changed) })
 
 	running.Go(func() { g.watchLedger(background) })
+	running.Go(func() { g.flushRefusals(background) })
 	g.serveForwardAuth(background)
 	g.servePublic(background)
 	g.serving.Store(true)
@@ -373,6 +381,7 @@ func (g *gateway) shutdown() error {
 	}
 	stopCtx, cancelStop := context.WithDeadline(context.Background(), g.graceEnd)
 	defer cancelStop()
+	g.flushLastRefusals(stopCtx)
 	err := g.recordSystem(stopCtx, "stop", nil)
 	adminCtx, done := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer done()

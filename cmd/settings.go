@@ -26,6 +26,7 @@ type settings struct {
 	// version is this program's, for logs, the audit log and metrics.
 	version        string
 	stdout, stderr io.Writer
+	everyRefusal   bool // is on record by itself; of tests
 }
 
 // insecure holds the dangerous switches; its zero value is safe.
@@ -108,7 +109,7 @@ func logLevels() []string { return []string{"debug", "info", "warn", "error"} }
 // loadSettings reads and checks all that a command was given. On an error the
 // settings hold no config, but the warnings found before.
 func (p *program) loadSettings(f *settingsFlags) (settings, error) {
-	s := settings{env: p.env, version: readBuild().Version, stdout: p.stdout, stderr: p.stderr}
+	s := settings{env: p.env, version: readBuild().Version, stdout: p.stdout, stderr: p.stderr, everyRefusal: p.everyRefusal}
 	in, err := f.insecure(p.env)
 	if err != nil {
 		return s, err

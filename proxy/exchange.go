@@ -54,7 +54,7 @@ type exchange struct {
 	decision   decision
 	decided    bool // a decision was made (and recorded, or the recording failed)
 	unrecorded bool // recording it failed
-	absent     bool // so that it is in no log
+	absent     bool // in no log: for that, as its route asks, or for its place in a summary
 	off        bool // as its route asks
 
 	upstream  string
@@ -284,12 +284,7 @@ func (x *exchange) lastFlush() {
 // recordUndecided puts on record what broke before there was a decision.
 func (p *Proxy) recordUndecided(x *exchange) {
 	x.decision, x.decided = refuse(codeInternal, nil), true
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
-	defer cancel()
-	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {
-		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
-		p.metrics.auditFailures.Inc()
-	}
+	p.refusedLate(x)
 }
 
 // recordRefused puts on record what a route with `audit: off` allowed and the
@@ -305,12 +300,7 @@ func (p *Proxy) recordRefused(x *exchange, panicked bool) {
 	}
 	x.decision = refuse(pr.code, pr).by(x.decision)
 	x.absent, x.decision.allow = false, false
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
-	defer cancel()
-	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {
-		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
-		p.metrics.auditFailures.Inc()
-	}
+	p.refusedLate(x)
 }
 
 // answerPanic tells the caller of a fault of ours, where nothing was said yet;

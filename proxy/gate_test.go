@@ -254,6 +254,9 @@ func unserved(t testing.TB, app string, change ...func(*Options)) *gate {
 	if g.proxy, err = New(o); err != nil {
 		t.Fatal(err)
 	}
+	if err := g.proxy.FlushRefusals(t.Context(), true); err != nil { // each is looked for on record
+		t.Fatal(err)
+	}
 	return g
 }
 

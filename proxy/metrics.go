@@ -13,6 +13,7 @@ type metrics struct {
 	inFlight      prometheus.Gauge
 	auditFailures prometheus.Counter
 	unrecorded    *prometheus.CounterVec
+	summarised    prometheus.Counter
 	shadow        *prometheus.CounterVec
 }
 
@@ -34,11 +35,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		unrecorded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sidegate_audit_off_total", Help: "Requests that were allowed on a route with `audit: off`, by route: no log has them.",
 		}, []string{"route"}),
+		summarised: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sidegate_audit_summarised_total", Help: "Refusals beyond the rate up to which each has an event: they are counted in the audit log's summaries.",
+		}),
 		shadow: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sidegate_policy_shadow_total", Help: "What guards and entries in dry_run said, by rule and result (allow, pass, deny, error).",
 		}, []string{"rule", "result"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.inFlight, m.auditFailures, m.unrecorded, m.shadow} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.inFlight, m.auditFailures, m.unrecorded, m.summarised, m.shadow} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

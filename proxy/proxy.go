@@ -104,6 +104,7 @@ type Proxy struct {
 	limits    *policy.Limiter // outlives policies: a reload gives nobody a new budget
 	running   atomic.Int64    // requests that are served now
 	streams   streams
+	refusals  refusals // that are counted, and not written one by one
 	lookEvery time.Duration
 }
 
@@ -133,6 +134,7 @@ func New(o Options) (*Proxy, error) {
 			p.reserved[folded(header)] = true
 		}
 	}
+	p.refusals.init()
 	p.SetPolicy(o.Policy)
 	return p, nil
 }
@@ -189,9 +191,13 @@ func (d *decision) refused() error {
 
 func refuse(reason string, p *problem) decision { return decision{reason: reason, problem: p} }
 
-// record puts the decision on record as durably as asked, or gives a 503.
+// record puts the decision on record as durably as asked, or gives a 503. A
+// refusal may be counted instead.
 func (p *Proxy) record(x *exchange, d decision) error {
 	x.decision, x.decided = d, true
+	if !d.allow && p.summarise(x) {
+		return nil
+	}
 	ctx := x.r.Context()
 	if !d.allow { // a refusal is told also where a broken body has ended the context
 		ctx = context.WithoutCancel(ctx)

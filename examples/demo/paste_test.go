@@ -170,7 +170,8 @@ type event struct {
 		Method, Path, IP string
 		ForwardAuth      string `json:"forward_auth"`
 	}
-	System struct{ Event string }
+	System  struct{ Event string }
+	Summary struct{ Repeated int } // of refusals without events of their own
 }
 
 // readLedger reads the whole audit log of the gateway that runs, or ran, in dir.

@@ -56,6 +56,9 @@ func newLogged(t testing.TB, text string) *logged {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := l.proxy.FlushRefusals(t.Context(), true); err != nil { // else only some refusals have a record
+		t.Fatal(err)
+	}
 	return l
 }
 

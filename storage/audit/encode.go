@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -134,6 +135,16 @@ func (e *encoder) parts(ev *Event) {
 		e.open("system")
 		e.text("event", s.Event)
 		e.table("detail", s.Detail)
+		e.close()
+	}
+	if s := ev.Summary; s != nil {
+		e.open("summary")
+		e.number("repeated", int64(s.Repeated))
+		e.text("source", s.Source)
+		e.time("from", s.From)
+		e.time("to", s.To)
+		e.counts("routes", s.Routes)
+		e.counts("codes", s.Codes)
 		e.close()
 	}
 }
@@ -349,6 +360,27 @@ func (e *encoder) table(name string, m map[string]string) {
 	}
 	e.buf = append(e.buf, '}')
 	e.keys = e.keys[:from]
+}
+
+// counts is table for numbers.
+func (e *encoder) counts(name string, m map[string]int) {
+	if len(m) == 0 {
+		return
+	}
+	e.key(name)
+	e.buf = append(e.buf, '{')
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if e.free <= 0 {
+			e.wasCut(name)
+			break
+		}
+		e.comma()
+		e.freeValue(name, k)
+		e.buf = append(e.buf, ':')
+		e.buf = strconv.AppendInt(e.buf, int64(m[k]), 10)
+		e.free -= 16
+	}
+	e.buf = append(e.buf, '}')
 }
 
 // mapping writes decision.inputs and the maps in it, keys in order.

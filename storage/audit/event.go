@@ -19,11 +19,31 @@ const (
 	Machine                // acknowledged by the Sink: loss of the machine
 )
 
+// String is what sidegate.yaml calls it.
+func (s Survive) String() string {
+	switch s {
+	case Crash:
+		return "crash"
+	case Power:
+		return "power"
+	case Machine:
+		return "machine"
+	}
+	return "unknown"
+}
+
 // Types of events.
 const (
 	TypeDecision = "decision"
 	TypeOutcome  = "outcome"
 	TypeSystem   = "system"
+)
+
+// Sources of a Summary.
+const (
+	SourceIP   = "ip"   // an address, or an IPv6 network of 64 bits; unknown where Request is nil
+	SourceUID  = "uid"  // a verified user
+	SourceRest = "rest" // all others
 )
 
 // NewID is a fresh random id of 128 bits in hex, for records.
@@ -53,6 +73,9 @@ type Event struct {
 	Object   *Object   `json:"object,omitempty"`
 	Outcome  *Outcome  `json:"outcome,omitempty"`
 	System   *System   `json:"system,omitempty"`
+	// Summary makes of a decision without Record the place of many refusals
+	// that have no events of their own.
+	Summary *Summary `json:"summary,omitempty"`
 
 	// Cut names the fields whose value was too long to be kept whole, or of a
 	// kind that a line cannot hold. It is the ledger's too.
@@ -140,9 +163,19 @@ type (
 		Truncated bool    `json:"truncated,omitempty"` // the client saw a broken answer
 	}
 
+	// Summary counts refusals of one source. Request.IP or Identity says whose.
+	Summary struct {
+		Repeated int            `json:"repeated"`         // how many
+		Source   string         `json:"source,omitempty"` // what they have in common: SourceIP, SourceUID or SourceRest
+		From     time.Time      `json:"from,omitzero"`    // of the first
+		To       time.Time      `json:"to,omitzero"`      // of the last
+		Routes   map[string]int `json:"routes,omitempty"` // how many of which route
+		Codes    map[string]int `json:"codes,omitempty"`  // how many for which Decision.Code
+	}
+
 	// System is an event of the gateway itself.
 	System struct {
-		Event  string            `json:"event,omitempty"` // start, stop, policy_loaded, policy_refused, repair
+		Event  string            `json:"event,omitempty"` // start, stop, policy_loaded, ...: docs/audit.md
 		Detail map[string]string `json:"detail,omitempty"`
 	}
 )
