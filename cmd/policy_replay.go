@@ -35,11 +35,12 @@ func (p *program) newPolicyReplay() *cobra.Command {
 		Long: `Judge the recorded decisions of an audit log anew, by a policy that need not be in
 force, and list those that it decides otherwise. The log holds what its policy read
 of callers and documents: what depends on anything else is undecidable, and never
-guessed. Not replayed are refusals for a rate, and those that no policy made (a bad
-token, a bad target, an outage). Not on record, and so not seen, are what a route
-with ` + "`audit: off`" + ` allowed, encoded slashes, upgrades to WebSocket and the length of
-bodies. It ends with 6 where a decision changed, with 3 where the policy does not
-load, and with 1 where the log cannot be read or holds no decision.`,
+guessed. Not replayed are refusals for a rate, those that no policy made (a bad
+token, a bad target, an outage), and those that the log only counts. Not on record,
+and so not seen, are what a route with ` + "`audit: off`" + ` allowed, encoded slashes,
+upgrades to WebSocket and the length of bodies. It ends with 6 where a decision
+changed, with 3 where the policy does not load, and with 1 where the log cannot be
+read or holds no decision.`,
 		Example: "  sidegate policy replay policy.yaml --since 168h\n" +
 			"  sidegate policy replay policy.new.yaml --audit /var/lib/sidegate/audit --format json\n" +
 			"  sidegate policy replay policy.yaml --firestore --project acme-prod",
@@ -69,13 +70,14 @@ type replayReport struct {
 	Same        int             `json:"same"`
 	Changed     int             `json:"changed"`
 	Undecidable int             `json:"undecidable"`
-	Limited     int             `json:"limited"` // refused for their rate
-	Skipped     int             `json:"skipped"` // no policy decided
-	Why         map[string]int  `json:"why"`     // why they are undecidable
-	Codes       map[string]int  `json:"codes"`   // of those skipped
-	Stubs       int             `json:"stubs"`   // events of which only the hash is there
-	From        *time.Time      `json:"from"`    // the first decision
-	To          *time.Time      `json:"to"`      // the last
+	Limited     int             `json:"limited"`    // refused for their rate
+	Skipped     int             `json:"skipped"`    // no policy decided
+	Why         map[string]int  `json:"why"`        // why they are undecidable
+	Codes       map[string]int  `json:"codes"`      // of those skipped
+	Stubs       int             `json:"stubs"`      // events of which only the hash is there
+	Summarised  int             `json:"summarised"` // refusals that are only counted
+	From        *time.Time      `json:"from"`       // the first decision
+	To          *time.Time      `json:"to"`         // the last
 	Changes     []*trial.Change `json:"changes"`
 }
 
@@ -183,7 +185,7 @@ func until(ctx context.Context, lines iter.Seq2[audit.Line, error]) iter.Seq2[au
 func newReplayReport(name namedPolicy, r *trial.Replayed) *replayReport {
 	out := &replayReport{
 		Policy: name, Decisions: r.Decisions, Same: r.Same, Changed: r.Changed, Undecidable: r.Undecidable, Limited: r.Limited,
-		Skipped: r.Skipped, Why: r.Why, Codes: r.Codes, Stubs: r.Stubs, Changes: r.Changes,
+		Skipped: r.Skipped, Why: r.Why, Codes: r.Codes, Stubs: r.Stubs, Summarised: r.Summarised, Changes: r.Changes,
 	}
 	if r.Decisions > 0 {
 		out.From, out.To = &r.First, &r.Last
@@ -206,6 +208,9 @@ func (r *replayReport) write(p *program, o *replayOptions, g *trial.Gate) error 
 	}
 	if r.Stubs > 0 {
 		out.line("note: of %s only the hash is in the log", count(r.Stubs, "event", "events"))
+	}
+	if r.Summarised > 0 {
+		out.line("note: %s not replayed: the log only counts them", count(r.Summarised, "more refusal is", "more refusals are"))
 	}
 	out.line("%s", r.totals())
 	return out.err

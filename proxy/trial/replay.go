@@ -34,6 +34,7 @@ type Replayed struct {
 	Why         map[string]int // why they are undecidable
 	Codes       map[string]int // of those skipped
 	Stubs       int            // lines of which only the hash is there
+	Summarised  int            // refusals that are only counted: nothing is known of each
 	First, Last time.Time      // of the decisions
 	Changes     []*Change
 }
@@ -167,7 +168,10 @@ func (w *replayer) batch(b *batch) {
 			}
 			continue
 		}
-		if e.Decision != nil {
+		switch {
+		case e.Summary != nil:
+			w.out.Summarised += e.Summary.Repeated
+		case e.Decision != nil:
 			w.event(e, b.first+i)
 		}
 	}
@@ -246,6 +250,7 @@ func (w *replayer) merge(o *replayer) {
 	a.Limited += b.Limited
 	a.Skipped += b.Skipped
 	a.Stubs += b.Stubs
+	a.Summarised += b.Summarised
 	for key, n := range b.Why {
 		a.Why[key] += n
 	}
