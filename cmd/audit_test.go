@@ -120,3 +120,15 @@ func TestAuditErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestTailOfSummaries(t *testing.T) {
+	s := &audit.Summary{Repeated: 57, Source: audit.SourceIP, From: auditNoon, To: auditNoon, Routes: map[string]int{"b": 7, "a": 50}, Codes: map[string]int{"no_token": 57}}
+	e := &audit.Event{Type: audit.TypeDecision, Time: auditNoon, Request: &audit.Request{IP: "2001:db8::/64"}, Decision: &audit.Decision{Effect: "deny"}, Summary: s}
+	if got, want := describe(e), "2026-11-23T12:00:00.000Z deny x57 ip 2001:db8::/64 a=50 b=7 no_token=57"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	s.Source, e.Request, e.Identity = audit.SourceUID, nil, &audit.Identity{Namespace: "users", UID: "u1"}
+	if got, want := describe(e), "2026-11-23T12:00:00.000Z deny x57 uid users:u1 a=50 b=7 no_token=57"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}

@@ -20,8 +20,9 @@ const (
 	maxFree = 24 << 10
 	// maxAgent bounds user_agent: it is the one value that strangers choose
 	// freely, on every request, and real ones are shorter.
-	maxAgent = 512
-	maxDepth = 16
+	maxAgent  = 512
+	maxSource = 64 // of a summary, in bytes: it is one of three words
+	maxDepth  = 16
 
 	// MaxLine bounds a line of the ledger in bytes, without its line feed.
 	MaxLine = 1_000_000
@@ -140,7 +141,7 @@ func (e *encoder) parts(ev *Event) {
 	if s := ev.Summary; s != nil {
 		e.open("summary")
 		e.number("repeated", int64(s.Repeated))
-		e.text("source", s.Source)
+		e.textUpTo("source", s.Source, maxSource)
 		e.time("from", s.From)
 		e.time("to", s.To)
 		e.counts("routes", s.Routes)

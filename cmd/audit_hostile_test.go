@@ -1,0 +1,105 @@
+package cmd
+
+import (
+	"context"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"sidegate/storage/audit"
+)
+
+// everywhere sets every string, every key and every part that v has, so that a
+// field which is added later is held to the same.
+func everywhere(v reflect.Value, s string) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(s)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(7)
+	case reflect.Interface:
+		v.Set(reflect.ValueOf(s))
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		everywhere(v.Elem(), s)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		everywhere(v.Index(0), s)
+	case reflect.Map:
+		key, x := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		everywhere(key, s)
+		everywhere(x, s)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, x)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(auditNoon))
+			return
+		}
+		for i := range v.NumField() {
+			everywhere(v.Field(i), s)
+		}
+	}
+}
+
+// TestTailSteersNoTerminal: whatever stands in whichever field of an event, tail
+// shows one line of it that is text.
+func TestTailSteersNoTerminal(t *testing.T) {
+	for _, s := range []string{
+		"\x1b[2J\x1b]0;title\x07", "\x9b31m", "\u009b31m", "a\r\nb\n", "\u202e\u2066", "\u2028\u2029\ufeff\u200b", "\x00\x7f\b", "\xff\xfe", "\U000e0001",
+		"\x1b]8;;http://x\x1b\\x", `{"a":"\u001b"}`, strings.Repeat("\x1b[31m", 20_000),
+	} {
+		whole := new(audit.Event)
+		everywhere(reflect.ValueOf(whole).Elem(), s)
+		var parts []*audit.Event // tail shows one part where there are many
+		for i := range reflect.TypeFor[audit.Event]().NumField() {
+			if v := reflect.ValueOf(whole).Elem().Field(i); v.Kind() == reflect.Pointer {
+				one := &audit.Event{Type: s, Record: s, Time: auditNoon}
+				reflect.ValueOf(one).Elem().Field(i).Set(v)
+				parts = append(parts, one)
+			}
+		}
+		withoutSummary := *whole
+		withoutSummary.Summary = nil
+		dir := t.TempDir()
+		l, err := audit.Open(audit.Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := append(parts, whole, &withoutSummary)
+		for _, e := range events {
+			checkShown(t, s, describe(e))
+			if _, err := l.Append(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for _, flag := range []string{"--json=false", "--json"} {
+			shown, err := runAudit(t.Context(), "tail", "--dir", dir, "-n", "100", flag)
+			lines := strings.Split(strings.TrimSuffix(shown, "\n"), "\n")
+			if err != nil || len(lines) != len(events) {
+				t.Fatalf("%.20q: %d lines of %d events, %v", s, len(lines), len(events), err)
+			}
+			for _, line := range lines {
+				checkShown(t, s, line)
+			}
+		}
+	}
+}
+
+func checkShown(t *testing.T, s, line string) {
+	t.Helper()
+	for i, r := range line {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
+			t.Fatalf("%.20q: %q is shown, at byte %d of %.200q", s, r, i, line)
+		}
+	}
+	if !utf8.ValidString(line) {
+		t.Fatalf("%.20q: %.200q is no text", s, line)
+	}
+}
