@@ -18,13 +18,14 @@ import (
 
 // newAuditCommand reads audit logs; the gateway need not run.
 func newAuditCommand(env environment, stdout, stderr io.Writer) *cobra.Command {
+	p := &program{env: env, stdout: stdout, stderr: stderr}
 	c := &cobra.Command{
 		Use:     "audit",
 		Short:   "Read and verify the audit log",
 		Long:    "Read and verify the audit log: a ledger's folder or, with --firestore, a collection.",
-		Example: "  sidegate audit tail -f\n  sidegate audit verify",
+		Example: "  sidegate audit tail -f\n  sidegate audit query --uid u1 --since 7d\n  sidegate audit verify",
 	}
-	c.AddCommand(newAuditTail(env, stdout), newAuditVerify(env, stdout, stderr))
+	c.AddCommand(newAuditTail(env, stdout, stderr), p.newAuditQuery(), p.newAuditExport(), newAuditVerify(env, stdout, stderr))
 	return c
 }
 
@@ -75,7 +76,7 @@ func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.A
 	return client, client.Audit(s.name, 0), nil
 }
 
-func newAuditTail(env environment, stdout io.Writer) *cobra.Command {
+func newAuditTail(env environment, stdout, stderr io.Writer) *cobra.Command {
 	s := auditSource{env: env}
 	var follow, asJSON bool
 	var n int
@@ -97,11 +98,12 @@ With --firestore -f, an event that was shipped ten minutes late or more is not s
 		if n < 0 || n > 10_000 {
 			return usageError{fmt.Errorf("-n %d: give a number from 0 to 10000", n)}
 		}
-		show := func(l *audit.Line) error { return showLine(stdout, l, asJSON) }
+		b := broken{w: stderr}
+		show := func(l *audit.Line) error { return b.note(showLine(stdout, l, asJSON)) }
 		if s.firestore {
-			return s.tailFirestore(c.Context(), n, follow, show)
+			return b.result(s.where(), s.tailFirestore(c.Context(), n, follow, show, &b))
 		}
-		return s.tailFolder(c.Context(), n, follow, show)
+		return b.result(s.where(), s.tailFolder(c.Context(), n, follow, show))
 	}
 	return c
 }
@@ -110,7 +112,7 @@ func (s *auditSource) tailFolder(ctx context.Context, n int, follow bool, show f
 	if !follow {
 		lines, err := audit.Tail(s.dir, n)
 		if err != nil {
-			return fmt.Errorf("audit log %s: %w", s.dir, err)
+			return err
 		}
 		for i := range lines {
 			if err := show(&lines[i]); err != nil {
@@ -123,7 +125,7 @@ func (s *auditSource) tailFolder(ctx context.Context, n int, follow bool, show f
 	defer tick.Stop()
 	for l, err := range audit.Follow(ctx, s.dir, n, tick.C) {
 		if err != nil {
-			return fmt.Errorf("audit log %s: %w", s.dir, err)
+			return err
 		}
 		if err := show(&l); err != nil {
 			return err
@@ -135,7 +137,7 @@ func (s *auditSource) tailFolder(ctx context.Context, n int, follow bool, show f
 // auditLate is how late an event may come to Firestore and still be followed.
 const auditLate = 10 * time.Minute
 
-func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, show func(*audit.Line) error) error {
+func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, show func(*audit.Line) error, b *broken) error {
 	client, log, err := s.open(ctx)
 	if err != nil {
 		return err
@@ -144,18 +146,31 @@ func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, sho
 	type key struct {
 		chain string
 		seq   uint64
+		name  string
 	}
 	seen := map[key]time.Time{}
-	lines, err := log.Tail(ctx, n, time.Time{})
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
-	for ; err == nil; lines, err = log.Tail(ctx, 10_000, time.Now().Add(-auditLate)) {
-		for i, l := range lines {
-			if _, ok := seen[key{l.Chain, l.Seq}]; ok {
+	for since := (time.Time{}); ; n, since = 10_000, time.Now().Add(-auditLate) {
+		for l, err := range log.Tail(ctx, n, since) {
+			if err != nil && !audit.IsCorrupt(err) {
+				if follow && ctx.Err() != nil {
+					return nil
+				}
+				return err
+			}
+			k := key{l.Chain, l.Seq, l.File}
+			if _, ok := seen[k]; ok {
 				continue
 			}
-			seen[key{l.Chain, l.Seq}] = l.Time
-			if err := show(&lines[i]); err != nil {
+			seen[k] = time.Now()
+			if l.Time.After(seen[k]) {
+				seen[k] = l.Time
+			}
+			if err == nil {
+				err = show(&l)
+			}
+			if err := b.note(err); err != nil {
 				return err
 			}
 		}
@@ -173,10 +188,6 @@ func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, sho
 			return nil
 		}
 	}
-	if follow && ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 func showLine(w io.Writer, l *audit.Line, asJSON bool) error {
@@ -191,7 +202,7 @@ func showLine(w io.Writer, l *audit.Line, asJSON bool) error {
 		_, err := fmt.Fprintf(w, "%s\n", l.Raw)
 		return err
 	}
-	e, err := l.Event()
+	e, err := (&audit.Joined{Decision: *l}).Event()
 	if err != nil {
 		return err
 	}
@@ -199,20 +210,23 @@ func showLine(w io.Writer, l *audit.Line, asJSON bool) error {
 	return err
 }
 
-// describe is an event as one terse line.
+// describe is an event, or a decision with its outcome, as one terse line.
 func describe(e *audit.Event) string {
 	d := description{}
 	d.add(e.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
 	switch {
 	case e.Summary != nil:
 		d.add("deny")
-		d.add("x" + strconv.Itoa(e.Summary.Repeated))
+		d.add("×" + strconv.Itoa(e.Summary.Repeated))
 		d.add(e.Summary.Source)
 	case e.Decision != nil:
 		d.add(e.Decision.Effect)
-		if e.Decision.Status != 0 {
+		switch {
+		case e.Outcome != nil:
+			d.add(strconv.Itoa(e.Outcome.Status))
+		case e.Decision.Status != 0:
 			d.add(strconv.Itoa(e.Decision.Status))
-		} else {
+		default:
 			d.add("-")
 		}
 	case e.Outcome != nil:

@@ -124,11 +124,70 @@ func TestAuditErrors(t *testing.T) {
 func TestTailOfSummaries(t *testing.T) {
 	s := &audit.Summary{Repeated: 57, Source: audit.SourceIP, From: auditNoon, To: auditNoon, Routes: map[string]int{"b": 7, "a": 50}, Codes: map[string]int{"no_token": 57}}
 	e := &audit.Event{Type: audit.TypeDecision, Time: auditNoon, Request: &audit.Request{IP: "2001:db8::/64"}, Decision: &audit.Decision{Effect: "deny"}, Summary: s}
-	if got, want := describe(e), "2026-11-23T12:00:00.000Z deny x57 ip 2001:db8::/64 a=50 b=7 no_token=57"; got != want {
+	if got, want := describe(e), "2026-11-23T12:00:00.000Z deny ×57 ip 2001:db8::/64 a=50 b=7 no_token=57"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 	s.Source, e.Request, e.Identity = audit.SourceUID, nil, &audit.Identity{Namespace: "users", UID: "u1"}
-	if got, want := describe(e), "2026-11-23T12:00:00.000Z deny x57 uid users:u1 a=50 b=7 no_token=57"; got != want {
+	if got, want := describe(e), "2026-11-23T12:00:00.000Z deny ×57 uid users:u1 a=50 b=7 no_token=57"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
+// FuzzMoment: what is read is a time that was, as long as it is an age, and
+// everything else is refused with the flag's name.
+func FuzzMoment(f *testing.F) {
+	for _, s := range []string{"", "7d", "90m", "1h30m", "-1h", "999999d", "1000000d", "2026-03-02T10:00:00+01:00", "2026-03-02", "now", "1e9h"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := moment("--since", text, auditNoon)
+		if err != nil {
+			if !got.IsZero() || !strings.Contains(err.Error(), "--since") || strings.ContainsAny(err.Error(), "\x1b\n") {
+				t.Errorf("%q: %v, %v", text, got, err)
+			}
+			return
+		}
+		if written, err := time.Parse(time.RFC3339, text); err == nil {
+			if !got.Equal(written) {
+				t.Errorf("%q: %v", text, got)
+			}
+			return
+		}
+		if text == "" != got.IsZero() || got.After(auditNoon) {
+			t.Errorf("%q: %v", text, got)
+		}
+	})
+}
+
+func TestNetwork(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32", "192.0.2.7/24": "192.0.2.0/24",
+		"2001:db8::7": "2001:db8::7/128", "2001:db8::7/32": "2001:db8::/32", "fe80::1%eth0": "fe80::1/128",
+		"192.0.2.7/33": "", "x": "", "192.0.2.7:80": "",
+	} {
+		p, err := network(text)
+		if (err == nil) != (want != "") || err == nil && p.String() != want {
+			t.Errorf("%q: %v, %v", text, p, err)
+		}
+	}
+}
+
+// TestNewestAreKept: whatever the order in which requests come.
+func TestNewestAreKept(t *testing.T) {
+	r := newest{n: 3}
+	for i := range 100 {
+		r.add(audit.Joined{Decision: audit.Line{Time: auditNoon.Add(time.Duration(i*37%100) * time.Second)}})
+		if len(r.list) > 2*r.n+16 {
+			t.Fatalf("%d are kept", len(r.list))
+		}
+	}
+	r.trim()
+	if !r.more || len(r.list) != 3 {
+		t.Fatalf("%d, more %v", len(r.list), r.more)
+	}
+	for i, q := range r.list {
+		if want := auditNoon.Add(time.Duration(99-i) * time.Second); !q.Decision.Time.Equal(want) {
+			t.Errorf("%d: %v", i, q.Decision.Time)
+		}
 	}
 }

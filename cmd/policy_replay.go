@@ -85,13 +85,9 @@ var errNothing = errors.New("there is no decision to replay")
 
 func (p *program) replayPolicy(ctx context.Context, path string, o *replayOptions) error {
 	now := time.Now()
-	since, sinceErr := moment("--since", o.since, now)
-	until, untilErr := moment("--until", o.until, now)
-	if err := errors.Join(checkFormat(o.format), checkLimit(o.limit), sinceErr, untilErr); err != nil {
+	since, until, spanErr := timeSpan(o.since, o.until, now)
+	if err := errors.Join(checkFormat(o.format), checkLimit(o.limit), spanErr); err != nil {
 		return usageError{err}
-	}
-	if !since.IsZero() && !until.IsZero() && !since.Before(until) {
-		return usageError{fmt.Errorf("--since %s is not before --until %s", since.Format(time.RFC3339), until.Format(time.RFC3339))}
 	}
 	t, err := p.newTryout(o.config)
 	if err != nil {

@@ -61,6 +61,7 @@ func TestFirestore(t *testing.T) {
 			t.Errorf("Firestore holds what the ledger does not: %s", line)
 		}
 	}
+	sameAnswers(t, g.dir, host)
 }
 
 // TestFirestoreRestart kills a gateway that ships to Firestore and starts it

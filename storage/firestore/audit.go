@@ -117,9 +117,13 @@ func queried(l *audit.Line, fields map[string]*firestorepb.Value) error {
 		}
 		Object  struct{ Bucket, Key, Operation string }
 		Outcome struct{ Status int64 }
+		Summary *struct{}
 	}
 	if err := json.Unmarshal(l.Raw, &e); err != nil {
 		return fmt.Errorf("%w: line %d of %s: %w", audit.ErrUnstorable, l.Number, l.File, err)
+	}
+	if e.Summary != nil && e.Decision.Route == "" {
+		e.Decision.Route = severalRoutes
 	}
 	for name, v := range map[string]string{
 		"type": e.Type, "record": e.Record, "method": e.Request.Method,

@@ -2,12 +2,15 @@ package firestore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/grpc"
 
 	"sidegate/storage/audit"
 )
@@ -16,6 +19,9 @@ func connect(t *testing.T, o Options) *Client {
 	t.Helper()
 	if o.Project == "" {
 		o.Project = "demo-" + audit.NewID()[:8]
+	}
+	if o.Emulator != "" {
+		o.dial = grpc.WithStreamInterceptor(watchQueries(t, nil))
 	}
 	c, err := Connect(context.Background(), o)
 	if err != nil {
@@ -97,9 +103,9 @@ func TestShippedToEmulator(t *testing.T) {
 	if len(reports) != 2 || !lasts[250] || !lasts[500] {
 		t.Errorf("%d chains, ends %v", len(reports), lasts)
 	}
-	tail, err := log.Tail(ctx, 7, time.Time{})
-	if err != nil || len(tail) != 7 {
-		t.Fatalf("%d lines, %v", len(tail), err)
+	tail, named := tailOf(t, log, 7)
+	if len(tail) != 7 || len(named) != 0 {
+		t.Fatalf("%d lines, %v", len(tail), named)
 	}
 	for i := range tail[1:] {
 		if tail[i+1].Time.Before(tail[i].Time) {
@@ -111,6 +117,9 @@ func TestShippedToEmulator(t *testing.T) {
 		t.Errorf("the collection ends with %s, the folder with %s", tail[6].Raw, folder[0].Raw)
 	}
 	changeField(t, c, "auditLog", &tail[3])
+	if lines, named := tailOf(t, log, 7); len(lines) != 6 || !slices.Equal(named, []uint64{tail[3].Seq}) {
+		t.Errorf("a document was changed: the tail is %d lines and names seqs %v", len(lines), named)
+	}
 	reports, err = audit.Verify(ctx, log.Lines(ctx), time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +136,23 @@ func TestShippedToEmulator(t *testing.T) {
 	if broken != 1 {
 		t.Errorf("%d chains are broken", broken)
 	}
+}
+
+// tailOf is the tail, and the seqs of what is broken in it.
+func tailOf(t *testing.T, log *Audit, n int) (lines []audit.Line, named []uint64) {
+	t.Helper()
+	for l, err := range log.Tail(context.Background(), n, time.Time{}) {
+		var corrupt *audit.CorruptError
+		switch {
+		case errors.As(err, &corrupt):
+			named = append(named, corrupt.Seq)
+		case err != nil:
+			t.Fatal(err)
+		default:
+			lines = append(lines, l)
+		}
+	}
+	return lines, named
 }
 
 // changeField lets a document's route say something else than its line.

@@ -1,6 +1,7 @@
 package firestore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -97,34 +98,38 @@ func (s *shard) pop() *firestorepb.Document {
 	return s.last
 }
 
-// Tail is the newest n lines that are not older than since, by their own time,
-// the oldest first.
-func (a *Audit) Tail(ctx context.Context, n int, since time.Time) ([]audit.Line, error) {
-	var lines []audit.Line
-	for i := range int64(auditShards) {
-		q := a.query(i, n, descending("time"))
-		if !since.IsZero() {
-			q.Where = and(q.Where, compare("time", firestorepb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL, instant(since)))
+// Tail yields the newest n lines that are not older than since, by their own
+// time, the oldest first. A document that is not as it was stored is an
+// *audit.CorruptError with the line that it is about, as far as that is known,
+// and the lines go on behind it. Any other error is the only one.
+func (a *Audit) Tail(ctx context.Context, n int, since time.Time) iter.Seq2[audit.Line, error] {
+	return func(yield func(audit.Line, error) bool) {
+		if n == 0 {
+			return
 		}
-		docs, err := a.run(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range docs {
-			l, err := a.line(d)
-			if err != nil {
-				return nil, err
+		var docs []*firestorepb.Document
+		for i := range int64(auditShards) {
+			q := a.query(i, n, descending("time"))
+			if !since.IsZero() {
+				q.Where = and(q.Where, compare("time", firestorepb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL, instant(since)))
 			}
-			lines = append(lines, l)
+			page, err := a.run(ctx, q)
+			if err != nil {
+				yield(audit.Line{}, err)
+				return
+			}
+			docs = append(docs, page...)
+		}
+		slices.SortStableFunc(docs, func(x, y *firestorepb.Document) int {
+			tx, ty := x.Fields["time"].GetTimestampValue().AsTime(), y.Fields["time"].GetTimestampValue().AsTime()
+			return cmp.Or(tx.Compare(ty), cmp.Compare(x.Fields["seq"].GetIntegerValue(), y.Fields["seq"].GetIntegerValue()))
+		})
+		for _, d := range docs[max(0, len(docs)-n):] {
+			if !yield(a.line(d)) {
+				return
+			}
 		}
 	}
-	slices.SortStableFunc(lines, func(x, y audit.Line) int {
-		if c := x.Time.Compare(y.Time); c != 0 {
-			return c
-		}
-		return int(int64(x.Seq) - int64(y.Seq))
-	})
-	return lines[max(0, len(lines)-n):], nil
 }
 
 // line reads a document, and checks that nothing in it but the line, which the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -64,7 +65,28 @@ func (s *fakeServer) BatchWrite(_ context.Context, req *firestorepb.BatchWriteRe
 	return resp, nil
 }
 
+// RunQuery has every page full once, so that the next is asked for.
+func (s *fakeServer) RunQuery(req *firestorepb.RunQueryRequest, stream firestorepb.Firestore_RunQueryServer) error {
+	q := req.GetStructuredQuery()
+	if q.StartAt != nil {
+		return nil
+	}
+	for i := range q.Limit.GetValue() {
+		d := &firestorepb.Document{Name: fmt.Sprintf("%s/auditLog/%08d", req.Parent, i), Fields: map[string]*firestorepb.Value{
+			"chain": text("c"), "seq": integer(int64(i)), "time": instant(time.Now()), "sha256": text(strings.Repeat("00", 32))}}
+		if err := stream.Send(&firestorepb.RunQueryResponse{Document: d}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func serve(t *testing.T, s *fakeServer) *Client {
+	t.Helper()
+	return serveWatched(t, s, nil)
+}
+
+func serveWatched(t *testing.T, s *fakeServer, seen func(*firestorepb.StructuredQuery)) *Client {
 	t.Helper()
 	s.docs = map[string]*firestorepb.Document{}
 	l := bufconn.Listen(1 << 20)
@@ -73,7 +95,7 @@ func serve(t *testing.T, s *fakeServer) *Client {
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)
 	conn, err := grpc.NewClient("passthrough:bufnet", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+		grpc.WithStreamInterceptor(watchQueries(t, seen)), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
 	if err != nil {
 		t.Fatal(err)
 	}

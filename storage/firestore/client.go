@@ -27,6 +27,7 @@ type Options struct {
 	Emulator string
 
 	conn *grpc.ClientConn // tests: a server within the process
+	dial grpc.DialOption  // tests: beside what the emulator needs
 }
 
 // A Client is a connection to one database, shared by all that this package
@@ -57,8 +58,11 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	case o.conn != nil:
 		opts = append(opts, option.WithGRPCConn(o.conn))
 	case o.Emulator != "":
-		conn, err := grpc.NewClient(o.Emulator,
-			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}), reconnect)
+		dial := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}), reconnect}
+		if o.dial != nil {
+			dial = append(dial, o.dial)
+		}
+		conn, err := grpc.NewClient(o.Emulator, dial...)
 		if err != nil {
 			return nil, fmt.Errorf("firestore emulator %s: %w", o.Emulator, err)
 		}
