@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -24,6 +25,11 @@ type Options struct {
 	// Copy gets every line once more, from a goroutine of its own: however
 	// slow it is, it delays nothing but itself.
 	Copy io.Writer
+
+	// LastResort is for a folder that ends with the process: Close writes to it
+	// the lines that it could not ship, one Write a line. nil: the folder stays,
+	// and the next Open ships them.
+	LastResort io.Writer
 
 	Now func() time.Time // nil: time.Now
 
@@ -96,6 +102,7 @@ type Ledger struct {
 	flight  *round // the one that runs
 	failure error  // of the last write or fsync; nil: it went well
 	lost    int    // events that failures took since the last success
+	lostAll uint64 // those that failures took since Open
 	noRoom  error  // why no new segment could be begun; nil: none is due
 	total   int64  // bytes written, of those that are or were unshipped at Open
 	seals   int    // fsyncs done, for tests and metrics
@@ -240,13 +247,7 @@ func (l *Ledger) Shippable() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ship.outage != nil {
-		return fmt.Errorf("%w: %w", ErrOutage, l.ship.outage)
-	}
-	if n := l.head.seq - l.ship.shipped; n > shipBehind {
-		return fmt.Errorf("%w: %d events wait to be shipped", ErrOutage, n)
-	}
-	return nil
+	return l.ship.hopeless(l.head.seq)
 }
 
 // wantSynced lets the writer fsync up to seq, without waiting.
@@ -318,17 +319,22 @@ type Stats struct {
 	Seq     uint64 // of the last event written
 	Synced  uint64 // of the last event fsynced
 	Fsyncs  int
-	Queued  int // bytes not yet written
-	Lost    int // events that a failing disk took and that are not yet reported in the log
+	Queued  int    // bytes not yet written
+	Lost    int    // events that a failing disk took and that are not yet reported in the log
+	LostAll uint64 // events that a failing disk took since Open
 	Failure error
 	// Oversize is why the segment grows beyond its size: no new one can be made.
 	Oversize error
 
-	Shipped    uint64        // seq up to which the Sink has all
-	Waiting    int64         // bytes not yet shipped
-	Lag        time.Duration // how long the oldest unshipped event has waited in this process
-	Outage     error         // why the Sink takes nothing now; nil: it does
-	Unstorable int           // events in the dead-letter file, since Open
+	Shipped     uint64            // seq up to which the Sink has all
+	ShippedHere uint64            // events shipped since Open
+	ShippedAt   time.Time         // when that last happened; zero: not since Open
+	Waiting     int64             // bytes not yet shipped
+	Lag         time.Duration     // age of the oldest unshipped event
+	Outage      error             // why the Sink takes nothing now; nil: it does
+	Failures    map[string]uint64 // failed calls since Open, by the kind that the Sink's errors name; nil: none
+	Unstorable  int               // events in the dead-letter file, since Open
+	Rescued     uint64            // lines that the last resort got
 
 	CopyError error // why the copy stands still; nil: it does not
 }
@@ -339,12 +345,13 @@ func (l *Ledger) Stats() Stats {
 	defer l.mu.Unlock()
 	s := Stats{
 		Chain: l.head.chain, Seq: l.written.seq, Synced: l.synced, Fsyncs: l.seals,
-		Queued: len(l.pending), Lost: l.lost, Failure: l.failure, Oversize: l.noRoom,
+		Queued: len(l.pending), Lost: l.lost, LostAll: l.lostAll, Failure: l.failure, Oversize: l.noRoom,
 	}
 	if h := l.ship; h != nil {
 		s.Shipped, s.Waiting, s.Outage, s.Unstorable = h.shipped, l.waiting(), h.outage, h.unstorable
+		s.ShippedHere, s.ShippedAt, s.Failures, s.Rescued = h.count, h.last, maps.Clone(h.failures), h.rescued
 		if h.shipped < l.written.seq {
-			s.Lag = l.opt.Now().Sub(h.since)
+			s.Lag = max(0, l.opt.Now().Sub(h.since))
 		}
 	}
 	if l.copy != nil {
@@ -355,8 +362,9 @@ func (l *Ledger) Stats() Stats {
 
 // Close refuses new events, writes and fsyncs what is queued, ships and copies
 // what it can until ctx ends, and frees the folder. What could not be shipped
-// is when the folder is opened again. Only a disk that hangs keeps the folder
-// locked after Close.
+// is when the folder is opened again; where it will not be, LastResort gets it,
+// and an error says that not all of it could be handed over. Only a disk that
+// hangs keeps the folder locked after Close.
 func (l *Ledger) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if l.closed {
@@ -387,14 +395,20 @@ func (l *Ledger) Close(ctx context.Context) error {
 
 func (l *Ledger) finish(ctx context.Context) error {
 	<-l.stopped
+	var copied sync.WaitGroup
+	if l.copy != nil { // beside the shipping, which may need all the time
+		copied.Go(func() { l.copy.stop(ctx) })
+	}
+	var unshipped error
 	if l.ship != nil {
-		l.ship.stop(ctx)
+		shipping, end := l.shippingTime(ctx)
+		l.ship.stop(shipping)
+		end()
+		unshipped = l.rescue(ctx)
 	}
-	if l.copy != nil {
-		l.copy.stop(ctx)
-	}
+	copied.Wait()
 	l.mu.Lock()
 	err := l.failure
 	l.mu.Unlock()
-	return errors.Join(err, l.w.file.Close(), l.lock.Close())
+	return errors.Join(err, unshipped, l.w.file.Close(), l.lock.Close())
 }

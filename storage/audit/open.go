@@ -246,6 +246,20 @@ type resume struct {
 	Seq     uint64 `json:"seq"`
 	Segment uint64 `json:"segment"` // its first seq
 	Offset  int64  `json:"offset"`  // of the next line in it
+
+	// Since is when the folder's first event was stored: see ramp. Zero: so long
+	// ago that nobody noted it.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// cursor reads on from there.
+func (r resume) cursor(dir string) cursor {
+	c := cursor{dir: dir}
+	if r.Seq > 0 {
+		c.start(r.Segment)
+		c.lines.offset, c.last = r.Offset, r.Seq
+	}
+	return c
 }
 
 func readResume(dir string) (resume, error) {

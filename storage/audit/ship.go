@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,15 +28,9 @@ type Sink interface {
 const (
 	shipLines   = 100 // measured: larger batches gain nothing
 	shipBytes   = 4 << 20
-	shipTimeout = 10 * time.Second
-	shipBehind  = 5000 // events; more than that is not waited for
-	backoffMin  = 50 * time.Millisecond
-	backoffMax  = 5 * time.Second
-	outageAfter = 3 // failures in a row
+	shipTimeout = 10 * time.Second // of one call, counted while the process runs
+	shipBehind  = 5000             // events; more than that is not waited for
 )
-
-// deadFile gets the lines that the Sink will never take.
-const deadFile = "dead-letter.jsonl"
 
 // A shipper brings the ledger's lines to the Sink, in order, one batch at a
 // time: fsynced here, stored there, then noted in the resume file.
@@ -47,40 +40,47 @@ type shipper struct {
 	ctx    context.Context // ends the shipping
 	cancel context.CancelCauseFunc
 	wake   chan struct{}
+	hurry  chan struct{} // ends a back-off; holds one
 	done   chan struct{}
 	ramp   ramp
-	dead   map[uint64]bool // lines that are in the dead-letter file
-	fails  int             // failures in a row
+	dead   deadLetters
+	most   int    // lines of the next call
+	saved  resume // what the resume file says
 
 	// The rest is guarded by the ledger's mu.
 	shipped    uint64
 	bytes      int64     // shipped, of the ledger's total
-	since      time.Time // of the oldest unshipped line
+	count      uint64    // events shipped since Open
+	last       time.Time // when that last happened
+	since      time.Time // of the oldest unshipped line; zero: there is none
 	moved      chan struct{}
 	outage     error
+	fails      int               // failures in a row
+	failures   map[string]uint64 // since Open, by kind
+	due        time.Time         // when the call, or the pause, that runs should end
 	unstorable int
 	refused    map[uint64]bool // seqs that only a stub stands for
+	rescued    uint64          // lines that the last resort got
 }
 
 var errDrained = errors.New("everything is shipped, and the ledger is closed")
 
 func newShipper(l *Ledger, list []uint64, from resume) (*shipper, error) {
 	s := &shipper{
-		l: l, cursor: cursor{dir: l.opt.Dir}, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		moved: make(chan struct{}), since: l.opt.Now(), shipped: from.Seq,
-		dead: map[uint64]bool{}, refused: map[uint64]bool{},
+		l: l, cursor: from.cursor(l.opt.Dir), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{}),
+		moved: make(chan struct{}), shipped: from.Seq, saved: from, most: shipLines,
+		ramp: newRamp(from, l.opt.Now()), refused: map[uint64]bool{}, failures: map[string]uint64{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	if from.Seq == 0 {
-		s.ramp.start = l.opt.Now()
+	var err error
+	if s.dead, err = openDeadLetters(l.opt.Dir, l.head.chain, from.Seq); err != nil {
+		return nil, err
 	}
 	if from.Seq > 0 {
 		if from.Chain != l.head.chain || from.Seq > l.head.seq {
 			return nil, fmt.Errorf("%s says that %d events of chain %s are shipped, but the log has %d of chain %s: "+
 				"lines were removed, or files of another log were mixed in", resumeFile, from.Seq, from.Chain, l.head.seq, l.head.chain)
 		}
-		s.cursor.start(from.Segment)
-		s.cursor.lines.offset, s.cursor.last = from.Offset, from.Seq
 	}
 	for _, first := range list {
 		info, err := os.Stat(filepath.Join(l.opt.Dir, segmentName(first)))
@@ -97,8 +97,22 @@ func newShipper(l *Ledger, list []uint64, from resume) (*shipper, error) {
 			l.total += info.Size()
 		}
 	}
+	if s.shipped < l.head.seq {
+		s.since = s.oldest()
+	}
 	s.poke()
 	return s, nil
+}
+
+// oldest is the time of the first line that is not shipped. Where it cannot be
+// read, shipping will say so.
+func (s *shipper) oldest() time.Time {
+	place := s.cursor
+	defer s.rewind(&place)
+	if l, err := s.cursor.next(); err == nil {
+		return l.Time
+	}
+	return s.l.opt.Now()
 }
 
 func (s *shipper) poke() {
@@ -110,6 +124,9 @@ func (s *shipper) poke() {
 
 // notice is called with the ledger's mu when lines were written.
 func (s *shipper) notice() {
+	if s.since.IsZero() {
+		s.since = s.l.opt.Now()
+	}
 	s.poke()
 }
 
@@ -117,17 +134,17 @@ func (s *shipper) notice() {
 func (s *shipper) wait(ctx context.Context, seq uint64) error {
 	for {
 		s.l.mu.Lock()
-		shipped, refused, outage, moved := s.shipped, s.refused[seq], s.outage, s.moved
+		shipped, refused := s.shipped, s.refused[seq]
+		hopeless := s.hopeless(seq)
+		moved := s.moved
 		s.l.mu.Unlock()
 		switch {
 		case refused:
 			return ErrUnstorable
 		case shipped >= seq:
 			return nil
-		case outage != nil:
-			return fmt.Errorf("%w: %w", ErrOutage, outage)
-		case seq-shipped > shipBehind:
-			return fmt.Errorf("%w: %d events wait to be shipped", ErrOutage, seq-shipped)
+		case hopeless != nil:
+			return hopeless
 		}
 		select {
 		case <-moved:
@@ -145,11 +162,31 @@ func (s *shipper) wait(ctx context.Context, seq uint64) error {
 	}
 }
 
+// hopeless says why it is no use to wait for a line, or nil. The caller holds
+// the ledger's mu.
+func (s *shipper) hopeless(seq uint64) error {
+	if s.stale() {
+		s.thaw()
+	}
+	switch {
+	case s.outage != nil:
+		return fmt.Errorf("%w: %w", ErrOutage, s.outage)
+	case seq > s.shipped && seq-s.shipped > shipBehind:
+		return fmt.Errorf("%w: %d events wait to be shipped", ErrOutage, seq-s.shipped)
+	}
+	return nil
+}
+
 // change sets what is guarded and tells those who wait.
 func (s *shipper) change(f func()) {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
 	f()
+	s.tell()
+}
+
+// tell wakes those who wait; the caller holds the ledger's mu.
+func (s *shipper) tell() {
 	close(s.moved)
 	s.moved = make(chan struct{})
 }
@@ -174,11 +211,11 @@ func (s *shipper) run() {
 			if err = s.save(lines, at); err == nil {
 				break
 			}
-			s.failed(err)
+			s.failed(ownError{err})
 			err = s.sleep()
 		}
-		if err != nil {
-			s.failed(err)
+		if err != nil && s.ctx.Err() == nil {
+			s.failed(ownError{err})
 			s.sleep()
 		}
 	}
@@ -238,84 +275,107 @@ func (s *shipper) rewind(to *cursor) {
 func (s *shipper) deliver(lines []Line) error {
 	alone := false
 	for len(lines) > 0 {
-		n := len(lines)
+		n := min(len(lines), s.most)
 		if alone {
 			n = 1
 		}
 		if err := s.ramp.wait(s.ctx, s.l.opt.Now, n); err != nil {
 			return err
 		}
-		left, unstorable, err := s.try(lines[:n])
-		if len(left) == 0 {
+		t := s.try(lines[:n])
+		if len(t.left) < n {
+			s.ramp.begin(s.l.opt.Now())
+		}
+		lines = append(t.left, lines[n:]...)
+		switch {
+		case len(t.left) == 0:
 			s.recovered()
-		} else if unstorable && n > 1 {
-			alone = true // which one it is shows when each is sent alone
-			lines = append(left, lines[n:]...)
 			continue
-		} else if unstorable && !left[0].Stub {
-			if err = s.bury(&left[0]); err == nil {
-				lines = append(left, lines[n:]...)
+		case t.unstorable && n > 1:
+			alone = true // which one it is shows when each is sent alone
+			continue
+		case t.frozen && !t.unstorable && s.ctx.Err() == nil: // that it failed says nothing of the sink
+			s.change(s.thaw)
+			continue
+		}
+		err := t.err
+		if t.unstorable && !lines[0].Stub {
+			if err = s.bury(&lines[0]); err == nil {
 				continue
 			}
+			err = ownError{err}
 		}
-		if len(left) > 0 {
-			s.failed(err)
-			if err := s.sleep(); err != nil {
-				return err
-			}
+		if s.ctx.Err() != nil {
+			return s.ctx.Err()
 		}
-		lines = append(left, lines[n:]...)
+		s.failed(err)
+		if err := s.sleep(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// try sends lines once; what is left of them is not known to be stored.
-func (s *shipper) try(lines []Line) (left []Line, unstorable bool, err error) {
-	ctx, cancel := context.WithTimeout(s.ctx, shipTimeout)
-	defer cancel()
+// A trial is what became of one call.
+type trial struct {
+	left       []Line // what is not known to be stored, in order
+	unstorable bool   // some of it never will be
+	frozen     bool   // the process stood still meanwhile
+	err        error
+}
+
+// try sends lines once. That a line is stored which another try had stored
+// counts as stored: ids are random, so that it cannot be another line's, and
+// verify compares what is there with its chain.
+func (s *shipper) try(lines []Line) (t trial) {
+	ctx, end := s.callTime()
 	each, err := s.l.opt.Sink.Store(ctx, lines)
-	if err == nil && len(each) != len(lines) {
+	t.frozen = end()
+	switch {
+	case err != nil && errors.Is(context.Cause(ctx), errSlow):
+		err = errSlow
+	case err == nil && len(each) != len(lines):
 		err = fmt.Errorf("the sink answered for %d events of %d", len(each), len(lines))
 	}
 	if err != nil {
-		return append(left, lines...), errors.Is(err, ErrUnstorable), err
+		t.left, t.unstorable, t.err = append(t.left, lines...), errors.Is(err, ErrUnstorable), err
+		return t
 	}
 	for i, e := range each {
 		if e != nil {
-			left = append(left, lines[i])
-			unstorable = unstorable || errors.Is(e, ErrUnstorable)
-			err = e
+			t.left = append(t.left, lines[i])
+			t.unstorable = t.unstorable || errors.Is(e, ErrUnstorable)
+			t.err = e
 		}
 	}
-	return left, unstorable, err
+	return t
 }
 
 // bury writes the line to the dead-letter file and makes it a stub.
 func (s *shipper) bury(l *Line) error {
-	if !s.dead[l.Seq] {
-		f, err := os.OpenFile(filepath.Join(s.l.opt.Dir, deadFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(append(l.Raw[:len(l.Raw):len(l.Raw)], '\n'))
-		if err = errors.Join(err, f.Sync(), f.Close(), syncDir(s.l.opt.Dir)); err != nil {
-			return fmt.Errorf("the dead-letter file: %w", err)
-		}
-		s.dead[l.Seq] = true
+	if err := s.dead.add(l); err != nil {
+		return err
 	}
 	l.Stub, l.SHA256 = true, sha256.Sum256(l.Raw)
 	s.change(func() {
 		s.unstorable++
-		if len(s.refused) >= 1024 { // who waited for those has long been answered
-			clear(s.refused)
+		if len(s.refused) >= refusedKept { // who waited for the older half has long been answered
+			for seq := range s.refused {
+				if seq+refusedKept/2 < l.Seq {
+					delete(s.refused, seq)
+				}
+			}
 		}
 		s.refused[l.Seq] = true
 	})
 	return nil
 }
 
+const refusedKept = 1024
+
 // save moves the resume point behind the batch.
 func (s *shipper) save(lines []Line, at resume) error {
+	at.Since = s.ramp.noted()
 	data, err := json.Marshal(at)
 	if err == nil {
 		err = writeFile(s.l.opt.Dir, resumeFile, append(data, '\n'))
@@ -323,45 +383,28 @@ func (s *shipper) save(lines []Line, at resume) error {
 	if err != nil {
 		return fmt.Errorf("noting what is shipped: %w", err)
 	}
-	s.recovered()
+	s.saved = at
+	s.dead.forget(at.Seq)
 	s.change(func() {
+		s.outage, s.fails = nil, 0
 		s.shipped = at.Seq
+		s.count += uint64(len(lines))
+		s.last = s.l.opt.Now()
 		for _, l := range lines {
 			s.bytes += int64(len(l.Raw)) + 1
-			delete(s.dead, l.Seq)
+		}
+		// The next line is about as old, until it is read.
+		s.since = lines[len(lines)-1].Time
+		if at.Seq == s.l.written.seq {
+			s.since = time.Time{}
 		}
 	})
 	return nil
 }
 
-// failed counts a failure; several in a row, or one time-out, are an outage.
-func (s *shipper) failed(err error) {
-	s.fails++
-	if s.fails >= outageAfter || errors.Is(err, context.DeadlineExceeded) {
-		s.change(func() { s.outage = err })
-	}
-}
-
-func (s *shipper) recovered() {
-	s.fails = 0
-	s.change(func() { s.outage = nil })
-}
-
-// sleep is a back-off with full jitter: a random part of a span that doubles
-// with every failure.
-func (s *shipper) sleep() error {
-	span := min(backoffMax, backoffMin<<min(s.fails, 10))
-	t := time.NewTimer(rand.N(span))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.ctx.Done():
-	}
-	return s.ctx.Err()
-}
-
 // stop ships what is left until ctx ends. The writer has stopped.
 func (s *shipper) stop(ctx context.Context) {
+	s.push() // there is no time for a long pause
 	for {
 		s.l.mu.Lock()
 		over, moved := s.shipped == s.l.written.seq, s.moved
@@ -376,51 +419,4 @@ func (s *shipper) stop(ctx context.Context) {
 	}
 	s.cancel(errDrained)
 	<-s.done
-}
-
-// A ramp keeps to Firestore's 500/50/5 rule for new collections: 500 writes a
-// second, half as many more every five minutes
-// (firebase.google.com/docs/firestore/best-practices, "ramping up traffic").
-// It ends where it no longer bounds anything real.
-type ramp struct {
-	start time.Time // zero: the collection is not new
-	free  time.Time // when the writes sent so far are used up
-}
-
-const rampEnd = 20_000 // writes a second
-
-func (r *ramp) rate(now time.Time) float64 {
-	if r.start.IsZero() {
-		return rampEnd
-	}
-	rate := 500.0
-	for t := now.Sub(r.start); t >= 5*time.Minute && rate < rampEnd; t -= 5 * time.Minute {
-		rate *= 1.5
-	}
-	return rate
-}
-
-// wait waits until n more writes may be sent.
-func (r *ramp) wait(ctx context.Context, now func() time.Time, n int) error {
-	t := now()
-	rate := r.rate(t)
-	if rate >= rampEnd {
-		return ctx.Err()
-	}
-	if r.free.Before(t) {
-		r.free = t
-	}
-	pause := r.free.Sub(t)
-	r.free = r.free.Add(time.Duration(float64(n) / rate * float64(time.Second)))
-	if pause <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -314,7 +314,7 @@ func TestResumePointOfAnotherLog(t *testing.T) {
 
 func TestRampOfANewCollection(t *testing.T) {
 	start := noon
-	r := ramp{start: start}
+	r := ramp{fresh: true, start: start}
 	for minutes, want := range map[int]float64{0: 500, 4: 500, 5: 750, 10: 1125, 59: 500 * 1.5 * 1.5 * 1.5 * 1.5 * 1.5 * 1.5 * 1.5 * 1.5 * 1.5 * 1.5 * 1.5} {
 		if got := r.rate(start.Add(time.Duration(minutes) * time.Minute)); min(got, rampEnd) != min(want, rampEnd) {
 			t.Errorf("after %d minutes %v a second, want %v", minutes, got, want)

@@ -137,6 +137,7 @@ func (l *Ledger) fail(b *batch, err error) {
 	for _, b := range []*batch{b, behind} {
 		if b != nil {
 			l.lost += b.count
+			l.lostAll += uint64(b.count)
 			b.err = err
 		}
 	}
