@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -65,12 +66,29 @@ func (a *Audit) Store(ctx context.Context, lines []audit.Line) ([]error, error) 
 	return each, nil
 }
 
-// storeError marks the one code that means that a write will never be taken.
+// storeError names the code, and marks the one that means that a write will
+// never be taken.
 func storeError(c codes.Code, err error) error {
 	if c == codes.InvalidArgument {
-		return fmt.Errorf("%w: %w", audit.ErrUnstorable, err)
+		err = fmt.Errorf("%w: %w", audit.ErrUnstorable, err)
 	}
-	return err
+	return codedError{error: err, code: c}
+}
+
+// A codedError says for metrics which of gRPC's codes it is.
+type codedError struct {
+	error
+	code codes.Code
+}
+
+func (e codedError) Unwrap() error { return e.error }
+
+// Kind is the code's name as gRPC's documents and Google's write it.
+func (e codedError) Kind() string {
+	if name, ok := code.Code_name[int32(e.code)]; ok {
+		return name
+	}
+	return code.Code_UNKNOWN.String()
 }
 
 // documentID begins with random digits, so that writes spread over the

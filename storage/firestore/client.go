@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 )
 
 // Options say which database to talk to.
@@ -44,6 +45,12 @@ var reconnect = grpc.WithConnectParams(grpc.ConnectParams{
 	MinConnectTimeout: 5 * time.Second,
 })
 
+// alive lets a connection that died without a word (a NAT that forgot it, a
+// process that was frozen) be noticed by the next call: what is sent and not
+// acknowledged within the time-out ends it (TCP_USER_TIMEOUT), and so does a
+// call that hears nothing for half a minute and gets no answer to a ping.
+var alive = grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 5 * time.Second})
+
 // Connect makes a client. It finds credentials but sends nothing yet: a
 // database that is unreachable or missing shows with the first call.
 func Connect(ctx context.Context, o Options) (*Client, error) {
@@ -58,7 +65,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	case o.conn != nil:
 		opts = append(opts, option.WithGRPCConn(o.conn))
 	case o.Emulator != "":
-		dial := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}), reconnect}
+		dial := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}), reconnect, alive}
 		if o.dial != nil {
 			dial = append(dial, o.dial)
 		}
@@ -68,7 +75,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		}
 		opts = append(opts, option.WithGRPCConn(conn))
 	}
-	opts = append(opts, option.WithGRPCDialOption(reconnect))
+	opts = append(opts, option.WithGRPCDialOption(reconnect), option.WithGRPCDialOption(alive))
 	api, err := apiv1.NewClient(ctx, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("firestore project %s: %w", o.Project, err)
