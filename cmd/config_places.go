@@ -18,7 +18,9 @@ const (
 
 // onCloudRun goes by the variable that Cloud Run's container contract promises
 // (cloud.google.com/run/docs/container-contract).
-func (l *configLoader) onCloudRun() bool { return l.env.get("K_SERVICE") != "" }
+func (l *configLoader) onCloudRun() bool { return l.env.get(cloudRunVariable) != "" }
+
+const cloudRunVariable = "K_SERVICE"
 
 const ephemeralAdvice = `write these two lines instead (or accept the loss with --insecure-ephemeral):
     storage: {firestore: {project: "${env:GOOGLE_CLOUD_PROJECT}"}}

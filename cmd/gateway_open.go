@@ -85,6 +85,9 @@ func (g *gateway) openLedger(connect func(*FirestoreConfig) (*firestore.Client, 
 			return fmt.Errorf("audit.firestore: %w", err)
 		}
 		o.Sink = client.Audit(f.Collection, c.Audit.TTL)
+		if g.rescues = g.memoryDisk(); g.rescues {
+			o.LastResort = &lastResort{g: g}
+		}
 	}
 	if c.Audit.Stdout {
 		o.Copy = g.s.stdout
@@ -100,7 +103,7 @@ func (g *gateway) openLedger(connect func(*FirestoreConfig) (*firestore.Client, 
 }
 
 // closeLedger flushes within what is left of shutdown_grace, and a moment in
-// any case.
+// any case. It is an error if events are lost by it.
 func (g *gateway) closeLedger() error {
 	left := time.Second
 	if !g.graceEnd.IsZero() {
@@ -108,13 +111,9 @@ func (g *gateway) closeLedger() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()
-	if err := g.ledger.Close(ctx); err != nil {
-		return err
-	}
-	if waiting := g.ledger.Stats().Waiting; waiting > 0 {
-		g.log.Warn().Int64("bytes", waiting).Msg("events wait in the audit log for Firestore; the next start ships them")
-	}
-	return nil
+	err := g.ledger.Close(ctx)
+	g.tellUnshipped(g.ledger.Stats())
+	return err
 }
 
 func (g *gateway) openSessions(connect func(*FirestoreConfig) (*firestore.Client, error)) (upload.Store, error) {

@@ -21,18 +21,10 @@ const logFlush = 200 * time.Millisecond
 
 // newLogger writes to standard error from a goroutine of its own.
 func newLogger(s settings) (zerolog.Logger, func()) {
-	level, err := zerolog.ParseLevel(s.config.Log.Level)
-	if err != nil {
-		level = zerolog.InfoLevel
-	}
 	var note zerolog.Logger
 	// The diode closes what it can, and standard error is not ours to close.
 	w := diode.NewWriter(struct{ io.Writer }{s.stderr}, logQueue, 0, func(missed int) { note.Warn().Int("lines", missed).Msg("log lines were dropped") })
-	var out io.Writer = w
-	if s.config.Log.Format == "console" {
-		out = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: true}
-	}
-	log := zerolog.New(out).Level(level).Hook(severity{}).With().Timestamp().Logger()
+	log := logTo(s, w)
 	note = log
 	return log, func() {
 		closed := make(chan struct{})
@@ -42,6 +34,18 @@ func newLogger(s settings) (zerolog.Logger, func()) {
 		case <-time.After(logFlush): // nobody reads standard error any more
 		}
 	}
+}
+
+// logTo writes as the configuration says.
+func logTo(s settings, w io.Writer) zerolog.Logger {
+	level, err := zerolog.ParseLevel(s.config.Log.Level)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	if s.config.Log.Format == "console" {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: true}
+	}
+	return zerolog.New(w).Level(level).Hook(severity{}).With().Timestamp().Logger()
 }
 
 // severity adds Cloud Logging's name of the level.
@@ -128,12 +132,7 @@ func (g *gateway) watchMetrics() {
 		gauge("sidegate_token_cache_entries", "Verified tokens kept.", func() float64 { return float64(cache.Stats().Entries) })
 		gauge("sidegate_token_cache_bytes", "About how much memory they take.", func() float64 { return float64(cache.Stats().Bytes) })
 	}
-	counter("sidegate_audit_events_total", "Events written to the ledger since it was begun.", func() float64 { return float64(g.ledger.Stats().Seq) })
-	gauge("sidegate_audit_waiting_bytes", "Bytes of events that wait for Firestore.", func() float64 { return float64(g.ledger.Stats().Waiting) })
-	gauge("sidegate_audit_lag_seconds", "How long the oldest event has waited for Firestore.", func() float64 { return g.ledger.Stats().Lag.Seconds() })
-	gauge("sidegate_audit_outage", "1 while Firestore does not take events.", func() float64 { return boolToFloat(g.ledger.Stats().Outage != nil) })
-	gauge("sidegate_audit_unstorable", "Events in the dead-letter file since the start.", func() float64 { return float64(g.ledger.Stats().Unstorable) })
-	gauge("sidegate_audit_healthy", "1 while the ledger can be written.", func() float64 { return boolToFloat(g.ledger.Healthy() == nil) })
+	g.metrics.MustRegister(auditMetrics{g.ledger})
 }
 
 func (g *gateway) lookups() (asked, failed float64) {

@@ -67,6 +67,7 @@ type gateway struct {
 	policySeen atomic.Pointer[fingerprint] // of the file that was read last
 	hangups    chan os.Signal
 	ledger     *audit.Ledger
+	rescues    bool // it has a last resort: see memoryDisk
 	keys       []*oidc.KeySet
 	keysClient *http.Client // fetches them; nil: by the environment's proxy and authorities
 	users      []*firebase.Users
