@@ -1,0 +1,179 @@
+package firestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+
+	"sidegate/storage/audit"
+)
+
+// wantDocuments fails unless the server has exactly the folder's lines.
+func (s *fakeServer) wantDocuments(t *testing.T, dir string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for l, err := range audit.Lines(dir) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, d := range s.docs {
+			if d.Fields["seq"].GetIntegerValue() == int64(l.Seq) {
+				found++
+				if got := d.Fields["line"].GetStringValue(); got != string(l.Raw) {
+					t.Errorf("seq %d is %q", l.Seq, got)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("seq %d is there %d times", l.Seq, found)
+		}
+		n++
+	}
+	if len(s.docs) != n || s.doubts > 0 {
+		t.Errorf("%d documents, the log has %d; %d writes without precondition", len(s.docs), n, s.doubts)
+	}
+}
+
+// TestF29AnswerThatDoesNotCome: Firestore stores the batch and says nothing
+// until the call's time is over, twice; then it goes on.
+func TestF29AnswerThatDoesNotCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeServer{
+			call:   func(int) (codes.Code, bool) { return codes.OK, true },
+			answer: func(n int, _ *firestorepb.BatchWriteResponse) bool { return n <= 2 },
+		}
+		dir := t.TempDir()
+		l := open(t, audit.Options{Dir: dir, Sink: serve(t, s).Audit("auditLog", 0)})
+		begin := time.Now()
+		ticket, err := l.Append(decision(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ticket.Wait(t.Context(), audit.Machine); !errors.Is(err, audit.ErrOutage) || time.Since(begin) != 10*time.Second {
+			t.Errorf("after %s: %v", time.Since(begin), err)
+		}
+		for i := range 9 {
+			if _, err := l.Append(decision(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closed(t, l)
+		if got := l.Stats(); got.Failures["DEADLINE_EXCEEDED"] != 2 || got.Shipped != 10 {
+			t.Errorf("%+v", got)
+		}
+		s.wantDocuments(t, dir)
+	})
+}
+
+// TestF29AnswerOfAnotherLength is no answer.
+func TestF29AnswerOfAnotherLength(t *testing.T) {
+	for _, change := range []func(*firestorepb.BatchWriteResponse){
+		func(r *firestorepb.BatchWriteResponse) { r.Status = nil },
+		func(r *firestorepb.BatchWriteResponse) { r.Status = r.Status[1:] },
+		func(r *firestorepb.BatchWriteResponse) { r.Status = append(r.Status, &rpcstatus.Status{}) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &fakeServer{call: func(int) (codes.Code, bool) { return codes.OK, true }}
+			s.answer = func(n int, r *firestorepb.BatchWriteResponse) bool {
+				if n <= 2 {
+					change(r)
+				}
+				return false
+			}
+			dir := t.TempDir()
+			l := ship(t, dir, serve(t, s).Audit("auditLog", 0))
+			if got := l.Stats(); got.Failures["other"] != 2 || got.Shipped != 10 {
+				t.Errorf("%+v", got)
+			}
+			s.wantDocuments(t, dir)
+		})
+	}
+}
+
+// TestF3RandomCodes mixes codes of calls and of writes, stored or not, with
+// answers that do not come and with restarts.
+func TestF3RandomCodes(t *testing.T) {
+	base := rand.Uint64()
+	t.Logf("seeds from %d", base)
+	for seed := base; seed < base+10; seed++ {
+		synctest.Test(t, func(t *testing.T) { shipThroughCodes(t, seed) })
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// anyCode is one that a healthy event can get; the events here are.
+func anyCode(r *rand.Rand) codes.Code {
+	for {
+		if c := codes.Code(r.IntN(int(codes.Unauthenticated) + 1)); c != codes.InvalidArgument && c != codes.AlreadyExists {
+			return c
+		}
+	}
+}
+
+func shipThroughCodes(t *testing.T, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	calm := false
+	s := &fakeServer{}
+	s.call = func(int) (codes.Code, bool) {
+		if calm || r.IntN(2) == 0 {
+			return codes.OK, true
+		}
+		return anyCode(r), r.IntN(2) == 0
+	}
+	s.write = func(*firestorepb.Document) codes.Code {
+		if calm || r.IntN(8) > 0 {
+			return codes.OK
+		}
+		return anyCode(r)
+	}
+	s.answer = func(_ int, resp *firestorepb.BatchWriteResponse) bool {
+		for _, status := range resp.Status { // stored, and said not to be
+			if !calm && r.IntN(20) == 0 {
+				status.Code = int32(anyCode(r))
+			}
+		}
+		return !calm && r.IntN(10) == 0
+	}
+	log := serve(t, s).Audit("auditLog", time.Hour)
+	dir := t.TempDir()
+	for run := range 3 {
+		l := open(t, audit.Options{Dir: dir, Sink: log, Segment: 10_000})
+		for i := range 40 {
+			ticket, err := l.Append(decision(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i%10 == 9 {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				if err := ticket.Wait(ctx, audit.Machine); err != nil && !errors.Is(err, audit.ErrOutage) {
+					t.Error(fmt.Errorf("run %d: %w", run, err))
+				}
+				cancel()
+			}
+		}
+		if run == 2 {
+			s.mu.Lock()
+			calm = true
+			s.mu.Unlock()
+			closed(t, l)
+			continue
+		}
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = l.Close(over)
+	}
+	s.wantDocuments(t, dir)
+}
