@@ -15,7 +15,7 @@ import (
 	"sidegate/storage/audit"
 )
 
-func connect(t *testing.T, o Options) *Client {
+func connect(t testing.TB, o Options) *Client {
 	t.Helper()
 	if o.Project == "" {
 		o.Project = "demo-" + audit.NewID()[:8]
@@ -31,7 +31,7 @@ func connect(t *testing.T, o Options) *Client {
 	return c
 }
 
-func open(t *testing.T, o audit.Options) *audit.Ledger {
+func open(t testing.TB, o audit.Options) *audit.Ledger {
 	t.Helper()
 	l, err := audit.Open(o)
 	if err != nil {
@@ -40,7 +40,7 @@ func open(t *testing.T, o audit.Options) *audit.Ledger {
 	return l
 }
 
-func closed(t *testing.T, l *audit.Ledger) {
+func closed(t testing.TB, l *audit.Ledger) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

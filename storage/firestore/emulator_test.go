@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 // emulator is the host:port of a Firestore emulator, started with the first
 // test that asks. Without one the test is skipped, and fails where CI=true.
-func emulator(t *testing.T) (host string) {
+func emulator(t testing.TB) (host string) {
 	t.Helper()
 	shared.once.Do(func() { shared.cmd, shared.host, shared.err = startEmulator("--rules=../../configs/firestore.rules") })
 	if shared.err == nil {
