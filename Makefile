@@ -44,8 +44,8 @@ image-test: ## build and look into the Dockerfile's image, without a registry
 soak-kill: ## kill -9 under load, KILLS times
 	@cd examples/demo && SIDEGATE_KILLS=$(KILLS) go test -v -count=1 -timeout 4h -run TestKilledUnderLoad .
 
-soak-faults: ## each fault of an app or a caller, FAULTS times, and 1,000 slow callers: nothing may be left of them
-	@SIDEGATE_FAULTS=$(FAULTS) go test -v -count=1 -timeout 2h -run 'TestF[0-9]' ./proxy
+soak-faults: ## each fault of an app, a caller or Firestore, FAULTS times, and 1,000 slow callers: nothing may be left of them
+	@SIDEGATE_FAULTS=$(FAULTS) go test -v -count=1 -timeout 2h -run 'TestF[0-9]' ./proxy ./storage/audit
 	@cd examples/demo && SIDEGATE_SLOW=1000 go test -v -count=1 -timeout 1h -run TestF26SlowCallers .
 
 lint: ## gofmt, vet, staticcheck, govulncheck
