@@ -132,6 +132,52 @@ func TestDeadLettersOfAnotherChain(t *testing.T) {
 	}
 }
 
+// TestDeadLetterFileCannotBeWritten: the line is not given up before it is
+// there, and shipping goes on when it can be.
+func TestDeadLetterFileCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	sink := &fakeSink{each: func(l *Line) error {
+		if l.Seq == 7 {
+			return fmt.Errorf("%w: too large", ErrUnstorable)
+		}
+		return nil
+	}}
+	l := open(t, Options{Dir: dir, Sink: sink})
+	name := filepath.Join(dir, deadFile)
+	if err := os.Mkdir(name, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var last Ticket
+	for range 12 {
+		var err error
+		if last, err = l.Append(request()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := last.Wait(t.Context(), Machine); !errors.Is(err, ErrOutage) || !strings.Contains(err.Error(), "dead-letter") {
+		t.Errorf("%v", err)
+	}
+	if s := l.Stats(); s.Failures["local"] < outageAfter || s.Unstorable != 0 || s.Shipped != 0 {
+		t.Errorf("%+v", s)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, l)
+	wantBuried(t, dir, sink)
+}
+
+// TestRefusalsAreKnownForAWhile, and do not pile up.
+func TestRefusalsAreKnownForAWhile(t *testing.T) {
+	r := refusals{}
+	for seq := uint64(1); seq < 10_000; seq++ {
+		r.add(seq)
+		if len(r) > refusedKept || !r[seq] || seq > refusedKept/2 && !r[seq-refusedKept/2] {
+			t.Fatalf("at %d: %d are known", seq, len(r))
+		}
+	}
+}
+
 // FuzzOpenDeadLetters: whatever the file holds, it is opened within bounds, ends
 // with a line feed afterwards, and what was whole in it is still there.
 func FuzzOpenDeadLetters(f *testing.F) {

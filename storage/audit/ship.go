@@ -59,8 +59,8 @@ type shipper struct {
 	failures   map[string]uint64 // since Open, by kind
 	due        time.Time         // when the call, or the pause, that runs should end
 	unstorable int
-	refused    map[uint64]bool // seqs that only a stub stands for
-	rescued    uint64          // lines that the last resort got
+	refused    refusals // lines that only a stub stands for
+	rescued    uint64   // lines that the last resort got
 }
 
 var errDrained = errors.New("everything is shipped, and the ledger is closed")
@@ -69,7 +69,7 @@ func newShipper(l *Ledger, list []uint64, from resume) (*shipper, error) {
 	s := &shipper{
 		l: l, cursor: from.cursor(l.opt.Dir), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{}),
 		moved: make(chan struct{}), shipped: from.Seq, saved: from, most: shipLines,
-		ramp: newRamp(from, l.opt.Now()), refused: map[uint64]bool{}, failures: map[string]uint64{},
+		ramp: newRamp(from, l.opt.Now()), refused: refusals{}, failures: map[string]uint64{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	var err error
@@ -359,19 +359,27 @@ func (s *shipper) bury(l *Line) error {
 	l.Stub, l.SHA256 = true, sha256.Sum256(l.Raw)
 	s.change(func() {
 		s.unstorable++
-		if len(s.refused) >= refusedKept { // who waited for the older half has long been answered
-			for seq := range s.refused {
-				if seq+refusedKept/2 < l.Seq {
-					delete(s.refused, seq)
-				}
-			}
-		}
-		s.refused[l.Seq] = true
+		s.refused.add(l.Seq)
 	})
 	return nil
 }
 
+// A refusal is known as long as somebody may wait for it: those who wait for
+// one that is so many behind have long been told.
 const refusedKept = 1024
+
+type refusals map[uint64]bool // by seq
+
+func (r refusals) add(seq uint64) {
+	if len(r) >= refusedKept {
+		for old := range r {
+			if old+refusedKept/2 < seq {
+				delete(r, old)
+			}
+		}
+	}
+	r[seq] = true
+}
 
 // save moves the resume point behind the batch.
 func (s *shipper) save(lines []Line, at resume) error {

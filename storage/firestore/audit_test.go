@@ -193,9 +193,17 @@ func code2name(c codes.Code) string { return rpccode.Code(c).String() }
 
 func TestOnlyInvalidArgumentIsUnstorable(t *testing.T) {
 	for code := codes.OK; code <= codes.Unauthenticated; code++ {
-		if got := errors.Is(storeError(code, errors.New("x")), audit.ErrUnstorable); got != (code == codes.InvalidArgument) {
+		err := storeError(code, errors.New("x"))
+		if got := errors.Is(err, audit.ErrUnstorable); got != (code == codes.InvalidArgument) {
 			t.Errorf("%s: %v", code, got)
 		}
+		var coded codedError
+		if !errors.As(fmt.Errorf("wrapped: %w", err), &coded) || coded.Kind() != code2name(code) {
+			t.Errorf("%s is counted as %q", code, coded.Kind())
+		}
+	}
+	if got := (codedError{code: 4711}).Kind(); got != "UNKNOWN" { // a label of a metric is one of few
+		t.Errorf("a code that there is not is counted as %q", got)
 	}
 }
 
