@@ -114,10 +114,10 @@ func TestF3RandomCodes(t *testing.T) {
 	}
 }
 
-// anyCode is one that a healthy event can get; the events here are.
+// anyCode is a failure that a healthy event can get.
 func anyCode(r *rand.Rand) codes.Code {
 	for {
-		if c := codes.Code(r.IntN(int(codes.Unauthenticated) + 1)); c != codes.InvalidArgument && c != codes.AlreadyExists {
+		if c := codes.Code(1 + r.IntN(int(codes.Unauthenticated))); c != codes.InvalidArgument && c != codes.AlreadyExists {
 			return c
 		}
 	}
