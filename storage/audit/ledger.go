@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // Options say where a ledger lies and what it does beside writing.
@@ -31,11 +33,24 @@ type Options struct {
 	// and the next Open ships them.
 	LastResort io.Writer
 
+	// Signer signs checkpoints; nil: there are none. One over the end of the log
+	// is made every Checkpoint (0: one minute) where there is something new, and
+	// one over each segment that is closed. A Sink that is a CheckpointStore
+	// also gets one over what was shipped.
+	Signer     note.Signer
+	Checkpoint time.Duration
+
+	// Retention is how old the last event of a closed segment may become before
+	// the segment is deleted; 0: none is.
+	Retention time.Duration
+
 	Now func() time.Time // nil: time.Now
 
 	open  func(name string, flag int) (file, error) // nil: the disk
 	queue int                                       // bytes; 0: queueSize
 	pause time.Duration                             // between tries after a failure; 0: one second
+
+	remove func(name string) error // deletes a segment; nil: os.Remove
 }
 
 const (
@@ -97,6 +112,7 @@ type Ledger struct {
 	head    link   // of the last line appended
 	written link   // of the last line written
 	synced  uint64 // seq up to which all is fsynced
+	sealed  link   // the line of that seq
 	want    uint64 // seq up to which somebody wants it
 	next    *round // the fsync to come
 	flight  *round // the one that runs
@@ -113,6 +129,7 @@ type Ledger struct {
 
 	ship *shipper // nil without Sink
 	copy *copier  // nil without Copy
+	keepers
 }
 
 // A batch is what one write(2) writes.
@@ -337,6 +354,12 @@ type Stats struct {
 	Rescued     uint64            // lines that the last resort got
 
 	CopyError error // why the copy stands still; nil: it does not
+
+	// Checkpoint and Head are the seqs of the newest checkpoints, in the folder
+	// and at the Sink, that this process made. The errors are why the last one
+	// could not be made, and why retention deletes nothing; nil: it went well.
+	Checkpoint, Head                           uint64
+	CheckpointError, HeadError, RetentionError error
 }
 
 // Stats is a snapshot.
@@ -357,6 +380,7 @@ func (l *Ledger) Stats() Stats {
 	if l.copy != nil {
 		s.CopyError = l.copy.err
 	}
+	l.keepers.stats(&s)
 	return s
 }
 
@@ -395,6 +419,7 @@ func (l *Ledger) Close(ctx context.Context) error {
 
 func (l *Ledger) finish(ctx context.Context) error {
 	<-l.stopped
+	kept := l.stopKeepers()
 	var copied sync.WaitGroup
 	if l.copy != nil { // beside the shipping, which may need all the time
 		copied.Go(func() { l.copy.stop(ctx) })
@@ -403,6 +428,7 @@ func (l *Ledger) finish(ctx context.Context) error {
 	if l.ship != nil {
 		shipping, end := l.shippingTime(ctx)
 		l.ship.stop(shipping)
+		l.stopHeads(shipping)
 		end()
 		unshipped = l.rescue(ctx)
 	}
@@ -410,5 +436,5 @@ func (l *Ledger) finish(ctx context.Context) error {
 	l.mu.Lock()
 	err := l.failure
 	l.mu.Unlock()
-	return errors.Join(err, unshipped, l.w.file.Close(), l.lock.Close())
+	return errors.Join(err, kept, unshipped, l.w.file.Close(), l.lock.Close())
 }

@@ -190,7 +190,10 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	if e.Line == 0 {
+	switch {
+	case e.Line == 0 && e.Seq == 0:
+		return fmt.Sprintf("%s: %s", e.File, e.Reason)
+	case e.Line == 0:
 		return fmt.Sprintf("%s: seq %d: %s", e.File, e.Seq, e.Reason)
 	}
 	return fmt.Sprintf("%s: line %d, byte offset %d, seq %d: %s", e.File, e.Line, e.Offset, e.Seq, e.Reason)

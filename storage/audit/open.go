@@ -35,6 +35,9 @@ func Open(o Options) (*Ledger, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the audit log's folder: %w", err)
 	}
+	if o.Retention < 0 || o.Signer != nil && l.opt.Checkpoint <= 0 {
+		return nil, errors.New("the audit log's retention and the time between its checkpoints cannot be negative")
+	}
 	var err error
 	if l.lock, err = lockFolder(o.Dir); err != nil {
 		return nil, fmt.Errorf("audit log %s: %w", o.Dir, err)
@@ -50,6 +53,7 @@ func Open(o Options) (*Ledger, error) {
 	if l.ship != nil {
 		go l.ship.run()
 	}
+	l.startKeepers()
 	if l.copy != nil {
 		go l.copy.run()
 	}
@@ -68,6 +72,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.queue <= 0 {
 		o.queue = queueSize
+	}
+	if o.Checkpoint == 0 {
+		o.Checkpoint = time.Minute
+	}
+	if o.remove == nil {
+		o.remove = os.Remove
 	}
 	if o.pause <= 0 {
 		o.pause = time.Second
@@ -94,6 +104,9 @@ func (l *Ledger) report(r *Repair) {
 
 // load finds the chain's end, and where shipping stopped.
 func (l *Ledger) load() error {
+	if err := unfinishedRepair(l.opt.Dir); err != nil {
+		return err
+	}
 	list, err := segments(l.opt.Dir)
 	if err != nil {
 		return err
@@ -117,6 +130,9 @@ func (l *Ledger) load() error {
 		return err
 	}
 	l.written = l.head
+	if err := l.checkHead(); err != nil {
+		return err
+	}
 	if l.opt.Copy != nil {
 		l.copy = newCopier(l)
 	}
@@ -130,6 +146,9 @@ func (l *Ledger) load() error {
 // after it was made: then the one before it holds the chain's end.
 func (l *Ledger) loadLast(list []uint64) error {
 	last := list[len(list)-1]
+	if _, err := os.Stat(filepath.Join(l.opt.Dir, segmentName(last))); errors.Is(err, os.ErrNotExist) {
+		return l.loadCompressed(last)
+	}
 	name := filepath.Join(l.opt.Dir, segmentName(last))
 	os.Remove(name + rewriteSuffix) // of a rewrite that did not get to its end
 	f, err := l.opt.open(name, os.O_RDWR)
@@ -137,7 +156,7 @@ func (l *Ledger) loadLast(list []uint64) error {
 		return err
 	}
 	l.w.file, l.w.first = f, last
-	k, rest, size, err := readSegment(f, last)
+	k, rest, size, err := readSegment(f, segmentName(last), last)
 	if err != nil {
 		return err
 	}
@@ -165,18 +184,38 @@ func (l *Ledger) loadLast(list []uint64) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	l.synced = k.seq
+	l.synced, l.sealed = k.seq, k
 	return nil
 }
 
+// loadCompressed goes on behind a last segment that was compressed while no
+// ledger was open: in a new one.
+func (l *Ledger) loadCompressed(last uint64) error {
+	f, name, err := openSegment(l.opt.Dir, last)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	k, rest, size, err := readSegment(f, name, last)
+	switch {
+	case err != nil:
+		return err
+	case len(rest) > 0 || k.seq == 0:
+		return &CorruptError{File: name, Seq: max(k.seq+1, last), Offset: size, Reason: "it does not end with a whole line, and is compressed"}
+	}
+	l.head, l.sealed, l.synced = k, k, k.seq
+	l.w.first = k.seq + 1
+	l.w.file, err = l.create(segmentName(k.seq + 1))
+	return err
+}
+
 func (l *Ledger) loadBefore(before, last uint64) (link, error) {
-	name := segmentName(before)
-	f, err := os.Open(filepath.Join(l.opt.Dir, name))
+	f, name, err := openSegment(l.opt.Dir, before)
 	if err != nil {
 		return link{}, err
 	}
 	defer f.Close()
-	k, rest, size, err := readSegment(f, before)
+	k, rest, size, err := readSegment(f, name, before)
 	if err != nil {
 		return link{}, err
 	}
@@ -191,8 +230,8 @@ func (l *Ledger) loadBefore(before, last uint64) (link, error) {
 
 // readSegment verifies one segment: the end of its chain, what is behind its
 // last line feed, and the size without that.
-func readSegment(f io.ReaderAt, first uint64) (k link, rest []byte, size int64, err error) {
-	r := lineReader{file: f, name: segmentName(first), number: 1}
+func readSegment(f io.ReaderAt, name string, first uint64) (k link, rest []byte, size int64, err error) {
+	r := lineReader{file: f, name: name, number: 1}
 	var last Line
 	for {
 		line, err := r.next()

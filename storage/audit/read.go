@@ -11,11 +11,19 @@ import (
 // Lines yields a folder's lines in order, also while a ledger writes to it: up
 // to the last whole one. It ends at the first error, a *CorruptError where the
 // lines cannot be told apart. A line is valid until the next one. Lines does
-// not check the chain: Verify does.
+// not check the chain: Verify does. What retention deletes meanwhile, before it
+// was read, is passed over.
 func Lines(dir string) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		c := cursor{dir: dir}
 		defer c.release()
+		c.all()(yield)
+	}
+}
+
+// all is every line that is there.
+func (c *cursor) all() iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
 		for {
 			l, err := c.next()
 			if errors.Is(err, io.EOF) {

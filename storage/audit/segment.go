@@ -17,7 +17,8 @@ const segmentSuffix = ".jsonl"
 
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, segmentSuffix) }
 
-// segments lists the first seqs of a folder's segments, in order.
+// segments lists the first seqs of a folder's segments, in order, also of those
+// that somebody compressed.
 func segments(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -25,7 +26,7 @@ func segments(dir string) ([]uint64, error) {
 	}
 	var list []uint64
 	for _, e := range entries {
-		digits, ok := strings.CutSuffix(e.Name(), segmentSuffix)
+		digits, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), gzipSuffix), segmentSuffix)
 		if !ok || len(digits) != 20 || !e.Type().IsRegular() {
 			continue
 		}
@@ -36,7 +37,7 @@ func segments(dir string) ([]uint64, error) {
 		list = append(list, first)
 	}
 	slices.Sort(list)
-	return list, nil
+	return slices.Compact(list), nil
 }
 
 // A lineReader reads whole lines of one file from an offset. What it returns
@@ -93,6 +94,10 @@ func (r *lineReader) fill() error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return io.EOF
 	}
+	if bad := (*gzipError)(nil); errors.As(err, &bad) {
+		return &CorruptError{File: r.name, Line: r.number, Offset: r.offset,
+			Reason: fmt.Sprintf("it cannot be decompressed behind byte %d of its text: %v", r.offset+int64(have), bad.err)}
+	}
 	return fmt.Errorf("reading %s: %w", r.name, err)
 }
 
@@ -101,106 +106,3 @@ func (r *lineReader) rest() []byte { return r.buf[r.from:] }
 
 // forget drops what was read ahead: it may be cut off and written anew.
 func (r *lineReader) forget() { r.buf, r.from = r.buf[:0], 0 }
-
-// A cursor reads a folder's lines across its segments, also while a ledger
-// writes to it: only whole lines, each once. It keeps no file open between
-// rounds, because a segment may be replaced.
-type cursor struct {
-	dir   string
-	first uint64 // the segment; 0: none yet
-	last  uint64 // seq of the last line; 0: none yet
-	lines lineReader
-	file  *os.File
-}
-
-// next is the next line, io.EOF while there is none, or a *CorruptError.
-func (c *cursor) next() (Line, error) {
-	for {
-		if c.file == nil {
-			if err := c.open(); err != nil {
-				return Line{}, err
-			}
-		}
-		l, err := c.lines.next()
-		if err == nil {
-			c.last = l.Seq
-			return l, nil
-		}
-		if corrupt := (*CorruptError)(nil); errors.As(err, &corrupt) && corrupt.Seq == 0 {
-			corrupt.Seq = c.last + 1
-		}
-		if !errors.Is(err, io.EOF) {
-			return Line{}, err
-		}
-		if more, err := c.advance(); err != nil {
-			return Line{}, err
-		} else if !more {
-			c.release()
-			return Line{}, io.EOF
-		}
-	}
-}
-
-func (c *cursor) open() error {
-	if c.first == 0 {
-		list, err := segments(c.dir)
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			return io.EOF
-		}
-		c.start(list[0])
-	}
-	f, err := os.Open(filepath.Join(c.dir, segmentName(c.first)))
-	if err != nil {
-		return err
-	}
-	c.file, c.lines.file = f, f
-	return nil
-}
-
-// start goes to the beginning of a segment.
-func (c *cursor) start(first uint64) {
-	c.release()
-	c.first = first
-	c.lines = lineReader{name: segmentName(first), number: 1, buf: c.lines.buf[:0]}
-}
-
-// advance goes to the segment behind, where there is one. The segment that
-// ends must have ended before: what was added until then is read first.
-func (c *cursor) advance() (bool, error) {
-	list, err := segments(c.dir)
-	if err != nil {
-		return false, err
-	}
-	i := slices.IndexFunc(list, func(first uint64) bool { return first > c.first })
-	if i < 0 {
-		return false, nil
-	}
-	switch err := c.lines.fill(); {
-	case err == nil:
-		return true, nil
-	case !errors.Is(err, io.EOF):
-		return false, err
-	}
-	if n := len(c.lines.rest()); n > 0 {
-		return false, &CorruptError{File: c.lines.name, Line: c.lines.number, Offset: c.lines.offset, Seq: c.last + 1,
-			Reason: fmt.Sprintf("it is not whole (%d bytes), and a later segment exists", n)}
-	}
-	if c.last != 0 && list[i] != c.last+1 {
-		return false, &CorruptError{File: segmentName(c.last + 1), Seq: c.last + 1,
-			Reason: fmt.Sprintf("the segment is missing: the one before ends with seq %d, the next is %s", c.last, segmentName(list[i]))}
-	}
-	c.start(list[i])
-	return true, nil
-}
-
-// release closes the file and forgets what was read ahead.
-func (c *cursor) release() {
-	if c.file != nil {
-		c.file.Close()
-		c.file = nil
-	}
-	c.lines.forget()
-}

@@ -61,6 +61,7 @@ type shipper struct {
 	unstorable int
 	refused    refusals // lines that only a stub stands for
 	rescued    uint64   // lines that the last resort got
+	tip        tip      // the last line shipped by this process
 }
 
 var errDrained = errors.New("everything is shipped, and the ledger is closed")
@@ -83,18 +84,21 @@ func newShipper(l *Ledger, list []uint64, from resume) (*shipper, error) {
 		}
 	}
 	for _, first := range list {
-		info, err := os.Stat(filepath.Join(l.opt.Dir, segmentName(first)))
+		if first < from.Segment {
+			continue
+		}
+		size, err := textSize(l.opt.Dir, first)
 		if err != nil {
 			return nil, err
 		}
 		switch {
 		case first == from.Segment:
-			if from.Offset > info.Size() {
+			if from.Offset > size {
 				return nil, fmt.Errorf("%s points behind the end of %s: lines were removed", resumeFile, segmentName(first))
 			}
-			l.total += info.Size() - from.Offset
-		case first > from.Segment:
-			l.total += info.Size()
+			l.total += size - from.Offset
+		default:
+			l.total += size
 		}
 	}
 	if s.shipped < l.head.seq {
@@ -398,6 +402,8 @@ func (s *shipper) save(lines []Line, at resume) error {
 		s.shipped = at.Seq
 		s.count += uint64(len(lines))
 		s.last = s.l.opt.Now()
+		last := &lines[len(lines)-1]
+		s.tip = tip{link{at.Chain, at.Seq, last.Hash()}, last.Time}
 		for _, l := range lines {
 			s.bytes += int64(len(l.Raw)) + 1
 		}

@@ -6,18 +6,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"os"
-	"path/filepath"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // A Report is what Verify can vouch for: that the lines from First to Last are
 // those that the chain was made of, in order, and complete between the two. It
 // cannot know whether lines before First or behind Last were removed, nor, for
 // who can write the folder, whether the whole chain was computed anew: only a
-// note of Head that was kept elsewhere shows that.
+// checkpoint that was kept elsewhere shows that.
 type Report struct {
 	Chain  string
 	First  uint64
@@ -29,52 +31,271 @@ type Report struct {
 	Gaps   []Gap     // lines that are missing because they may have expired
 	Torn   int       // bytes of an unfinished line at the end of a folder
 	Broken *CorruptError
+
+	Checkpoints int        // signed ones that the lines are as they say
+	Newest      Checkpoint // of those; its Seq is 0 where there is none
+	Passed      int        // checkpoints of lines that are gone: nothing shows of them
+	Anchored    bool       // a checkpoint vouches for where First begins
+	Retired     uint64     // up to which seq the log says that retention deleted
 }
 
 // A Gap is a span of missing seqs.
 type Gap struct{ From, To uint64 }
 
-// Verify recomputes the chains of lines, which come in the order of chain and
-// seq: one report for each chain. A line that is not what was written is the
-// report's Broken; behind it nothing of that chain is vouched for. At
-// the time now, lines behind one that has expired may be missing: they are
-// Gaps. The error is the reading's.
-func Verify(ctx context.Context, lines iter.Seq2[Line, error], now time.Time) ([]Report, error) {
-	var reports []Report
-	var k link
-	var expires time.Time
-	for l, err := range lines {
-		if ctx.Err() != nil {
-			return reports, context.Cause(ctx)
-		}
-		if n := len(reports); n == 0 || l.Chain != "" && l.Chain != reports[n-1].Chain {
-			reports = append(reports, Report{Chain: l.Chain})
-			k = link{}
-		}
-		r := &reports[len(reports)-1]
-		if r.Broken != nil {
-			continue
-		}
-		if err == nil {
-			if gone := k.seq > 0 && l.Seq > k.seq+1 && !expires.IsZero() && !now.Before(expires); gone {
-				r.Gaps = append(r.Gaps, Gap{k.seq + 1, l.Seq - 1})
-				k.seq = 0 // the line starts anew
-			}
-			expires = l.Expires
-			err = check(&k, &l)
-		}
-		if err == nil {
-			r.add(&k, &l)
-			continue
-		}
-		if !errors.As(err, &r.Broken) {
-			return reports, err
-		}
-		if r.Broken.Seq == 0 {
-			r.Broken.Seq = k.seq + 1
+// A Verification is what lines are held against. The zero value recomputes
+// chains.
+type Verification struct {
+	// Keys are the public keys of those who sign checkpoints; nil: Notes are
+	// not looked at.
+	Keys note.Verifiers
+	// Notes are checkpoints that were kept elsewhere. Those of a folder are
+	// read from there.
+	Notes []Note
+	// Now is by when lines may have expired; zero: none has.
+	Now time.Time
+	// Progress is called with the number of lines read so far; nil: nobody asks.
+	Progress func(lines int)
+
+	// folder says that what is missing at the beginning must be accounted for.
+	folder bool
+	// unsigned believes notes without looking at their signatures: whatever
+	// does not fit them is a reason to look closer.
+	unsigned bool
+}
+
+// A Result is what a Verification found.
+type Result struct {
+	Reports []Report // one for each chain
+	// Refused are notes that are not signed by one of the keys.
+	Refused []error
+	// Missing are checkpoints of chains of which no event is here.
+	Missing []error
+	// Unchecked are names of notes that no key was given for.
+	Unchecked []string
+}
+
+// Failure is the first thing that is not as it was written; nil: there is none.
+func (r *Result) Failure() error {
+	for i := range r.Reports {
+		if b := r.Reports[i].Broken; b != nil {
+			return b
 		}
 	}
-	return reports, nil
+	for _, err := range slices.Concat(r.Missing, r.Refused) {
+		return err
+	}
+	return nil
+}
+
+// A claim is a checkpoint that lines are held against.
+type claim struct {
+	Checkpoint
+	name    string
+	expires time.Time
+}
+
+// claims verifies the notes, and sorts them by chain and seq.
+func (v *Verification) claims(notes []Note, result *Result) map[string][]claim {
+	byChain := map[string][]claim{}
+	for _, n := range notes {
+		var c Checkpoint
+		var err error
+		switch {
+		case v.unsigned:
+			c, err = n.unsigned()
+		case v.Keys == nil:
+			result.Unchecked = append(result.Unchecked, n.Name)
+			continue
+		default:
+			c, err = n.open(v.Keys)
+		}
+		if err != nil {
+			result.Refused = append(result.Refused, err)
+			continue
+		}
+		byChain[c.Chain] = append(byChain[c.Chain], claim{c, n.Name, n.Expires})
+	}
+	for _, list := range byChain {
+		slices.SortStableFunc(list, func(x, y claim) int { return int(int64(x.Seq) - int64(y.Seq)) })
+	}
+	return byChain
+}
+
+// A verifier is the state of a Verification.
+type verifier struct {
+	*Verification
+	result  Result
+	claims  map[string][]claim
+	seen    map[string]bool // chains
+	report  *Report
+	left    []claim // of this chain, in order
+	link    link
+	expires time.Time // of the line before
+	before  place     // of the line before
+}
+
+// A place is where a line is.
+type place struct {
+	file   string
+	number int
+	offset int64
+}
+
+// Lines recomputes the chains of lines, which come in the order of chain and
+// seq, and holds them against the notes. A line that is not what was written
+// is the report's Broken; behind it nothing of that chain is vouched for. At
+// the time Now, lines behind one that has expired may be missing: they are
+// Gaps. The error is the reading's.
+func (v Verification) Lines(ctx context.Context, lines iter.Seq2[Line, error]) (Result, error) {
+	w := verifier{Verification: &v, seen: map[string]bool{}}
+	w.claims = v.claims(v.Notes, &w.result)
+	n := 0
+	for l, err := range lines {
+		if ctx.Err() != nil {
+			return w.result, context.Cause(ctx)
+		}
+		if n++; v.Progress != nil {
+			v.Progress(n)
+		}
+		if w.report == nil || l.Chain != "" && l.Chain != w.report.Chain {
+			w.endChain()
+			if dup := w.begin(l.Chain); dup {
+				w.broken(&CorruptError{File: l.File, Line: l.Number, Offset: l.Offset, Seq: l.Seq,
+					Reason: "lines of another chain stand between it and those of its own"})
+			}
+		}
+		if w.report.Broken != nil {
+			continue
+		}
+		if err == nil {
+			err = w.line(&l)
+		}
+		var corrupt *CorruptError
+		if err != nil && !errors.As(err, &corrupt) {
+			return w.result, err
+		}
+		w.broken(corrupt)
+	}
+	w.endChain()
+	w.absent()
+	return w.result, nil
+}
+
+func (w *verifier) begin(chain string) (again bool) {
+	again = w.seen[chain]
+	w.seen[chain] = true
+	w.result.Reports = append(w.result.Reports, Report{Chain: chain})
+	w.report = &w.result.Reports[len(w.result.Reports)-1]
+	w.link, w.left, w.expires = link{}, w.claims[chain], time.Time{}
+	return again
+}
+
+func (w *verifier) broken(c *CorruptError) {
+	if c == nil {
+		return
+	}
+	if c.Seq == 0 {
+		c.Seq = w.link.seq + 1
+	}
+	w.report.Broken = c
+}
+
+// line holds one line against the chain and the checkpoints.
+func (w *verifier) line(l *Line) error {
+	r, k := w.report, &w.link
+	if gone := k.seq > 0 && l.Seq > k.seq+1 && !w.expires.IsZero() && !w.Now.Before(w.expires); gone {
+		r.Gaps = append(r.Gaps, Gap{k.seq + 1, l.Seq - 1})
+		k.seq = 0 // the line starts anew
+	}
+	w.expires = l.Expires
+	if err := check(k, l); err != nil {
+		return err
+	}
+	for len(w.left) > 0 && w.left[0].Seq <= l.Seq {
+		if err := w.checkpoint(&w.left[0], l); err != nil {
+			return err
+		}
+		w.left = w.left[1:]
+	}
+	r.add(k, l)
+	w.before = place{l.File, l.Number, l.Offset}
+	return nil
+}
+
+// checkpoint holds l, whose seq is that of the checkpoint or behind it, against
+// it: a line's prev is the hash of the line before.
+func (w *verifier) checkpoint(c *claim, l *Line) error {
+	r := w.report
+	bad := func(format string, args ...any) error {
+		return &CorruptError{File: l.File, Line: l.Number, Offset: l.Offset, Seq: l.Seq, Reason: fmt.Sprintf(format, args...)}
+	}
+	since := "the first one"
+	if r.Newest.Seq > 0 {
+		since = fmt.Sprintf("seq %d", r.Newest.Seq+1)
+	}
+	switch {
+	case c.Seq == l.Seq && w.link.hash != c.Hash:
+		return bad("the checkpoint %s of %s has another SHA-256 of this line: it, or one from %s on, was changed and the chain computed anew",
+			c.name, c.Time.Format(time.RFC3339), since)
+	case c.Seq == l.Seq-1 && r.First == 0 && !l.Stub:
+		if l.Prev != c.Hash {
+			return bad("its prev is not the SHA-256 that the checkpoint %s of %s has of the line before", c.name, c.Time.Format(time.RFC3339))
+		}
+		r.Anchored = true
+	case c.Seq < l.Seq:
+		r.Passed++
+		return nil
+	}
+	r.Checkpoints++
+	r.Newest = c.Checkpoint
+	return nil
+}
+
+// endChain judges what only shows when all lines of a chain are read.
+func (w *verifier) endChain() {
+	r := w.report
+	if r == nil || r.Broken != nil {
+		return
+	}
+	if w.folder && w.Keys != nil && r.First > 1 && !r.Anchored && r.Retired < r.First-1 {
+		w.broken(&CorruptError{File: segmentName(1), Seq: 1, Reason: fmt.Sprintf(
+			"the events before seq %d are missing: neither a retention event nor a checkpoint says that they may be", r.First)})
+		return
+	}
+	for _, c := range w.left {
+		if !c.expires.IsZero() && !w.Now.Before(c.expires) {
+			r.Gaps = append(r.Gaps, Gap{r.Last + 1, c.Seq})
+			r.Passed++
+			continue
+		}
+		w.broken(&CorruptError{File: w.before.file, Seq: r.Last + 1, Reason: fmt.Sprintf(
+			"the log ends with seq %d, and when the checkpoint %s was signed (%s) it had seq %d: events were removed from its end",
+			r.Last, c.name, c.Time.Format(time.RFC3339), c.Seq)})
+		return
+	}
+}
+
+// absent judges the checkpoints of chains of which no line is here.
+func (w *verifier) absent() {
+	for _, chain := range slices.Sorted(maps.Keys(w.claims)) {
+		list := w.claims[chain]
+		if w.seen[chain] || w.seen[""] { // "": the first line cannot even be read
+			continue
+		}
+		for _, c := range list {
+			if !c.expires.IsZero() && !w.Now.Before(c.expires) {
+				continue
+			}
+			w.result.Missing = append(w.result.Missing, fmt.Errorf("the checkpoint %s (%s) is about seq %d of chain %s, and no event of that chain is here",
+				c.name, c.Time.Format(time.RFC3339), c.Seq, chain))
+		}
+	}
+}
+
+// Verify recomputes chains without checkpoints: see Verification.Lines.
+func Verify(ctx context.Context, lines iter.Seq2[Line, error], now time.Time) ([]Report, error) {
+	r, err := Verification{Now: now}.Lines(ctx, lines)
+	return r.Reports, err
 }
 
 func check(k *link, l *Line) error {
@@ -92,29 +313,64 @@ func (r *Report) add(k *link, l *Line) {
 		r.First, r.From = l.Seq, l.Time
 	}
 	r.Last, r.To, r.Head = l.Seq, l.Time, hex.EncodeToString(k.hash[:])
+	r.Retired = max(r.Retired, announced(l))
 	if l.Stub {
 		r.Stubs = append(r.Stubs, l.Seq)
 	}
 }
 
-// VerifyDir verifies a folder, also while a ledger writes to it.
+// VerifyDir verifies a folder without checkpoints: see Verification.Dir.
 func VerifyDir(ctx context.Context, dir string) (Report, error) {
+	r, err := Verification{}.Dir(ctx, dir)
+	if err != nil || len(r.Reports) == 0 {
+		return Report{}, err
+	}
+	return r.Reports[0], nil
+}
+
+// Dir verifies a folder with its checkpoints, also while a ledger writes to it
+// and retention deletes there. There is one report, or none while the folder
+// has no event.
+func (v Verification) Dir(ctx context.Context, dir string) (Result, error) {
+	v.folder = true
+	for {
+		r, err := v.dir(ctx, dir)
+		if !errors.Is(err, errRetired) { // else a younger segment is the first one now
+			return r, err
+		}
+	}
+}
+
+func (v Verification) dir(ctx context.Context, dir string) (Result, error) {
+	if err := unfinishedRepair(dir); err != nil {
+		return Result{}, err
+	}
 	list, err := segments(dir)
 	if err != nil {
-		return Report{}, err
+		return Result{}, err
 	}
 	if len(list) == 0 {
-		return Report{}, fmt.Errorf("%s holds no audit log", dir)
+		return Result{}, fmt.Errorf("%s holds no audit log", dir)
 	}
-	reports, err := Verify(ctx, single(Lines(dir)), time.Time{})
-	if err != nil || len(reports) == 0 {
-		return Report{}, err
+	// Before the lines: so that they have at least what was signed.
+	own, err := folderNotes(dir)
+	if err != nil {
+		return Result{}, err
 	}
-	r := reports[0]
-	if r.Broken == nil {
-		r.Torn, err = tornBytes(dir)
+	v.Notes = append(slices.Clone(v.Notes), own...)
+	c := cursor{dir: dir, strict: true}
+	defer c.release()
+	r, err := v.Lines(ctx, single(c.all()))
+	if err != nil {
+		return r, err
 	}
-	return r, err
+	if len(r.Reports) == 0 && list[0] != 1 {
+		r.Reports = []Report{{Broken: &CorruptError{File: segmentName(list[0]), Seq: list[0], Reason: "it is empty, and the segment before it is missing"}}}
+	}
+	if len(r.Reports) == 1 && r.Reports[0].Broken == nil {
+		r.Reports[0].Torn = c.torn
+	}
+	return r, nil
 }
 
 // single checks what a folder has beyond a chain: there is only one, and each
@@ -126,7 +382,7 @@ func single(lines iter.Seq2[Line, error]) iter.Seq2[Line, error] {
 			bad := ""
 			switch {
 			case err != nil:
-			case l.Number == 1 && l.File != segmentName(l.Seq):
+			case l.Number == 1 && strings.TrimSuffix(l.File, gzipSuffix) != segmentName(l.Seq):
 				bad = "the file's name is not the seq of its first line"
 			case chain != "" && l.Chain != chain:
 				bad = "it is of chain " + Printable(l.Chain) + ", and the line before of chain " + chain
@@ -141,32 +397,4 @@ func single(lines iter.Seq2[Line, error]) iter.Seq2[Line, error] {
 			}
 		}
 	}
-}
-
-// tornBytes is how many bytes of an unfinished line the last segment ends with.
-func tornBytes(dir string) (int, error) {
-	list, err := segments(dir)
-	if err != nil || len(list) == 0 {
-		return 0, err
-	}
-	name := segmentName(list[len(list)-1])
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, err
-	}
-	part := make([]byte, min(end, MaxLine+1))
-	if _, err := f.ReadAt(part, end-int64(len(part))); err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
-	}
-	for i := len(part); i > 0; i-- {
-		if part[i-1] == '\n' {
-			return len(part) - i, nil
-		}
-	}
-	return len(part), nil
 }

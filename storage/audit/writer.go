@@ -167,7 +167,7 @@ func (l *Ledger) heal() error {
 		}
 		l.w.damaged = false
 		l.mu.Lock()
-		l.synced = l.written.seq
+		l.synced, l.sealed = l.written.seq, l.written
 		l.mu.Unlock()
 	}
 	return nil
@@ -181,7 +181,8 @@ func (l *Ledger) sync(probe bool) bool {
 		return true
 	}
 	r := l.next
-	r.covers = l.written.seq
+	sealed := l.written
+	r.covers = sealed.seq
 	l.flight, l.next = r, &round{done: make(chan struct{})}
 	l.mu.Unlock()
 
@@ -198,7 +199,7 @@ func (l *Ledger) sync(probe bool) bool {
 	l.seals++
 	l.flight = nil
 	if err == nil {
-		l.synced = r.covers
+		l.synced, l.sealed = r.covers, sealed
 	}
 	if err != nil || l.lost == 0 {
 		l.failure = err
@@ -217,7 +218,7 @@ func (l *Ledger) rotate() error {
 		return fmt.Errorf("fsync of the audit log: %w", err)
 	}
 	l.mu.Lock()
-	l.synced = l.written.seq
+	l.synced, l.sealed = l.written.seq, l.written
 	first := l.written.seq + 1
 	l.mu.Unlock()
 	f, err := l.create(segmentName(first))
@@ -226,6 +227,7 @@ func (l *Ledger) rotate() error {
 	}
 	l.w.file.Close() // it is fsynced: closing cannot lose anything
 	l.w.file, l.w.first, l.w.size, l.w.rotateAt = f, first, 0, 0
+	l.pokeKeepers()
 	return nil
 }
 

@@ -1,0 +1,200 @@
+package audit
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// systemRetention is the event that announces the deletion of a segment.
+const systemRetention = "retention"
+
+// A retireKeeper deletes closed segments that are older than Retention, the
+// oldest first: at the start, when a segment was closed, and every hour. What
+// it cannot read, or what does not continue, it keeps: that is evidence.
+type retireKeeper struct {
+	l *Ledger
+	loop
+	ends map[uint64]time.Time // of segments that were too young: their last events
+	err  error                // guarded by the ledger's mu
+}
+
+func newRetireKeeper(l *Ledger) *retireKeeper {
+	return &retireKeeper{l: l, loop: newLoop(), ends: map[uint64]time.Time{}}
+}
+
+// sweep deletes what is due.
+func (r *retireKeeper) sweep() {
+	err := r.due()
+	if r.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		err = fmt.Errorf("retention deletes nothing more: %w", err)
+	}
+	r.l.mu.Lock()
+	r.err = err
+	r.l.mu.Unlock()
+}
+
+func (r *retireKeeper) due() error {
+	list, err := segments(r.l.opt.Dir)
+	if err != nil {
+		return err
+	}
+	oldest := r.l.opt.Now().Add(-r.l.opt.Retention)
+	for i := 0; i+1 < len(list); i++ { // never the last one
+		first, next := list[i], list[i+1]
+		if end, ok := r.ends[first]; ok && end.After(oldest) {
+			return nil
+		}
+		if sink := r.l.ship; sink != nil {
+			r.l.mu.Lock()
+			shipped := sink.shipped
+			r.l.mu.Unlock()
+			if shipped < next-1 {
+				return nil
+			}
+		}
+		last, name, err := r.read(first, next)
+		if err != nil {
+			return err
+		}
+		if last.time.After(oldest) {
+			r.ends[first] = last.time
+			return nil
+		}
+		if noted, err := r.noted(first); err != nil || !noted {
+			return err
+		}
+		if err := r.remove(first, name, last); err != nil {
+			return err
+		}
+		delete(r.ends, first)
+	}
+	return nil
+}
+
+// read verifies a segment, and that the next one continues it: its last line.
+func (r *retireKeeper) read(first, next uint64) (tip, string, error) {
+	f, name, err := openSegment(r.l.opt.Dir, first)
+	if err != nil {
+		return tip{}, "", err
+	}
+	defer f.Close()
+	lines := lineReader{file: f, name: name, number: 1}
+	var last tip
+	for r.ctx.Err() == nil {
+		l, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil && last.seq == 0 && l.Seq != first {
+			err = &CorruptError{File: name, Line: 1, Seq: l.Seq, Reason: "the file's name is not the seq of its first line"}
+		}
+		if err == nil {
+			err = last.check(&l)
+		}
+		if err != nil {
+			return tip{}, "", err
+		}
+		last.time = l.Time
+	}
+	if err := r.ctx.Err(); err != nil {
+		return tip{}, "", err
+	}
+	if n := len(lines.rest()); n > 0 || last.seq+1 != next {
+		return tip{}, "", &CorruptError{File: name, Seq: last.seq + 1, Offset: lines.offset, Reason: "it does not lead to the next segment"}
+	}
+	l, err := firstLine(r.l.opt.Dir, next)
+	switch {
+	case errors.Is(err, errNoLine): // just made
+	case err != nil:
+		return tip{}, "", err
+	case l.Chain != last.chain || l.Prev != last.hash:
+		return tip{}, "", &CorruptError{File: l.File, Line: 1, Seq: l.Seq, Reason: "it does not continue " + name}
+	}
+	return last, name, nil
+}
+
+// noted reports whether the segment's checkpoint is there, where there are
+// any: without it nothing would vouch for the first line that is left. Whoever
+// writes it wakes this goroutine.
+func (r *retireKeeper) noted(first uint64) (bool, error) {
+	if r.l.opt.Signer == nil {
+		return true, nil
+	}
+	_, err := os.Stat(filepath.Join(r.l.opt.Dir, noteName(first)))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// remove puts the deletion on record, durably, and only then deletes. A crash
+// between the two has it done again, and announced again, by the next start.
+func (r *retireKeeper) remove(first uint64, name string, last tip) error {
+	l := r.l
+	ticket, err := l.Append(&Event{Type: TypeSystem, System: &System{Event: systemRetention, Detail: map[string]string{
+		"file":   name,
+		"from":   strconv.FormatUint(first, 10),
+		"to":     strconv.FormatUint(last.seq, 10),
+		"sha256": hex.EncodeToString(last.hash[:]),
+		"last":   last.time.UTC().Format(time.RFC3339Nano),
+	}}})
+	if err == nil {
+		err = ticket.Wait(r.ctx, Power)
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{segmentName(first) + gzipSuffix, segmentName(first)} {
+		if err := l.opt.remove(filepath.Join(l.opt.Dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := syncDir(l.opt.Dir); err != nil {
+		return err
+	}
+	return r.forget(first)
+}
+
+// forget deletes the checkpoints of segments that were deleted, but for the
+// newest: it vouches for the first line that is left.
+func (r *retireKeeper) forget(newest uint64) error {
+	numbers, err := noteNumbers(r.l.opt.Dir)
+	if err != nil {
+		return err
+	}
+	for _, first := range numbers {
+		if first >= newest {
+			break
+		}
+		if err := os.Remove(filepath.Join(r.l.opt.Dir, noteName(first))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// announced is up to which seq a line says that retention deleted; 0: it says
+// nothing of it.
+func announced(l *Line) uint64 {
+	if l.Type != TypeSystem || l.Stub {
+		return 0
+	}
+	e, err := l.Event()
+	if err != nil || e.System == nil || e.System.Event != systemRetention {
+		return 0
+	}
+	to, err := strconv.ParseUint(e.System.Detail["to"], 10, 63)
+	if err != nil {
+		return 0
+	}
+	return to
+}
