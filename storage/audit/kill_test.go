@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 		appendUntilKilled(dir)
 		return
 	}
+	if dir := os.Getenv(retireEnv); dir != "" {
+		retireAndDie(dir, os.Getenv(retireEnv+"_KEY"))
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,406 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+const day = 24 * time.Hour
+
+// aged makes a folder whose events are one day apart, the last one at noon.
+func aged(t testing.TB, o Options, n int) (now func() time.Time) {
+	t.Helper()
+	at := noon.Add(-time.Duration(n) * day)
+	o.Now = func() time.Time { return at }
+	o.Segment = 4000
+	l := open(t, o)
+	for range n {
+		at = at.Add(day)
+		putNow(t, l)
+	}
+	closed(t, l)
+	return func() time.Time { return noon }
+}
+
+// putNow appends an event of the ledger's own time.
+func putNow(t testing.TB, l *Ledger) {
+	t.Helper()
+	e := request()
+	e.Time = time.Time{}
+	ticket, err := l.Append(e)
+	if err == nil {
+		err = ticket.Wait(t.Context(), Crash)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func first(t testing.TB, dir string) uint64 {
+	t.Helper()
+	list, err := segments(dir)
+	if err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	return list[0]
+}
+
+// retired are the announcements of a folder: "from-to".
+func retired(t testing.TB, dir string) []string {
+	t.Helper()
+	var list []string
+	for _, e := range events(t, dir) {
+		if e.System != nil && e.System.Event == systemRetention {
+			list = append(list, e.System.Detail["from"]+"-"+e.System.Detail["to"])
+		}
+	}
+	return list
+}
+
+func TestRetentionDeletesWhatIsOld(t *testing.T) {
+	by, keys := newKey(t)
+	dir := t.TempDir()
+	now := aged(t, Options{Dir: dir, Signer: by}, 40)
+	before, err := segments(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What goes is every closed segment whose last event is 20 days old.
+	var want []string
+	var left uint64
+	for i, f := range before[:len(before)-1] {
+		if last := before[i+1] - 1; last <= 20 {
+			want = append(want, fmt.Sprintf("%d-%d", f, last))
+			left = before[i+1]
+		}
+	}
+	compress(t, dir, before[1])
+	l := open(t, Options{Dir: dir, Signer: by, Retention: 20 * day, Now: now, Segment: 4000})
+	eventually(t, "the old ones go", func() bool { return first(t, dir) == left })
+	closed(t, l)
+	if got := retired(t, dir); !slices.Equal(got, want) {
+		t.Errorf("announced %v, want %v", got, want)
+	}
+	r := sound(t, dir, keys)
+	if r.First != left || !r.Anchored || r.Retired != left-1 {
+		t.Errorf("%+v", r)
+	}
+	numbers, err := noteNumbers(dir)
+	if err != nil || len(numbers) == 0 || numbers[0] != before[slices.Index(before, left)-1] || len(numbers) > len(before)-len(want)+1 {
+		t.Errorf("checkpoints of %v are left, %v", numbers, err)
+	}
+	// Without the announcement's segments' checkpoint, the event still says it.
+	if err := os.Remove(filepath.Join(dir, noteName(numbers[0]))); err != nil {
+		t.Fatal(err)
+	}
+	sound(t, dir, keys)
+	// One that somebody else took is named.
+	if err := os.Remove(filepath.Join(dir, segmentName(left))); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range numbers {
+		if err := os.Remove(filepath.Join(dir, noteName(n))); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	if err := failing(t, dir, keys); err == nil || !strings.Contains(err.Error(), "neither a retention event nor a checkpoint") {
+		t.Error(err)
+	}
+}
+
+func TestRetentionLeavesTheLastSegment(t *testing.T) {
+	dir := t.TempDir()
+	now := aged(t, Options{Dir: dir}, 3)
+	l := open(t, Options{Dir: dir, Retention: time.Hour, Now: func() time.Time { return now().Add(1000 * day) }})
+	l.retire.poke()
+	mustPut(t, l, "r", Crash)
+	closed(t, l)
+	if r := verified(t, dir); r.First != 1 || r.Last != 4 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestRetentionAfterRotation: a ledger that runs for long.
+func TestRetentionAfterRotation(t *testing.T) {
+	by, keys := newKey(t)
+	dir := t.TempDir()
+	var days atomic.Int64
+	l := open(t, Options{Dir: dir, Signer: by, Checkpoint: time.Millisecond, Retention: 10 * day, Segment: 4000,
+		Now: func() time.Time { return noon.Add(time.Duration(days.Load()) * day) }})
+	for range 100 {
+		days.Add(1)
+		putNow(t, l)
+	}
+	eventually(t, "the old ones go", func() bool { return first(t, dir) > 80 })
+	closed(t, l)
+	sound(t, dir, keys)
+}
+
+func TestRetentionWaitsForTheSink(t *testing.T) {
+	dir := t.TempDir()
+	sink := &fakeSink{down: errors.New("unavailable")}
+	now := aged(t, Options{Dir: dir}, 40)
+	l := open(t, Options{Dir: dir, Sink: sink, Retention: day, Now: now, Segment: 4000})
+	mustPut(t, l, "r", Crash)
+	closeNow(l)
+	if first(t, dir) != 1 {
+		t.Fatal("what was not shipped was deleted")
+	}
+	sink.set(func() { sink.down = nil })
+	l = open(t, Options{Dir: dir, Sink: sink, Retention: day, Now: now, Segment: 4000})
+	mustPut(t, l, "r", Machine)
+	l.retire.poke()
+	eventually(t, "what was shipped goes", func() bool { return first(t, dir) > 35 })
+	mustPut(t, l, "more", Machine)
+	closed(t, l)
+	verified(t, dir)
+	// The resume point may lie in a segment that is gone.
+	l = open(t, Options{Dir: dir, Sink: sink, Now: now})
+	mustPut(t, l, "again", Machine)
+	closed(t, l)
+}
+
+// closeNow closes without waiting for the sink.
+func closeNow(l *Ledger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	l.Close(ctx)
+}
+
+// TestResumePointInDeletedSegment: shipping ended with the last line of a
+// segment that retention then took.
+func TestResumePointInDeletedSegment(t *testing.T) {
+	dir := t.TempDir()
+	sink := &fakeSink{}
+	now := aged(t, Options{Dir: dir, Sink: sink}, 20)
+	list, err := segments(dir)
+	if err != nil || len(list) < 3 {
+		t.Fatal(list, err)
+	}
+	size, err := textSize(dir, list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := readResume(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`{"chain":%q,"seq":%d,"segment":1,"offset":%d}`, r.Chain, list[1]-1, size)
+	if err := os.WriteFile(filepath.Join(dir, resumeFile), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, segmentName(1))); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, Options{Dir: dir, Sink: sink, Now: now})
+	mustPut(t, l, "r", Machine)
+	closed(t, l)
+}
+
+// TestRetentionKeepsWhatItCannotRead, nor what it cannot delete.
+func TestRetentionKeepsWhatItCannotRead(t *testing.T) {
+	for what, spoil := range map[string]func(t *testing.T, dir string, list []uint64) func(string) error{
+		"a changed line": func(t *testing.T, dir string, list []uint64) func(string) error {
+			name := filepath.Join(dir, segmentName(1))
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(name, bytes.Replace(data, []byte(`"effect":"allow"`), []byte(`"effect":"denyy"`), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		},
+		"a missing segment": func(t *testing.T, dir string, list []uint64) func(string) error {
+			if err := os.Remove(filepath.Join(dir, segmentName(list[1]))); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		},
+		"a disk that fails": func(*testing.T, string, []uint64) func(string) error {
+			return func(string) error { return errNoSpace }
+		},
+		"half of a compressed one": func(t *testing.T, dir string, list []uint64) func(string) error {
+			compress(t, dir, 1)
+			name := filepath.Join(dir, segmentName(1)+gzipSuffix)
+			if err := os.Truncate(name, 300); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		},
+	} {
+		dir := t.TempDir()
+		now := aged(t, Options{Dir: dir}, 20)
+		list, err := segments(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove := spoil(t, dir, list)
+		l := open(t, Options{Dir: dir, Retention: day, Now: now, remove: remove})
+		eventually(t, what+" is told", func() bool { return l.Stats().RetentionError != nil })
+		mustPut(t, l, "goes on", Crash)
+		closed(t, l)
+		if first(t, dir) != 1 {
+			t.Errorf("%s: the oldest segment is gone", what)
+		}
+	}
+}
+
+// TestVerifyWhileRetentionRuns reads a log that is deleted from under it.
+func TestVerifyWhileRetentionRuns(t *testing.T) {
+	by, keys := newKey(t)
+	dir := t.TempDir()
+	now := aged(t, Options{Dir: dir, Signer: by}, 60)
+	var l *Ledger
+	var once sync.Once
+	r, err := Verification{Keys: keys, Progress: func(n int) {
+		if n == 3 { // within the first segment
+			once.Do(func() {
+				l = open(t, Options{Dir: dir, Signer: by, Retention: 10 * day, Now: now, Segment: 4000})
+				eventually(t, "the old ones go", func() bool { return first(t, dir) > 40 })
+			})
+		}
+	}}.Dir(t.Context(), dir)
+	if err != nil || r.Failure() != nil || r.Reports[0].First <= 40 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	closed(t, l)
+	sound(t, dir, keys)
+}
+
+// TestReadersGoOnWhereRetentionDeleted: what was not read before it went is
+// passed over.
+func TestReadersGoOnWhereRetentionDeleted(t *testing.T) {
+	dir := t.TempDir()
+	aged(t, Options{Dir: dir}, 40)
+	list, err := segments(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seqs []uint64
+	for l, err := range Lines(dir) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seqs = append(seqs, l.Seq); l.Seq == 2 {
+			for _, f := range list[:4] {
+				if err := os.Remove(filepath.Join(dir, segmentName(f))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	// The rest of the segment that was open, then the oldest that is left.
+	if i := slices.Index(seqs, list[4]); i < 0 || seqs[i-1] != list[1]-1 || seqs[len(seqs)-1] != 40 {
+		t.Errorf("%v", seqs)
+	}
+	// A cursor that rests holds nothing open.
+	c := cursor{dir: dir}
+	c.start(list[1])
+	c.last = list[1]
+	if l, err := c.next(); err != nil || l.Seq != list[4] {
+		t.Errorf("%d, %v", l.Seq, err)
+	}
+	c.release()
+	s := cursor{dir: dir, strict: true, last: list[1]}
+	s.start(list[1])
+	if _, err := s.next(); !errors.Is(err, errRetired) {
+		t.Error(err)
+	}
+}
+
+// retireEnv makes the test binary a ledger that dies between the announcement
+// and the deletion: its value is the folder.
+const retireEnv = "SIDEGATE_RETIRE_CHILD"
+
+func retireAndDie(dir, key string) {
+	by, err := note.NewSigner(key)
+	if err == nil {
+		_, err = Open(Options{Dir: dir, Signer: by, Retention: 10 * day, Segment: 4000, Now: func() time.Time { return noon },
+			remove: func(name string) error {
+				if strings.HasSuffix(name, segmentSuffix) {
+					syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				}
+				return os.Remove(name)
+			}})
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	select {}
+}
+
+func TestKilledBetweenAnnouncementAndDeletion(t *testing.T) {
+	secret, public, err := note.GenerateKey(zeroes{}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	by, err := note.NewSigner(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := note.NewVerifier(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := note.VerifierList(v)
+	dir := t.TempDir()
+	now := aged(t, Options{Dir: dir, Signer: by}, 40)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, exe)
+		cmd.Env = append(os.Environ(), retireEnv+"="+dir, retireEnv+"_KEY="+secret)
+		out, err := cmd.Output()
+		var died *exec.ExitError
+		if !errors.As(err, &died) || ctx.Err() != nil || died.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if first(t, dir) != 1 {
+			t.Fatal("it is gone already")
+		}
+		sound(t, dir, keys)
+	}
+	l := open(t, Options{Dir: dir, Signer: by, Retention: 10 * day, Segment: 4000, Now: now})
+	eventually(t, "it is done again", func() bool { return first(t, dir) > 20 })
+	closed(t, l)
+	sound(t, dir, keys)
+	got := retired(t, dir)
+	if len(got) < 4 || got[0] != got[1] || got[1] != got[2] || got[2] == got[3] {
+		t.Errorf("announced: %v", got)
+	}
+	for _, s := range got {
+		_, to, _ := strings.Cut(s, "-")
+		if n, err := strconv.ParseUint(to, 10, 64); err != nil || n >= first(t, dir) {
+			t.Errorf("%s was announced and is there", s)
+		}
+	}
+}
+
+// zeroes is a source of a key that is the same each time.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
