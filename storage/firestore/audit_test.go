@@ -104,6 +104,11 @@ func serve(t *testing.T, s *fakeServer) *Client {
 func serveWatched(t *testing.T, s *fakeServer, seen func(*firestorepb.StructuredQuery)) *Client {
 	t.Helper()
 	s.docs = map[string]*firestorepb.Document{}
+	return serveAny(t, s)
+}
+
+func serveAny(t *testing.T, s firestorepb.FirestoreServer) *Client {
+	t.Helper()
 	l := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer()
 	firestorepb.RegisterFirestoreServer(srv, s)
