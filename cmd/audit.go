@@ -25,7 +25,8 @@ func newAuditCommand(env environment, stdout, stderr io.Writer) *cobra.Command {
 		Long:    "Read and verify the audit log: a ledger's folder or, with --firestore, a collection.",
 		Example: "  sidegate audit tail -f\n  sidegate audit query --uid u1 --since 7d\n  sidegate audit verify",
 	}
-	c.AddCommand(newAuditTail(env, stdout, stderr), p.newAuditQuery(), p.newAuditExport(), newAuditVerify(env, stdout, stderr))
+	c.AddCommand(newAuditTail(env, stdout, stderr), p.newAuditQuery(), p.newAuditExport(),
+		newAuditVerify(env, stdout, stderr), newAuditRepair(env, stdout, stderr), newAuditKeygen(stdout))
 	return c
 }
 
@@ -49,15 +50,27 @@ func (s *auditSource) flagsAs(c *cobra.Command, dir string) {
 	f := c.Flags()
 	f.StringVar(&s.dir, dir, "data/audit", "the ledger's folder (audit.dir)")
 	f.BoolVar(&s.firestore, "firestore", false, "read the collection in Firestore instead")
+	s.firestoreFlags(c)
+	c.MarkFlagsMutuallyExclusive(dir, "firestore")
+}
+
+// firestoreFlags say where the collection is.
+func (s *auditSource) firestoreFlags(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVar(&s.options.Project, "project", "", "with --firestore: the Google Cloud project (default $GOOGLE_CLOUD_PROJECT)")
 	f.StringVar(&s.options.Database, "database", "(default)", "with --firestore: the database")
 	f.StringVar(&s.name, "collection", "auditLog", "with --firestore: the collection")
 	f.BoolVar(&s.emulator, "insecure-emulator", false, "with --firestore: allow FIRESTORE_EMULATOR_HOST, asked without TLS and credentials")
-	c.MarkFlagsMutuallyExclusive(dir, "firestore")
 }
 
-// open connects to the collection.
+// open connects to the collection, to read it.
 func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.Audit, error) {
+	return s.openFor(ctx, 0)
+}
+
+// openFor connects to the collection; what is stored there may be deleted after
+// ttl.
+func (s *auditSource) openFor(ctx context.Context, ttl time.Duration) (*firestore.Client, *firestore.Audit, error) {
 	if s.options.Project == "" {
 		s.options.Project = s.env.get("GOOGLE_CLOUD_PROJECT")
 	}
@@ -73,7 +86,7 @@ func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.A
 	if err != nil {
 		return nil, nil, err
 	}
-	return client, client.Audit(s.name, 0), nil
+	return client, client.Audit(s.name, ttl), nil
 }
 
 func newAuditTail(env environment, stdout, stderr io.Writer) *cobra.Command {
@@ -299,87 +312,6 @@ func (d *description) add(word string) {
 		d.text += " "
 	}
 	d.text += audit.Printable(word)
-}
-
-func newAuditVerify(env environment, stdout, stderr io.Writer) *cobra.Command {
-	s := auditSource{env: env}
-	c := &cobra.Command{
-		Use:   "verify",
-		Short: "Recompute the log's chain and name what does not fit",
-		Long: `Recompute the hash chain over every line and name the first line that is not what
-was written. It says from where to where it vouches. Lines that were removed from
-the end leave no trace in the rest: compare the head with one noted elsewhere.`,
-		Example: "  sidegate audit verify --dir data/audit\n  sidegate audit verify --firestore --project acme-prod",
-	}
-	s.flags(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		reports, err := s.verify(c.Context())
-		for i := range reports {
-			if werr := showReport(stdout, &reports[i]); werr != nil {
-				return werr
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if len(reports) == 0 {
-			fmt.Fprintln(stderr, "there are no events yet")
-		}
-		for _, r := range reports {
-			if r.Broken != nil {
-				return fmt.Errorf("the audit log is not what was written: %w", r.Broken)
-			}
-		}
-		return nil
-	}
-	return c
-}
-
-func (s *auditSource) verify(ctx context.Context) ([]audit.Report, error) {
-	if s.firestore {
-		client, log, err := s.open(ctx)
-		if err != nil {
-			return nil, err
-		}
-		defer client.Close()
-		return audit.Verify(ctx, log.Lines(ctx), time.Now())
-	}
-	r, err := audit.VerifyDir(ctx, s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("audit log %s: %w", s.dir, err)
-	}
-	if r.First == 0 && r.Broken == nil {
-		return nil, nil
-	}
-	return []audit.Report{r}, nil
-}
-
-func showReport(w io.Writer, r *audit.Report) error {
-	p := printer{w: w}
-	p.line("chain %s", audit.Printable(r.Chain))
-	if r.First != 0 {
-		p.line("  verified seq %d (%s) to %d (%s)", r.First, r.From.Format(time.RFC3339), r.Last, r.To.Format(time.RFC3339))
-		p.line("  head %s", r.Head)
-	}
-	if r.First > 1 {
-		p.line("  the events before seq %d are not here: nothing is known of them", r.First)
-	}
-	for _, g := range r.Gaps {
-		p.line("  seq %d to %d are missing: they may have expired, or were removed", g.From, g.To)
-	}
-	for _, seq := range r.Stubs {
-		p.line("  seq %d: only its hash is here; the event is in the gateway's dead-letter.jsonl", seq)
-	}
-	if r.Torn > 0 {
-		p.line("  the last %d bytes are no whole line: a gateway is writing it, or died there", r.Torn)
-	}
-	if r.Broken != nil {
-		p.line("  BROKEN: %s", audit.Printable(r.Broken.Error()))
-		p.line("  nothing is vouched for from there on")
-		return p.err
-	}
-	p.line("  intact. Events removed after seq %d would not show here: compare the head with one noted elsewhere", r.Last)
-	return p.err
 }
 
 // A printer prints lines and keeps the first error.

@@ -132,6 +132,14 @@ type Config struct {
 		MaxSize int64
 		// Segment is the size at which a new file is begun, in bytes. Default: 64MiB.
 		Segment int64
+		// Retention is how old the last event of a closed file may become
+		// before the file is deleted; 0, the default: none is.
+		Retention time.Duration
+		// Key signs checkpoints (golang.org/x/mod/sumdb/note); without one, the
+		// default, there are none.
+		Key Secret
+		// Checkpoint is how often one is made. Default: 1m.
+		Checkpoint time.Duration
 		// Firestore is where events are shipped; nil, the default: nowhere.
 		// Its collection's default: auditLog.
 		Firestore *FirestoreConfig

@@ -43,8 +43,7 @@ func configKeys() map[string]document.Keys {
 		"lookups":               {Known: []string{"firestore"}},
 		"lookups.firestore":     {Known: []string{"project", "database"}},
 		"audit": {
-			Known: []string{"dir", "survive", "max_size", "segment", "firestore", "stdout"},
-			Later: []string{"retention", "key", "checkpoint"},
+			Known: []string{"dir", "survive", "max_size", "segment", "retention", "key", "checkpoint", "firestore", "stdout"},
 		},
 		"audit.firestore": {Known: []string{"project", "database", "collection", "ttl"}},
 		"log":             {Known: []string{"level", "format"}},

@@ -131,6 +131,7 @@ func (l *configLoader) readAudit(m document.Map, c *Config) {
 	c.Audit.MaxSize = l.size(m.Get("max_size"), 1<<30, 1<<20, 1<<50)
 	c.Audit.Segment = l.size(m.Get("segment"), 64<<20, 64<<10, 16<<30)
 	c.Audit.Stdout = m.Get("stdout").Bool()
+	l.readAuditKeeping(m, c)
 	if v := m.Get("firestore"); v.Present() {
 		f := v.Map(l.keys["audit.firestore"])
 		c.Audit.Firestore = l.readFirestore(f, "auditLog")

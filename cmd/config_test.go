@@ -104,6 +104,9 @@ func TestDefaults(t *testing.T) {
 		{"audit.segment", c.Audit.Segment, int64(64 << 20)},
 		{"audit.firestore", c.Audit.Firestore == nil, true},
 		{"audit.stdout", c.Audit.Stdout, false},
+		{"audit.retention", c.Audit.Retention, time.Duration(0)},
+		{"audit.key", c.Audit.Key.IsSet(), false},
+		{"audit.checkpoint", c.Audit.Checkpoint, time.Minute},
 		{"log.level", c.Log.Level, "info"},
 		{"log.format", c.Log.Format, "json"},
 	} {
@@ -115,7 +118,7 @@ func TestDefaults(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	env := map[string]string{"PORT": "9999", "AWS_DEFAULT_REGION": "eu-west-1", "GOOGLE_CLOUD_PROJECT": "acme-env", "ADDR": "127.0.0.1", "SECRET": "s3cr3t", "EMPTY": "", "N": "7", "YES": "true", "PRICE": "US$5"}
-	files := map[string]string{"/run/secrets/key": "from-file\n", "/etc/sidegate/rel": "rel", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k2.pem": newPEM(t, elliptic.P256())}
+	files := map[string]string{"/run/secrets/key": "from-file\n", "/etc/sidegate/rel": "rel", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k2.pem": newPEM(t, elliptic.P256()), "/run/secrets/audit.key": auditKey(t)}
 	for _, tt := range []struct {
 		text string
 		got  func(*Config) any
@@ -210,6 +213,8 @@ func TestKeys(t *testing.T) {
 		{"lookups: {firestore: {project: p1, database: facts}}", func(c *Config) any { return *c.Lookups }, FirestoreConfig{"p1", "facts", ""}},
 		{"lookups: {}", func(c *Config) any { return c.Lookups == nil }, true},
 		{"audit: {dir: /a, survive: power, max_size: 2GiB, segment: 1MiB, stdout: true}", func(c *Config) any { return c.Audit.Survive }, audit.Power},
+		{"audit: {retention: 90d}", func(c *Config) any { return c.Audit.Retention }, 2160 * time.Hour},
+		{`audit: {key: "${file:/run/secrets/audit.key}", checkpoint: 30s}`, func(c *Config) any { return c.Audit.Key.IsSet() && c.Audit.Checkpoint == 30*time.Second }, true},
 		{"audit: {survive: machine, firestore: {ttl: 30d}}", func(c *Config) any { return c.Audit.TTL }, 720 * time.Hour},
 		{"audit: {survive: machine, firestore: {}}", func(c *Config) any { return *c.Audit.Firestore }, FirestoreConfig{"acme-env", "(default)", "auditLog"}},
 		{"log: {level: debug, format: console}", func(c *Config) any { return c.Log.Level + c.Log.Format }, "debugconsole"},
@@ -417,7 +422,10 @@ func TestRefused(t *testing.T) {
 		{"audit: {survive: machine}", "`audit.survive: machine` needs `audit.firestore`"},
 		{"audit: {survive: fire}", "must be one of crash, power, machine"},
 		{"audit: {segment: 1KiB}", "must be from 64KiB"},
-		{"audit: {retention: 90d}", "`audit.retention` is not supported"},
+		{"audit: {retention: 1m}", "must be from 1h"},
+		{"audit: {key: s3cr3t}", "`audit.key` is no key to sign with"},
+		{`audit: {key: ""}`, "`audit.key` is empty"},
+		{"audit: {checkpoint: 1ms}", "must be from 1s"},
 		{"audit: {stdout: yes}", "must be true or false"},
 		{"log: {level: warning}", "must be one of debug, info, warn, error, not \"warning\"; did you mean \"warn\"?"},
 		{"log: {format: xml}", "must be one of json, console"},

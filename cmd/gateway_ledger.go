@@ -39,6 +39,9 @@ func (g *gateway) tellLedger(before, now audit.Stats) audit.Stats {
 	tell(before.Oversize, now.Oversize, "the audit log cannot begin a new segment and goes on in the old one", "the audit log begins new segments again")
 	tell(before.Outage, now.Outage, "Firestore does not take the audit log's events; they wait on disk", "Firestore takes the audit log's events again")
 	tell(before.CopyError, now.CopyError, "the copy of the audit log on standard output stands still", "the copy of the audit log goes on")
+	tell(before.CheckpointError, now.CheckpointError, "the audit log's checkpoints cannot be written", "the audit log's checkpoints are written again")
+	tell(before.HeadError, now.HeadError, "Firestore does not take the audit log's checkpoint", "Firestore takes the audit log's checkpoints again")
+	tell(before.RetentionError, now.RetentionError, "the audit log's old files are not deleted", "the audit log's old files are deleted again")
 	if n := now.Unstorable - before.Unstorable; n > 0 {
 		g.log.Error().Int("events", n).Msg("Firestore will never take these events: they are in the dead-letter file beside the ledger, and a stub stands in their place")
 	}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"sidegate/proxy"
 	"sidegate/proxy/google"
 	"sidegate/proxy/transport"
@@ -89,12 +91,24 @@ func (g *gateway) openLedger(connect func(*FirestoreConfig) (*firestore.Client, 
 			o.LastResort = &lastResort{g: g}
 		}
 	}
+	if c.Audit.Key.IsSet() {
+		if o.Signer, err = note.NewSigner(c.Audit.Key.Reveal()); err != nil {
+			return errors.New("audit.key is no key to sign with: make one by `sidegate audit keygen`")
+		}
+	} else {
+		g.log.Info().Msg("audit.key is not set: the audit log has no signed checkpoints, so that a removed end of it does not show")
+	}
+	o.Checkpoint, o.Retention = c.Audit.Checkpoint, c.Audit.Retention
 	if c.Audit.Stdout {
 		o.Copy = g.s.stdout
 	}
 	if g.ledger, err = audit.Open(o); err != nil {
 		if errors.Is(err, audit.ErrLocked) {
 			return fmt.Errorf("%w; each gateway needs an audit.dir of its own", err)
+		}
+		if corrupt := (*audit.CorruptError)(nil); errors.As(err, &corrupt) {
+			return fmt.Errorf("%w; nothing was changed. `sidegate audit verify --dir %s` looks at all of it; `sidegate audit repair --dir %s` keeps everything as evidence and begins a new chain",
+				err, c.Audit.Dir, c.Audit.Dir)
 		}
 		return err
 	}

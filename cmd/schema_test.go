@@ -149,7 +149,7 @@ var formless = regexp.MustCompile(strings.Join([]string{
 	"it cannot be longer", "are one port", "a token could be of", "there is no identity", "in a circle", "are one folder", "are one collection", // other keys
 	"GOOGLE_CLOUD_PROJECT names no project", "neither tenant", "is for an https url", "have one scheme", "this address is there twice", "browsers write an origin", "scheme's own port", "stands alone", "would let every page", "browsers do not take", "session cookies live", "without `revocation`", "an identity has one issuer",
 	"is not known here", "there must be a space", "is there already", "neither a literal", "write `firebase:", "the policy reads auth", "there is none", "does not say who calls", "needs `assertion.key`", // header templates
-	"one key in PEM", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
+	"one key in PEM", "no key to sign with", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
 }, "|"))
 
 // TestSchemaAndLoaderAgreeOnDefaults loads each default that the schema names.
@@ -219,7 +219,7 @@ var beside = map[string]map[string]any{
 func TestSchemaOffersWhatLoads(t *testing.T) {
 	root := configSchema(t)
 	env := map[string]string{"GOOGLE_CLOUD_PROJECT": "acme-prod", "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"}
-	p := place{env: env, files: map[string]string{"/run/secrets/s3": "s", "/etc/sidegate/k1.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/k2.pem": newPEM(t, elliptic.P256())}}
+	p := place{env: env, files: map[string]string{"/run/secrets/s3": "s", "/etc/sidegate/k1.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/k2.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/audit.key": auditKey(t)}}
 	for path, keys := range configKeys() {
 		s := root
 		for _, part := range strings.Split(path, ".") {
