@@ -86,20 +86,25 @@ func (p *loop) stop() {
 // retireEvery is how often retention looks at the clock.
 const retireEvery = time.Hour
 
+// startKeepers makes all of them before any runs: they and the writer wake each
+// other.
 func (l *Ledger) startKeepers() {
 	if l.opt.Signer != nil {
-		k := &noteKeeper{l: l, loop: newLoop()}
-		l.notes = k
-		go k.run(l.opt.Checkpoint, k.segments, func() { k.segments(); k.head() })
+		l.notes = &noteKeeper{l: l, loop: newLoop()}
 		if store, ok := l.opt.Sink.(CheckpointStore); ok {
-			h := &headKeeper{l: l, store: store, loop: newLoop()}
-			l.heads = h
-			go h.run(l.opt.Checkpoint, func() {}, func() { h.keep(h.ctx) })
+			l.heads = &headKeeper{l: l, store: store, loop: newLoop()}
 		}
 	}
 	if l.opt.Retention > 0 {
-		r := newRetireKeeper(l)
-		l.retire = r
+		l.retire = newRetireKeeper(l)
+	}
+	if k := l.notes; k != nil {
+		go k.run(l.opt.Checkpoint, k.segments, func() { k.segments(); k.head() })
+	}
+	if h := l.heads; h != nil {
+		go h.run(l.opt.Checkpoint, func() {}, func() { h.keep(h.ctx) })
+	}
+	if r := l.retire; r != nil {
 		go r.run(retireEvery, r.sweep, r.sweep)
 	}
 }

@@ -49,11 +49,11 @@ func Open(o Options) (*Ledger, error) {
 		}
 		return nil, fmt.Errorf("audit log %s: %w", o.Dir, err)
 	}
+	l.startKeepers()
 	go l.run()
 	if l.ship != nil {
 		go l.ship.run()
 	}
-	l.startKeepers()
 	if l.copy != nil {
 		go l.copy.run()
 	}

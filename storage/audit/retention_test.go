@@ -25,12 +25,13 @@ const day = 24 * time.Hour
 // aged makes a folder whose events are one day apart, the last one at noon.
 func aged(t testing.TB, o Options, n int) (now func() time.Time) {
 	t.Helper()
-	at := noon.Add(-time.Duration(n) * day)
-	o.Now = func() time.Time { return at }
+	var at atomic.Int64 // days before noon
+	at.Store(int64(n))
+	o.Now = func() time.Time { return noon.Add(-time.Duration(at.Load()) * day) }
 	o.Segment = 4000
 	l := open(t, o)
 	for range n {
-		at = at.Add(day)
+		at.Add(-1)
 		putNow(t, l)
 	}
 	closed(t, l)
