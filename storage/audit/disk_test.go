@@ -331,3 +331,56 @@ func TestNoFileDescriptorsLeft(t *testing.T) {
 	closed(t, l)
 	verified(t, dir)
 }
+
+// A gatedFile lets a test into the middle of an fsync.
+type gatedFile struct {
+	file
+	sync func()
+}
+
+func (f gatedFile) Sync() error {
+	f.sync()
+	return f.file.Sync()
+}
+
+// TestRotationWakesWhoWaitsForAnFsync: a new segment is begun while somebody
+// waits for the last line of the old one. The fsync that ends the old one is
+// the one that they wait for; there is no other.
+func TestRotationWakesWhoWaitsForAnFsync(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	l := open(t, Options{Dir: t.TempDir(), Segment: 1, open: func(name string, flag int) (file, error) {
+		f, err := os.OpenFile(name, flag, 0o600)
+		return gatedFile{f, func() {
+			once.Do(func() {
+				close(entered)
+				<-leave
+			})
+		}}, err
+	}})
+	mustPut(t, l, "first", Crash)
+	second, err := l.Append(request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered // in the rotation's fsync
+	done := make(chan error, 1)
+	go func() { done <- l.waitSynced(t.Context(), 1) }()
+	eventually(t, "it waits", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.want == 1
+	})
+	close(leave)
+	if err := second.Wait(t.Context(), Crash); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it waits for ever for what is fsynced")
+	}
+}

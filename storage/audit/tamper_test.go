@@ -95,8 +95,8 @@ func (c change) found(t *testing.T, r Result) {
 func TestTenThousandTamperings(t *testing.T) {
 	by, keys := newKey(t)
 	dir, other := t.TempDir(), t.TempDir()
-	fill(t, Options{Dir: dir, Signer: by}, 24)
-	fill(t, Options{Dir: other}, 24)
+	fill(t, Options{Dir: dir, Signer: by}, 12)
+	fill(t, Options{Dir: other}, 12)
 	head := readNote(t, dir, headNote)
 	lines, strangers := rawLines(t, dir), rawLines(t, other)
 	v := Verification{Keys: keys, Notes: []Note{head}, folder: true}
@@ -141,8 +141,8 @@ func rawLines(t testing.TB, dir string) [][]byte {
 func TestTamperingWithFolders(t *testing.T) {
 	by, keys := newKey(t)
 	dir, other := t.TempDir(), t.TempDir()
-	fill(t, Options{Dir: dir, Signer: by, Segment: 5000}, 40)
-	fill(t, Options{Dir: other}, 40)
+	fill(t, Options{Dir: dir, Signer: by, Segment: 4000}, 24)
+	fill(t, Options{Dir: other}, 12)
 	head, strangers := readNote(t, dir, headNote), rawLines(t, other)
 	list, err := segments(dir)
 	if err != nil {
@@ -151,7 +151,7 @@ func TestTamperingWithFolders(t *testing.T) {
 	compress(t, dir, list[1])
 	compress(t, dir, list[3])
 	rng := rand.New(rand.NewPCG(9, 10))
-	for i := range 400 {
+	for i := range 300 {
 		s := rng.IntN(len(list))
 		f, base, err := openSegment(dir, list[s])
 		if err != nil {

@@ -168,9 +168,18 @@ func (l *Ledger) heal() error {
 		l.w.damaged = false
 		l.mu.Lock()
 		l.synced, l.sealed = l.written.seq, l.written
+		l.settled()
 		l.mu.Unlock()
 	}
 	return nil
+}
+
+// settled wakes those who wait for an fsync: what they wait for may be fsynced
+// without the one that they asked for. The caller holds mu.
+func (l *Ledger) settled() {
+	r := l.next
+	l.next = &round{done: make(chan struct{})}
+	close(r.done)
 }
 
 // sync fsyncs what is written, if somebody wants it.
@@ -219,6 +228,7 @@ func (l *Ledger) rotate() error {
 	}
 	l.mu.Lock()
 	l.synced, l.sealed = l.written.seq, l.written
+	l.settled()
 	first := l.written.seq + 1
 	l.mu.Unlock()
 	f, err := l.create(segmentName(first))
