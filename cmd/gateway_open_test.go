@@ -1,9 +1,13 @@
 package cmd
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,5 +70,62 @@ func TestLookupsAskTheEmulator(t *testing.T) {
 	}()
 	if d, err := s.lookups.ReadDocument(ctx, "shares/a", []string{"a"}); err == nil || d.Exists || ctx.Err() != context.Canceled {
 		t.Errorf("%v, %v, %v", d, err, ctx.Err())
+	}
+}
+
+// TestGatewayWithSignedAuditLog: checkpoints are signed, the key is nowhere, and
+// a log that is not what was written stops the start with what to do.
+func TestGatewayWithSignedAuditLog(t *testing.T) {
+	dir := t.TempDir()
+	secret := auditKey(t)
+	var log bytes.Buffer
+	start := func(key string) (*gateway, error) {
+		c := mustLoad(t, place{}, "storage: {local: {dir: x}}\naudit: {retention: 90d}")
+		c.Audit.Dir, c.Storage.LocalDir = dir, t.TempDir()
+		c.Audit.Key = NewSecret(key)
+		g := &gateway{s: settings{config: c, stdout: io.Discard}, log: zerolog.New(&log)}
+		_, err := g.openStores(t.Context())
+		return g, err
+	}
+	g, err := start("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.close(); err != nil || !strings.Contains(log.String(), "no signed checkpoints") {
+		t.Errorf("without a key: %s%v", &log, err)
+	}
+	log.Reset()
+	g, err = start(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.recordSystem(t.Context(), "start", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.close(); err != nil || log.Len() > 0 {
+		t.Errorf("with a key: %s%v", &log, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "head.note")); err != nil {
+		t.Error(err)
+	}
+	name := filepath.Join(dir, "00000000000000000001.jsonl")
+	if err := os.Truncate(name, 0); err != nil {
+		t.Fatal(err)
+	}
+	g, err = start(secret)
+	if err == nil || !strings.Contains(err.Error(), "`sidegate audit repair --dir "+dir+"`") || strings.Contains(err.Error(), secret) {
+		t.Errorf("after its lines were removed: %v", err)
+	}
+	if err := g.close(); err != nil {
+		t.Error(err)
+	}
+	if out, err := runAudit(t.Context(), "repair", "--dir", dir); err != nil || !strings.Contains(out, "chain") {
+		t.Errorf("%s%v", out, err)
+	}
+	if g, err = start(secret); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.close(); err != nil {
+		t.Error(err)
 	}
 }
