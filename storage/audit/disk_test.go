@@ -21,6 +21,7 @@ type disk struct {
 	noOpen  error // of new files
 	noTrunc error
 	syncs   atomic.Int64
+	writes  atomic.Int64
 	slow    func() // called in every fsync
 }
 
@@ -60,6 +61,7 @@ type diskFile struct {
 var errNoSpace = errors.New("no space left on device")
 
 func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
+	f.d.writes.Add(1)
 	f.d.gate.RLock()
 	defer f.d.gate.RUnlock()
 	f.d.mu.Lock()

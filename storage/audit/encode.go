@@ -39,6 +39,14 @@ type encoder struct {
 	random  [1024]byte
 	used    int
 	gateway []byte // the ledger's own, written once
+	stamps  [16]stamp
+}
+
+// A stamp is a second as text, up to the point behind it: many events are of one
+// second, and a user's auth_time comes again and again.
+type stamp struct {
+	second int64 // of Unix
+	text   []byte
 }
 
 func newEncoder(g Gateway) *encoder {
@@ -50,7 +58,7 @@ func newEncoder(g Gateway) *encoder {
 }
 
 // line appends the event's line, without line feed, to e.buf.
-func (e *encoder) line(ev *Event, now time.Time, chain string, seq uint64, prev *[32]byte) {
+func (e *encoder) line(ev *Event, now func() time.Time, chain string, seq uint64, prev *[32]byte) {
 	e.cut, e.keys, e.group, e.free = e.cut[:0], e.keys[:0], "", maxFree
 	e.buf = append(e.buf, `{"type":`...)
 	e.value("type", ev.Type, maxValue)
@@ -61,11 +69,12 @@ func (e *encoder) line(ev *Event, now time.Time, chain string, seq uint64, prev 
 		e.value("id", ev.ID, maxValue)
 	}
 	e.text("record", ev.Record)
-	if !ev.Time.IsZero() {
-		now = ev.Time
-	}
 	e.key("time")
-	e.instant(now)
+	if at := ev.Time; !at.IsZero() {
+		e.instant(at)
+	} else {
+		e.instant(now())
+	}
 	e.buf = append(e.buf, `,"chain":"`...)
 	e.buf = append(e.buf, chain...)
 	e.buf = append(e.buf, `","seq":`...)
@@ -212,10 +221,13 @@ func (e *encoder) comma() {
 }
 
 func (e *encoder) key(name string) {
-	e.comma()
-	e.buf = append(e.buf, '"')
-	e.buf = append(e.buf, name...)
-	e.buf = append(e.buf, '"', ':')
+	b := e.buf
+	if c := b[len(b)-1]; c != '{' && c != '[' {
+		b = append(b, ',')
+	}
+	b = append(b, '"')
+	b = append(b, name...)
+	e.buf = append(b, '"', ':')
 }
 
 func (e *encoder) open(name string) {
@@ -254,30 +266,25 @@ func (e *encoder) time(name string, t time.Time) {
 // that times sort as text does. A time beyond the year 9999, which
 // RFC 3339 cannot hold, becomes that year's end.
 func (e *encoder) instant(t time.Time) {
-	if y := t.UTC().Year(); y < 0 || y > 9999 {
-		t = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	second, micros := t.Unix(), uint(t.Nanosecond()/1000)
+	if second < yearZero || second > year9999 {
+		second, micros = year9999, 0
 	}
-	t = t.UTC()
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	e.buf = append(e.buf, '"')
-	e.digits(year, 1000, '-')
-	e.digits(int(month), 10, '-')
-	e.digits(day, 10, 'T')
-	e.digits(hour, 10, ':')
-	e.digits(minute, 10, ':')
-	e.digits(second, 10, '.')
-	e.digits(t.Nanosecond()/1000, 100_000, 'Z')
-	e.buf = append(e.buf, '"')
+	s := &e.stamps[uint64(second)%uint64(len(e.stamps))]
+	if s.second != second || s.text == nil {
+		s.second = second
+		s.text = time.Unix(second, 0).UTC().AppendFormat(s.text[:0], `"2006-01-02T15:04:05.`)
+	}
+	e.buf = append(e.buf, s.text...)
+	high, low := micros/1000, micros%1000
+	e.buf = append(e.buf, byte('0'+high/100), byte('0'+high/10%10), byte('0'+high%10), byte('0'+low/100), byte('0'+low/10%10), byte('0'+low%10), 'Z', '"')
 }
 
-// digits writes n with leading zeros, and what follows.
-func (e *encoder) digits(n, unit int, behind byte) {
-	for ; unit > 0; unit /= 10 {
-		e.buf = append(e.buf, byte('0'+n/unit%10))
-	}
-	e.buf = append(e.buf, behind)
-}
+// The first and the last second that RFC 3339 can hold.
+var (
+	yearZero = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+	year9999 = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
+)
 
 func (e *encoder) value(name, v string, limit int) {
 	if n := cutAt(v, limit); n < len(v) {

@@ -26,7 +26,7 @@ var plain = func() (t [256]bool) {
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	from := 0
-	for i := 0; i < len(s); {
+	for i := plainPrefix(s); i < len(s); {
 		c := s[i]
 		if plain[c] {
 			i++
@@ -59,6 +59,24 @@ func appendString(b []byte, s string) []byte {
 		from = i
 	}
 	return append(append(b, s[from:]...), '"')
+}
+
+// plainPrefix is how many bytes at the beginning of s stand for themselves, or
+// less: most values have no others, so they are looked at eight at a time.
+func plainPrefix(s string) (n int) {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for ; len(s)-n >= 8; n += 8 {
+		w := uint64(s[n]) | uint64(s[n+1])<<8 | uint64(s[n+2])<<16 | uint64(s[n+3])<<24 |
+			uint64(s[n+4])<<32 | uint64(s[n+5])<<40 | uint64(s[n+6])<<48 | uint64(s[n+7])<<56
+		// The top bit of a byte of x-ones&^x is set where that byte of x is zero,
+		// and perhaps above one that is; of w-0x20... where it is less.
+		quote, backslash, del := w^'"'*ones, w^'\\'*ones, w^0x7f*ones
+		odd := w | (w-' '*ones)&^w | (quote-ones)&^quote | (backslash-ones)&^backslash | (del-ones)&^del
+		if odd&tops != 0 {
+			return n
+		}
+	}
+	return n
 }
 
 func appendU(b []byte, r rune) []byte {

@@ -15,7 +15,7 @@ import (
 func encode(t testing.TB, e *Event) []byte {
 	t.Helper()
 	enc := newEncoder(Gateway{Name: "photos", Version: "v1", Instance: "i"})
-	enc.line(e, noon, strings.Repeat("c", 32), 1, new([32]byte))
+	enc.line(e, atNoon, strings.Repeat("c", 32), 1, new([32]byte))
 	return enc.buf
 }
 
@@ -33,6 +33,8 @@ func decode(t testing.TB, line []byte) *Event {
 }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC)
+
+func atNoon() time.Time { return noon }
 
 func TestLongValueIsCutAtARune(t *testing.T) {
 	e := decode(t, encode(t, &Event{Request: &Request{Path: "/" + strings.Repeat("é", 3000)}}))
@@ -97,7 +99,7 @@ func TestNewIDsDiffer(t *testing.T) {
 	enc := newEncoder(Gateway{})
 	for range 2000 {
 		enc.buf = enc.buf[:0]
-		enc.line(&Event{}, noon, "c", 1, new([32]byte))
+		enc.line(&Event{}, atNoon, "c", 1, new([32]byte))
 		for _, id := range []string{NewID(), decode(t, enc.buf).ID} {
 			if len(id) != 32 || seen[id] {
 				t.Fatalf("id %q", id)
@@ -157,6 +159,27 @@ func TestKeysThatUnescapeToAnother(t *testing.T) {
 		e := decode(t, encode(t, &Event{Decision: &Decision{Inputs: want}}))
 		if !reflect.DeepEqual(e.Decision.Inputs, want) {
 			t.Fatalf("%q", e.Decision.Inputs)
+		}
+	}
+}
+
+// TestPlainPrefix: what is passed over eight bytes at a time is what would be
+// byte by byte, whatever stands beside it.
+func TestPlainPrefix(t *testing.T) {
+	for at := range 24 {
+		for c := range 256 {
+			b := []byte(strings.Repeat("~ a!}[#]", 3))
+			b[at] = byte(c)
+			s := string(b)
+			n := plainPrefix(s)
+			for i := range n {
+				if !plain[s[i]] {
+					t.Fatalf("%q: byte %d of %d", s, i, n)
+				}
+			}
+			if plain[c] && n != len(s) || !plain[c] && n != at/8*8 {
+				t.Fatalf("%q: %d", s, n)
+			}
 		}
 	}
 }

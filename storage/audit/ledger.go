@@ -191,7 +191,7 @@ func (l *Ledger) add(e *Event) Ticket {
 			l.pending = l.pending[:from]
 		}
 	}()
-	l.enc.line(e, l.opt.Now(), l.head.chain, l.head.seq+1, &l.head.hash)
+	l.enc.line(e, l.opt.Now, l.head.chain, l.head.seq+1, &l.head.hash)
 	l.head.seq++
 	l.head.hash = hash(l.enc.buf[from:])
 	l.pending = append(l.enc.buf, '\n')
