@@ -67,7 +67,7 @@ func load(address, token string) string {
 	failed := make(chan error, benchConnections)
 	for range benchConnections {
 		all.Go(func() {
-			if err := loadOne(address, request); err != nil {
+			if err := loadOne(address, request, token != ""); err != nil {
 				failed <- err
 			}
 		})
@@ -81,7 +81,7 @@ func load(address, token string) string {
 	}
 }
 
-func loadOne(address string, request []byte) error {
+func loadOne(address string, request []byte, allowed bool) error {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
@@ -96,7 +96,8 @@ func loadOne(address string, request []byte) error {
 		if err != nil {
 			return err
 		}
-		if n, err := io.Copy(io.Discard, res.Body); err != nil || n != 1024 || res.StatusCode != 200 {
+		n, err := io.Copy(io.Discard, res.Body)
+		if err != nil || allowed && (n != 1024 || res.StatusCode != 200) || !allowed && res.StatusCode != 401 {
 			return fmt.Errorf("status %d, %d bytes, %v", res.StatusCode, n, err)
 		}
 	}
@@ -191,6 +192,38 @@ func BenchmarkProxy(b *testing.B) {
 		slices.Sort(costs)
 		b.ReportMetric(ratios[len(ratios)/2], "x-bare")
 		b.ReportMetric(float64(costs[len(costs)/2].Nanoseconds()), "cpu-ns/request")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkProxyRefused is CPU per request that is refused: with its events on
+// record, and only counted. x-allowed is the latter's part of a request that is
+// passed on.
+func BenchmarkProxyRefused(b *testing.B) {
+	c := startChild(b)
+	everyOne, p := benchGate(b, c.app), benchGate(b, c.app)
+	if err := everyOne.FlushRefusals(context.Background(), true); err != nil {
+		b.Fatal(err)
+	}
+	full, counted := httptest.NewServer(everyOne), httptest.NewServer(p)
+	defer full.Close()
+	defer counted.Close()
+	token := benchToken()
+	c.slice(counted.Listener.Addr().String(), token)
+	for b.Loop() {
+		var costs [3][]time.Duration
+		for range benchRounds {
+			costs[0] = append(costs[0], c.slice(full.Listener.Addr().String(), ""))
+			costs[1] = append(costs[1], c.slice(counted.Listener.Addr().String(), ""))
+			costs[2] = append(costs[2], c.slice(counted.Listener.Addr().String(), token))
+		}
+		median := func(i int) float64 {
+			slices.Sort(costs[i])
+			return float64((costs[i][benchRounds/2] / benchRequests).Nanoseconds())
+		}
+		b.ReportMetric(median(0), "cpu-ns/full")
+		b.ReportMetric(median(1), "cpu-ns/counted")
+		b.ReportMetric(median(1)/median(2), "x-allowed")
 	}
 	b.ReportMetric(0, "ns/op")
 }
