@@ -8,60 +8,140 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 )
 
+// A killMode is a level of survival that is put to the test.
+type killMode struct {
+	name, survive string
+	// lose throws the audit log's folder away after each kill, as the loss of
+	// the machine does: only Firestore is left.
+	lose bool
+}
+
+// killsTogether is how many kills one log goes through: what is read again
+// after each of them stays bounded.
+const killsTogether = 25
+
 // TestKilledUnderLoad kills the gateway again and again while requests are
-// under way. Whatever was answered, forwarded or signed before must be in the
-// audit log when it has started again: exactly once. SIDEGATE_KILLS is how
-// often (default 5; `make soak-kill` takes more).
+// under way, and sometimes while it starts. Whatever was answered, forwarded or
+// signed before must be in the audit log when it has started again: exactly
+// once, and nothing that nobody asked for. At survive: machine it must be in
+// Firestore at once, whatever becomes of the folder. SIDEGATE_KILLS is how often
+// in each mode (default 3; `make soak-kill` takes more).
 func TestKilledUnderLoad(t *testing.T) {
-	kills := 5
+	kills := 3
 	if s := os.Getenv("SIDEGATE_KILLS"); s != "" {
 		var err error
 		if kills, err = strconv.Atoi(s); err != nil {
 			t.Fatalf("SIDEGATE_KILLS: %v", err)
 		}
 	}
-	seen := &witness{forwarded: map[string]int{}, signed: map[string]bool{}, refused: map[string]bool{}}
+	for _, m := range []killMode{
+		{name: "crash", survive: "crash"},
+		{name: "power", survive: "power"},
+		{name: "machine", survive: "machine"},
+		{name: "machine, folder lost", survive: "machine", lose: true},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			for done := 0; done < kills && !t.Failed(); done += killsTogether {
+				n := min(killsTogether, kills-done)
+				t.Run(fmt.Sprintf("%d to %d of %d", done+1, done+n, kills), func(t *testing.T) { m.test(t, n) })
+			}
+		})
+	}
+}
+
+func (m killMode) test(t *testing.T, kills int) {
+	seen := newWitness()
 	address := unusedAddress(t)
 	app := &http.Server{Addr: address, Handler: seen}
 	go app.ListenAndServe()
 	defer app.Close()
 	s := setup{dir: t.TempDir(), appURL: "http://" + address}
+	host := ""
+	audit := "audit: {survive: " + m.survive + "}\n"
+	if m.survive == "machine" {
+		host = startFirestore(t)
+		s.flags, s.env = emulated(host)
+		audit = "audit: {survive: machine, firestore: {project: demo-sidegate}}\n"
+	}
+	s.config = demoFile(t, "sidegate.yaml") + audit
+
 	for n := range kills {
 		g := startGateway(t, s)
-		seen.check(t, g.dir)
+		seen.check(t, m.kept(t, g.dir, host))
 		answered := seen.load(t, g, 100+rand.IntN(400))
 		g.kill()
 		for range answered { // until the workers have noticed
 		}
+		if n%5 == 2 { // and one who is killed before it is ready
+			starting := s
+			starting.unready = true
+			g := startGateway(t, starting)
+			g.logs(t, "{")
+			g.kill()
+		}
 		t.Logf("kill %d of %d: %s", n+1, kills, seen)
+		if host != "" { // before anybody can ship what the folder holds
+			seen.check(t, parseEvents(t, lines(t, documents(t, host, "auditLog"))))
+		}
+		if m.lose {
+			if err := os.RemoveAll(filepath.Join(s.dir, "data", "audit")); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if t.Failed() {
 			return
 		}
 	}
 	g := startGateway(t, s)
-	seen.check(t, g.dir)
 	if status := g.stop(t); status != 0 {
 		t.Errorf("exit status %d after SIGTERM", status)
 	}
-	status, stdout, stderr := sidegate(t, nil, "audit", "verify", "--dir", g.dir+"/data/audit")
-	if status != 0 {
-		t.Errorf("audit verify: status %d\n%s%s", status, stdout, stderr)
+	seen.check(t, m.kept(t, g.dir, host))
+	onRecord(t, g.dir)
+	if host != "" {
+		verifyCollection(t, host)
+	}
+	if host != "" && !m.lose {
+		sameLines(t, host, g.dir)
 	}
 }
 
-// A witness knows what came out of the gateway. It is the app behind it, too.
+// kept are the events that a loss of this mode's kind leaves.
+func (m killMode) kept(t *testing.T, dir, host string) []event {
+	t.Helper()
+	if m.lose {
+		return parseEvents(t, lines(t, documents(t, host, "auditLog")))
+	}
+	return readLedger(t, dir)
+}
+
+// A witness knows what went into the gateway and what came out. It is the app
+// behind it, too. Each request bears a mark, the name of a query parameter,
+// which the audit log keeps: so what was never answered is known as well.
 type witness struct {
+	client *http.Client
+
 	mu        sync.Mutex
-	forwarded map[string]int  // X-Request-Id -> how often the app saw it
-	signed    map[string]bool // sessions whose URL a caller has
-	refused   map[string]bool // request_id of the refusals that a caller read
-	noted     map[string]int  // of these, since the last start, by who was refused
+	asked     map[string]bool   // by mark: what was sent, and whether it was answered
+	forwarded map[string]string // the X-Request-Id with which the app saw it
+	twice     []string          // marks that the app saw again
+	signed    map[string]string // the session whose URL the caller has
+	refused   map[string]string // the request_id of the refusal that the caller read
+}
+
+func newWitness() *witness {
+	return &witness{
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
+		asked:  map[string]bool{}, forwarded: map[string]string{}, signed: map[string]string{}, refused: map[string]string{},
+	}
 }
 
 // inFull is how many refusals of one source are surely on record one by one: a
@@ -70,8 +150,12 @@ type witness struct {
 const inFull = 50
 
 func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	mark := strings.TrimSuffix(r.URL.RawQuery, "=")
 	w.mu.Lock()
-	w.forwarded[r.Header.Get("X-Request-Id")]++
+	if _, there := w.forwarded[mark]; there {
+		w.twice = append(w.twice, mark)
+	}
+	w.forwarded[mark] = r.Header.Get("X-Request-Id")
 	w.mu.Unlock()
 	io.WriteString(rw, "ok")
 }
@@ -79,16 +163,22 @@ func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 func (w *witness) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return fmt.Sprintf("%d forwarded, %d signed, %d refused", len(w.forwarded), len(w.signed), len(w.refused))
+	answered := 0
+	for _, a := range w.asked {
+		if a {
+			answered++
+		}
+	}
+	return fmt.Sprintf("%d asked, %d answered, %d forwarded, %d signed, %d refused",
+		len(w.asked), answered, len(w.forwarded), len(w.signed), len(w.refused))
 }
 
 // load starts workers that ask until the gateway is gone, and returns when so
 // many requests were answered. The channel is closed when all have ended.
 func (w *witness) load(t *testing.T, g *gateway, until int) <-chan struct{} {
 	t.Helper()
-	alice, bob := token(t, "alice"), token(t, "bob")
-	w.noted = map[string]int{}
 	answered := make(chan struct{}, 64)
+	alice, bob := token(t, "alice"), token(t, "bob")
 	var workers sync.WaitGroup
 	for range 8 {
 		workers.Go(func() {
@@ -113,18 +203,23 @@ func (w *witness) load(t *testing.T, g *gateway, until int) <-chan struct{} {
 }
 
 // ask sends the nth request of a worker and notes what its answer promises. An
-// error means that there was no whole answer.
+// error means that there was no whole answer. Refusals are few: beyond a rate
+// they may be counted together, and only what was allowed never is.
 func (w *witness) ask(ctx context.Context, url string, n int, alice, bob string) error {
 	method, path, token, body := http.MethodGet, "/v1/me", alice, ""
-	switch n % 10 {
-	case 0, 1:
+	switch {
+	case n%10 < 2:
 		method, path, body = http.MethodPost, "/v1/uploads/presign", `{"contentType": "text/plain", "size": 5}`
-	case 2:
+	case n%50 == 2:
 		path, token = "/v1/files/users/alice/uploads/x.txt/download", bob // 403
-	case 3:
+	case n%50 == 3:
 		token = "" // 401
 	}
-	r, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
+	w.mu.Lock()
+	mark := fmt.Sprintf("m%d", len(w.asked))
+	w.asked[mark] = false
+	w.mu.Unlock()
+	r, err := http.NewRequestWithContext(ctx, method, url+path+"?"+mark+"=", strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -134,7 +229,7 @@ func (w *witness) ask(ctx context.Context, url string, n int, alice, bob string)
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	response, err := http.DefaultClient.Do(r)
+	response, err := w.client.Do(r)
 	if err != nil {
 		return err
 	}
@@ -150,49 +245,106 @@ func (w *witness) ask(ctx context.Context, url string, n int, alice, bob string)
 	json.Unmarshal(content, &answer) // the app's is no JSON
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.asked[mark] = true
 	switch {
 	case response.StatusCode == http.StatusOK && answer.Session != "":
-		w.signed[answer.Session] = true
-	case response.StatusCode != http.StatusOK && w.noted[token] < inFull:
-		w.noted[token]++
-		w.refused[answer.RequestID] = true
+		w.signed[mark] = answer.Session
+	case response.StatusCode != http.StatusOK:
+		w.refused[mark] = answer.RequestID
 	}
 	return nil
 }
 
 // check compares the audit log with what was seen.
-func (w *witness) check(t *testing.T, dir string) {
+func (w *witness) check(t *testing.T, events []event) {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	records, sessions := map[string]int{}, map[string]int{}
-	for _, e := range readLedger(t, dir) {
-		if e.Type != "decision" || e.Summary.Repeated > 0 {
+	decisions, seqs := map[string]event{}, map[string]bool{}
+	for _, e := range events {
+		at := fmt.Sprint(e.Chain, " ", e.Seq)
+		if seqs[at] {
+			t.Errorf("seq %s is there twice", at)
+		}
+		seqs[at] = true
+		if e.Type != "decision" {
 			continue
 		}
-		records[e.Record]++
-		if e.Object.Operation != "" && e.Decision.Route == "presign-upload" {
-			sessions[e.Object.Session]++
+		mark := strings.Join(e.Request.QueryKeys, " ")
+		if _, asked := w.asked[mark]; !asked {
+			t.Errorf("the record %s is of a request that nobody made: %+v", e.Record, e)
+		}
+		if other, there := decisions[mark]; there {
+			t.Errorf("two decisions for the request %s: %s and %s", mark, other.Record, e.Record)
+		}
+		decisions[mark] = e
+	}
+	for mark, answered := range w.asked {
+		if _, there := decisions[mark]; answered && !there {
+			t.Errorf("the request %s was answered and has no decision", mark)
 		}
 	}
-	for record, n := range records {
-		if n != 1 {
-			t.Errorf("%d decisions for the record %q", n, record)
+	for mark, id := range w.forwarded {
+		if d := decisions[mark]; d.Record != id || d.Decision.Effect != "allow" {
+			t.Errorf("the request %s was forwarded as %s: decision %+v", mark, id, d)
 		}
 	}
-	for id, n := range w.forwarded {
-		if n != 1 || records[id] != 1 {
-			t.Errorf("request %q: forwarded %d times, %d decisions", id, n, records[id])
+	for mark, session := range w.signed {
+		if d := decisions[mark]; d.Object.Session != session || d.Object.Operation == "" {
+			t.Errorf("session %s was signed: decision %+v", session, d)
 		}
 	}
-	for session := range w.signed {
-		if sessions[session] != 1 {
-			t.Errorf("session %q: %d decisions", session, sessions[session])
+	for mark, id := range w.refused {
+		if d := decisions[mark]; d.Record != id {
+			t.Errorf("the request %s was refused as %s: decision %+v", mark, id, d)
 		}
 	}
-	for id := range w.refused {
-		if records[id] != 1 {
-			t.Errorf("refusal %q: %d decisions", id, records[id])
+	if len(w.twice) > 0 {
+		t.Errorf("forwarded twice: %s", w.twice)
+	}
+}
+
+// emulated are the flags and variables with which a gateway, or a command that
+// reads the log, uses this emulator.
+func emulated(host string) (flags, env []string) {
+	return []string{"--insecure-emulator"}, []string{"FIRESTORE_EMULATOR_HOST=" + host, "GOOGLE_CLOUD_PROJECT=" + project}
+}
+
+// verifyCollection holds the collection against `audit verify`, and gives what
+// it printed.
+func verifyCollection(t *testing.T, host string) string {
+	t.Helper()
+	flags, env := emulated(host)
+	status, stdout, stderr := sidegate(t, env, append([]string{"audit", "verify", "--firestore"}, flags...)...)
+	if status != 0 || strings.Contains(stdout, "missing") || !strings.Contains(stdout, "intact") {
+		t.Errorf("audit verify --firestore: status %d\n%s%s", status, stdout, stderr)
+	}
+	return stdout
+}
+
+// sameLines fails unless the collection holds the lines of these folders, each
+// once and byte for byte, and no other.
+func sameLines(t *testing.T, host string, dirs ...string) {
+	t.Helper()
+	shipped := lines(t, documents(t, host, "auditLog"))
+	var written []string
+	for _, dir := range dirs {
+		written = append(written, strings.Split(strings.TrimSuffix(ledgerText(t, dir), "\n"), "\n")...)
+	}
+	slices.Sort(shipped)
+	slices.Sort(written)
+	if !slices.Equal(shipped, written) {
+		t.Errorf("Firestore holds %d events, the ledger %d, or others", len(shipped), len(written))
+	}
+}
+
+func parseEvents(t *testing.T, lines []string) []event {
+	t.Helper()
+	events := make([]event, len(lines))
+	for i, line := range lines {
+		if err := json.Unmarshal([]byte(line), &events[i]); err != nil {
+			t.Fatalf("%v: %s", err, line)
 		}
 	}
+	return events
 }

@@ -152,6 +152,8 @@ func TestDemoEnds(t *testing.T) {
 type event struct {
 	Type     string
 	Record   string
+	Chain    string
+	Seq      uint64
 	Identity struct{ Namespace, UID string }
 	Decision struct {
 		Effect, Route, Rule, Code string
@@ -168,7 +170,8 @@ type event struct {
 	}
 	Request struct {
 		Method, Path, IP string
-		ForwardAuth      string `json:"forward_auth"`
+		QueryKeys        []string `json:"query_keys"`
+		ForwardAuth      string   `json:"forward_auth"`
 	}
 	System  struct{ Event string }
 	Summary struct{ Repeated int } // of refusals without events of their own
