@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,13 +162,20 @@ func writeDefault(t *testing.T, dir, name, text string) {
 	}
 }
 
+// unusedAddress is one that nobody listens at. It lies below the ports that a
+// system gives to connections by itself (on Linux from 32768 on): one of those
+// may be taken again before who is meant to listen there has started.
 func unusedAddress(t *testing.T) string {
 	t.Helper()
-	address, err := freeAddress("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:"+itoa(12_000+rand.IntN(20_000)))
+		if err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
 	}
-	return address
+	t.Fatal("no port is free")
+	return ""
 }
 
 // demoFile is one of the demo's files, changed: old, which must be there, is
