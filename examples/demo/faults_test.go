@@ -32,6 +32,14 @@ func TestStartRefused(t *testing.T) {
 			3, []string{"policy.yaml:20:", "rolls", `did you mean "roles"`},
 		},
 		{
+			"F20: an empty policy, which must not mean to allow or to refuse all", setup{policy: "\n"},
+			3, []string{"policy.yaml: is empty", "sidegate-policy/v1"},
+		},
+		{
+			"F20: a policy that is cut", setup{policy: demoFile(t, "policy.yaml")[:700]},
+			3, []string{"policy.yaml:"},
+		},
+		{
 			"a policy for another gateway", setup{policy: demoFile(t, "policy.yaml", "methods: [GET, PATCH], upstream: app", "methods: [GET, PATCH], upstream: shop")},
 			3, []string{"policy.yaml:13:", "shop"},
 		},
