@@ -61,9 +61,16 @@ type hostileCall struct {
 
 // TestHostileValuesOnRecord sends what steers terminals, breaks lines or is no
 // text in every place that is recorded. Each event is one line of JSON that
-// gives the bytes back, and `audit tail` shows nothing that steers.
+// gives the bytes back, here and in Firestore, and `audit tail` shows nothing
+// that steers.
 func TestHostileValuesOnRecord(t *testing.T) {
-	g := startGateway(t, setup{policy: demoFile(t, "policy.yaml", "content_types: [image/jpeg, image/png, application/pdf, text/plain]", `content_types: ["*/*"]`)})
+	host := startFirestore(t)
+	flags, env := emulated(host)
+	g := startGateway(t, setup{
+		flags: flags, env: env,
+		config: demoFile(t, "sidegate.yaml") + "audit: {firestore: {project: demo-sidegate}}\n",
+		policy: demoFile(t, "policy.yaml", "content_types: [image/jpeg, image/png, application/pdf, text/plain]", `content_types: ["*/*"]`),
+	})
 	calls := map[string]hostileCall{} // by record
 	for _, value := range hostileValues {
 		for _, c := range hostileCalls(t, value) {
@@ -87,10 +94,13 @@ func TestHostileValuesOnRecord(t *testing.T) {
 		t.Errorf("a header that is too large has the record %s", record)
 	}
 
+	g.until(t, "sidegate_audit_waiting_bytes", 0)
 	if status := g.stop(t); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	onRecord(t, g.dir)
+	sameLines(t, host, g.dir)
+	verifyCollection(t, host)
 	text := ledgerText(t, g.dir)
 	recorded := map[string]hostileEvent{}
 	for line := range strings.Lines(text) {
@@ -134,15 +144,17 @@ func TestHostileValuesOnRecord(t *testing.T) {
 		}
 	}
 
-	status, shown, stderr := sidegate(t, nil, "audit", "tail", "-n", "10000", "--dir", g.dir+"/data/audit")
-	if status != 0 || stderr != "" {
-		t.Errorf("audit tail: status %d, %s", status, stderr)
-	}
-	if n, want := strings.Count(shown, "\n"), strings.Count(text, "\n"); n != want {
-		t.Errorf("audit tail shows %d lines of %d events", n, want)
-	}
-	for line := range strings.Lines(shown) {
-		wantHarmless(t, "audit tail", line)
+	for _, from := range [][]string{{"--dir", g.dir + "/data/audit"}, append(flags, "--firestore")} {
+		status, shown, stderr := sidegate(t, env, append([]string{"audit", "tail", "-n", "10000"}, from...)...)
+		if status != 0 || stderr != "" {
+			t.Errorf("audit tail %s: status %d, %s", from, status, stderr)
+		}
+		if n, want := strings.Count(shown, "\n"), strings.Count(text, "\n"); n != want {
+			t.Errorf("audit tail %s shows %d lines of %d events", from, n, want)
+		}
+		for line := range strings.Lines(shown) {
+			wantHarmless(t, "audit tail", line)
+		}
 	}
 	for line := range strings.Lines(g.log.String()) {
 		wantHarmless(t, "the gateway's own log", line)
