@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -115,12 +117,36 @@ func ledgerText(t *testing.T, dir string) string {
 	return text.String()
 }
 
-// startFirestore runs Google's emulator from the Cloud SDK, emptied by nobody:
-// each test has its own.
+// startFirestore runs Google's emulator from the Cloud SDK, emptied by nobody,
+// for one test.
 func startFirestore(t *testing.T) string {
 	t.Helper()
+	c, address := firestoreCommand(t)
+	startComponent(t, c, "http://"+address+"/")
+	return address
+}
+
+// sharedFirestore is an emulator that runs until all tests have ended. Its
+// first use starts it.
+func sharedFirestore(t *testing.T) string {
+	t.Helper()
+	lab.firestore.Lock()
+	defer lab.firestore.Unlock()
+	if lab.firestore.address == "" {
+		c, address := firestoreCommand(t)
+		stop, err := launch(c, "http://"+address+"/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lab.firestore.address, lab.firestore.stop = address, stop
+	}
+	return lab.firestore.address
+}
+
+func firestoreCommand(t *testing.T) (c *exec.Cmd, address string) {
+	t.Helper()
 	jar := firestoreJar(t)
-	address := unusedAddress(t)
+	address = unusedAddress(t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
@@ -130,11 +156,9 @@ func startFirestore(t *testing.T) string {
 		t.Fatal(err)
 	}
 	// Not through gcloud, which would leave it running.
-	c := exec.Command("java", "-Duser.language=en", "-cp", jar,
+	return exec.Command("java", "-Duser.language=en", "-cp", jar,
 		"com.google.cloud.datastore.emulator.firestore.CloudFirestore",
-		"--host="+host, "--port="+port, "--websocket_port="+websocketPort)
-	startComponent(t, c, "http://"+address+"/")
-	return address
+		"--host="+host, "--port="+port, "--websocket_port="+websocketPort), address
 }
 
 func firestoreJar(t *testing.T) string {
@@ -161,17 +185,27 @@ func firestoreJar(t *testing.T) string {
 // answers.
 func startComponent(t *testing.T, c *exec.Cmd, url string) {
 	t.Helper()
+	stop, err := launch(c, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+}
+
+// launch starts the command and returns when the URL answers. What it started
+// is ended by stop.
+func launch(c *exec.Cmd, url string) (stop func(), err error) {
 	log := &output{}
 	c.Stdout, c.Stderr = log, log
 	if err := c.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		c.Wait()
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		c.Process.Signal(os.Interrupt)
 		select {
 		case <-ended:
@@ -179,19 +213,19 @@ func startComponent(t *testing.T, c *exec.Cmd, url string) {
 			c.Process.Kill()
 			<-ended
 		}
-	})
+	}
 	for range 4 { // a cold machine takes its time
-		err := waitFor(t.Context(), url, ended)
-		if err == nil {
-			return
+		if err = waitFor(context.Background(), url, ended); err == nil {
+			return stop, nil
 		}
 		select {
 		case <-ended:
-			t.Fatalf("it ended: %s", log)
+			return nil, fmt.Errorf("it ended: %s", log)
 		default:
 		}
 	}
-	t.Fatalf("it does not answer: %s", log)
+	stop()
+	return nil, fmt.Errorf("it does not answer: %w: %s", err, log)
 }
 
 // A document is one of Firestore's, by its REST API.

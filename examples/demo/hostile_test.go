@@ -64,11 +64,11 @@ type hostileCall struct {
 // gives the bytes back, here and in Firestore, and `audit tail` shows nothing
 // that steers.
 func TestHostileValuesOnRecord(t *testing.T) {
-	host := startFirestore(t)
-	flags, env := emulated(host)
+	log := newSharedLog(t)
+	flags, env := emulated(log.host)
 	g := startGateway(t, setup{
 		flags: flags, env: env,
-		config: demoFile(t, "sidegate.yaml") + "audit: {firestore: {project: demo-sidegate}}\n",
+		config: demoFile(t, "sidegate.yaml") + log.config("crash"),
 		policy: demoFile(t, "policy.yaml", "content_types: [image/jpeg, image/png, application/pdf, text/plain]", `content_types: ["*/*"]`),
 	})
 	calls := map[string]hostileCall{} // by record
@@ -99,8 +99,8 @@ func TestHostileValuesOnRecord(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	onRecord(t, g.dir)
-	sameLines(t, host, g.dir)
-	verifyCollection(t, host)
+	log.same(t, g.dir)
+	log.verify(t)
 	text := ledgerText(t, g.dir)
 	recorded := map[string]hostileEvent{}
 	for line := range strings.Lines(text) {
@@ -144,18 +144,17 @@ func TestHostileValuesOnRecord(t *testing.T) {
 		}
 	}
 
-	for _, from := range [][]string{{"--dir", g.dir + "/data/audit"}, append(flags, "--firestore")} {
-		status, shown, stderr := sidegate(t, env, append([]string{"audit", "tail", "-n", "10000"}, from...)...)
-		if status != 0 || stderr != "" {
-			t.Errorf("audit tail %s: status %d, %s", from, status, stderr)
-		}
-		if n, want := strings.Count(shown, "\n"), strings.Count(text, "\n"); n != want {
-			t.Errorf("audit tail %s shows %d lines of %d events", from, n, want)
+	shownWhole := func(status int, shown, stderr string) {
+		t.Helper()
+		if n, want := strings.Count(shown, "\n"), strings.Count(text, "\n"); status != 0 || n != want {
+			t.Errorf("audit tail: status %d, %d lines of %d events; %s", status, n, want, stderr)
 		}
 		for line := range strings.Lines(shown) {
 			wantHarmless(t, "audit tail", line)
 		}
 	}
+	shownWhole(sidegate(t, nil, "audit", "tail", "-n", "10000", "--dir", g.dir+"/data/audit"))
+	shownWhole(log.audit(t, "tail", "-n", "10000"))
 	for line := range strings.Lines(g.log.String()) {
 		wantHarmless(t, "the gateway's own log", line)
 	}

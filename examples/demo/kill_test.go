@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,12 +63,14 @@ func (m killMode) test(t *testing.T, kills int) {
 	go app.ListenAndServe()
 	defer app.Close()
 	s := setup{dir: t.TempDir(), appURL: "http://" + address}
-	host := ""
+	var log sharedLog
 	audit := "audit: {survive: " + m.survive + "}\n"
 	if m.survive == "machine" {
-		host = startFirestore(t)
-		s.flags, s.env = emulated(host)
-		audit = "audit: {survive: machine, firestore: {project: demo-sidegate}}\n"
+		if log = newSharedLog(t); kills == killsTogether {
+			log.host = startFirestore(t) // an emulator keeps all in memory
+		}
+		s.flags, s.env = emulated(log.host)
+		audit = log.config(m.survive)
 	}
 	s.config = demoFile(t, "sidegate.yaml") + audit
 
@@ -90,8 +91,8 @@ func (m killMode) test(t *testing.T, kills int) {
 			g.kill()
 		}
 		t.Logf("kill %d of %d: %s", n+1, kills, seen)
-		if host != "" { // before anybody can ship what the folder holds
-			seen.check(t, parseEvents(t, lines(t, documents(t, host, "auditLog"))))
+		if log.host != "" { // before anybody can ship what the folder holds
+			seen.check(t, log.events(t))
 		}
 		if m.lose {
 			if err := os.RemoveAll(filepath.Join(s.dir, "data", "audit")); err != nil {
@@ -107,15 +108,15 @@ func (m killMode) test(t *testing.T, kills int) {
 		t.Errorf("exit status %d after SIGTERM", status)
 	}
 	onRecord(t, g.dir)
-	if host != "" {
-		seen.check(t, parseEvents(t, lines(t, documents(t, host, "auditLog"))))
-		verifyCollection(t, host)
+	if log.host != "" {
+		seen.check(t, log.events(t))
+		log.verify(t)
 	}
 	if !m.lose {
 		seen.check(t, readLedger(t, g.dir))
 	}
-	if host != "" && !m.lose {
-		sameLines(t, host, g.dir)
+	if log.host != "" && !m.lose {
+		log.same(t, g.dir)
 	}
 }
 
@@ -298,49 +299,4 @@ func (w *witness) check(t *testing.T, events []event) {
 	if len(w.twice) > 0 {
 		t.Errorf("forwarded twice: %s", w.twice)
 	}
-}
-
-// emulated are the flags and variables with which a gateway, or a command that
-// reads the log, uses this emulator.
-func emulated(host string) (flags, env []string) {
-	return []string{"--insecure-emulator"}, []string{"FIRESTORE_EMULATOR_HOST=" + host, "GOOGLE_CLOUD_PROJECT=" + project}
-}
-
-// verifyCollection holds the collection against `audit verify`, and gives what
-// it printed.
-func verifyCollection(t *testing.T, host string) string {
-	t.Helper()
-	flags, env := emulated(host)
-	status, stdout, stderr := sidegate(t, env, append([]string{"audit", "verify", "--firestore"}, flags...)...)
-	if status != 0 || strings.Contains(stdout, "missing") || !strings.Contains(stdout, "intact") {
-		t.Errorf("audit verify --firestore: status %d\n%s%s", status, stdout, stderr)
-	}
-	return stdout
-}
-
-// sameLines fails unless the collection holds the lines of these folders, each
-// once and byte for byte, and no other.
-func sameLines(t *testing.T, host string, dirs ...string) {
-	t.Helper()
-	shipped := lines(t, documents(t, host, "auditLog"))
-	var written []string
-	for _, dir := range dirs {
-		written = append(written, strings.Split(strings.TrimSuffix(ledgerText(t, dir), "\n"), "\n")...)
-	}
-	slices.Sort(shipped)
-	slices.Sort(written)
-	if !slices.Equal(shipped, written) {
-		t.Errorf("Firestore holds %d events, the ledger %d, or others", len(shipped), len(written))
-	}
-}
-
-func parseEvents(t *testing.T, lines []string) []event {
-	t.Helper()
-	events := make([]event, len(lines))
-	for i, line := range lines {
-		if err := json.Unmarshal([]byte(line), &events[i]); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
-	}
-	return events
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -23,6 +24,12 @@ var lab struct {
 	app      *app
 	appURL   string
 	store    *store
+	// firestore is the emulator that tests share: see sharedFirestore.
+	firestore struct {
+		sync.Mutex
+		address string
+		stop    func()
+	}
 }
 
 func TestMain(m *testing.M) {
@@ -70,6 +77,11 @@ func runTests(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer lab.store.stop()
+	defer func() {
+		if lab.firestore.stop != nil {
+			lab.firestore.stop()
+		}
+	}()
 	return m.Run(), nil
 }
 

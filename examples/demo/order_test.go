@@ -158,11 +158,11 @@ func awaitTrace(t *testing.T, path string, pid int) string {
 // TestF6FirestoreFirst: at survive: machine Firestore has the decision when the
 // app gets the request. The app asks.
 func TestF6FirestoreFirst(t *testing.T) {
-	host := startFirestore(t)
+	log := newSharedLog(t)
 	var mu sync.Mutex
 	missing, found := 0, 0
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n, err := decisionsStored(r.Context(), host, r.Header.Get("X-Request-Id"))
+		n, err := log.decisions(r.Context(), r.Header.Get("X-Request-Id"))
 		if err != nil {
 			t.Error(err)
 		}
@@ -175,10 +175,10 @@ func TestF6FirestoreFirst(t *testing.T) {
 		}
 	}))
 	defer app.Close()
-	flags, env := emulated(host)
+	flags, env := emulated(log.host)
 	g := startGateway(t, setup{
 		appURL: app.URL, flags: flags, env: env,
-		config: demoFile(t, "sidegate.yaml") + "audit: {firestore: {project: demo-sidegate}}\n",
+		config: demoFile(t, "sidegate.yaml") + log.config("crash"),
 		// One route asks for more than the gateway.
 		policy: demoFile(t, "policy.yaml", "methods: [GET, PATCH], upstream: app,", "methods: [GET, PATCH], upstream: app, audit: machine,"),
 	})
@@ -199,13 +199,13 @@ func TestF6FirestoreFirst(t *testing.T) {
 	}
 }
 
-// decisionsStored asks the emulator for the decisions with that record's id.
-func decisionsStored(ctx context.Context, host, record string) (int, error) {
-	query := fmt.Sprintf(`{"structuredQuery": {"from": [{"collectionId": "auditLog"}], "where": {"compositeFilter": {"op": "AND", "filters": [
+// decisions asks the emulator how many there are with that record's id.
+func (l sharedLog) decisions(ctx context.Context, record string) (int, error) {
+	query := fmt.Sprintf(`{"structuredQuery": {"from": [{"collectionId": %q}], "where": {"compositeFilter": {"op": "AND", "filters": [
 		{"fieldFilter": {"field": {"fieldPath": "record"}, "op": "EQUAL", "value": {"stringValue": %q}}},
-		{"fieldFilter": {"field": {"fieldPath": "type"}, "op": "EQUAL", "value": {"stringValue": "decision"}}}]}}}}`, record)
+		{"fieldFilter": {"field": {"fieldPath": "type"}, "op": "EQUAL", "value": {"stringValue": "decision"}}}]}}}}`, l.collection, record)
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost,
-		"http://"+host+"/v1/projects/"+project+"/databases/(default)/documents:runQuery", strings.NewReader(query))
+		"http://"+l.host+"/v1/projects/"+project+"/databases/(default)/documents:runQuery", strings.NewReader(query))
 	if err != nil {
 		return 0, err
 	}

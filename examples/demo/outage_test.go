@@ -17,7 +17,7 @@ import (
 // counts.
 type shippingGateway struct {
 	setup setup
-	host  string // Firestore's own address
+	log   sharedLog
 	link  *link
 	app   *countingApp
 	alice string
@@ -26,11 +26,11 @@ type shippingGateway struct {
 // newShipping is what such gateways share, each with this survive.
 func newShipping(t *testing.T, survive string) *shippingGateway {
 	t.Helper()
-	s := &shippingGateway{host: startFirestore(t), app: newCountingApp(t), alice: token(t, "alice")}
-	s.link = newLink(t, s.host)
+	s := &shippingGateway{log: newSharedLog(t), app: newCountingApp(t), alice: token(t, "alice")}
+	s.link = newLink(t, s.log.host)
 	s.setup = setup{
 		dir: t.TempDir(), appURL: s.app.URL,
-		config: demoFile(t, "sidegate.yaml") + "audit: {survive: " + survive + ", firestore: {project: demo-sidegate}}\n",
+		config: demoFile(t, "sidegate.yaml") + s.log.config(survive),
 	}
 	s.setup.flags, s.setup.env = emulated(s.link.address)
 	return s
@@ -87,8 +87,8 @@ func (s *shippingGateway) whole(t *testing.T, g *gateway) {
 	if reached := s.app.requests.Load(); reached > allowed {
 		t.Errorf("%d requests reached the app, and %d were allowed on record", reached, allowed)
 	}
-	sameLines(t, s.host, g.dir)
-	verifyCollection(t, s.host)
+	s.log.same(t, g.dir)
+	s.log.verify(t)
 }
 
 // TestF1FirestoreDown: at survive: crash nobody notices that Firestore is away,
@@ -177,11 +177,11 @@ func TestF29AnswerLost(t *testing.T) {
 		g.until(t, "sidegate_audit_waiting_bytes", 0) // one batch at a time is under way
 		s.link.hold(answering)
 		var callers sync.WaitGroup
-		stored := len(documents(t, s.host, "auditLog"))
+		stored := len(s.log.lines(t))
 		for range 8 {
 			callers.Go(func() { s.served(t, g, 1) })
 		}
-		awaitDocuments(t, s.host, stored+1)
+		s.log.await(t, stored+1)
 		s.link.reset()
 		s.link.release()
 		callers.Wait()
@@ -210,12 +210,12 @@ func TestFrozen(t *testing.T) {
 			stored := make(chan int, 1)
 			hook := func() { // its decision is shipped, and all before it
 				s.app.hook.Store(nil)
-				stored <- len(documents(t, s.host, "auditLog"))
+				stored <- len(s.log.lines(t))
 				s.link.hold(answering)
 			}
 			s.app.hook.Store(&hook)
 			s.served(t, g, 1)
-			awaitDocuments(t, s.host, <-stored+1) // its outcome is under way
+			s.log.await(t, <-stored+1) // its outcome is under way
 			g.signal(t, syscall.SIGSTOP)
 			thaw(s.link)
 			<-time.After(freeze) // the time that a frozen process does not see
@@ -239,17 +239,17 @@ func TestFrozen(t *testing.T) {
 // the same collection, and are stopped and killed under load. Each chain is
 // whole there.
 func TestTwoGatewaysOneCollection(t *testing.T) {
-	host := startFirestore(t)
+	log := newSharedLog(t)
 	seen := newWitness()
 	app := httptest.NewServer(seen)
 	defer app.Close()
-	flags, env := emulated(host)
+	flags, env := emulated(log.host)
 	var setups [2]setup
 	for i, survive := range []string{"crash", "machine"} {
 		setups[i] = setup{
 			dir: t.TempDir(), appURL: app.URL, flags: flags, env: env,
 			config: demoFile(t, "sidegate.yaml", "name: demo\n", fmt.Sprintf("name: demo%d\n", i)) +
-				"audit: {survive: " + survive + ", firestore: {project: demo-sidegate}}\n",
+				log.config(survive),
 		}
 	}
 	for _, kill := range []bool{true, false, true} {
@@ -277,11 +277,11 @@ func TestTwoGatewaysOneCollection(t *testing.T) {
 			t.Errorf("exit status %d", status)
 		}
 	}
-	sameLines(t, host, setups[0].dir, setups[1].dir)
-	if n := strings.Count(verifyCollection(t, host), "intact"); n != 2 {
+	log.same(t, setups[0].dir, setups[1].dir)
+	if n := strings.Count(log.verify(t), "intact"); n != 2 {
 		t.Errorf("%d chains are intact, want 2", n)
 	}
-	events := parseEvents(t, lines(t, documents(t, host, "auditLog")))
+	events := log.events(t)
 	seen.check(t, events)
 	t.Logf("%s; %d events", seen, len(events))
 }
@@ -352,14 +352,14 @@ func (g *gateway) isReady(t *testing.T, status int) {
 	}
 }
 
-// awaitDocuments waits until the collection holds so many.
-func awaitDocuments(t *testing.T, host string, n int) {
+// await waits until the log holds so many events.
+func (l sharedLog) await(t *testing.T, n int) {
 	t.Helper()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	deadline := time.After(30 * time.Second)
 	for {
-		have := len(documents(t, host, "auditLog"))
+		have := len(l.lines(t))
 		if have >= n {
 			return
 		}

@@ -177,12 +177,12 @@ func TestF17StopCutsWhatDoesNotEnd(t *testing.T) {
 // TestF17StopShips: what waits for Firestore is brought there within the grace:
 // where there is no disk but memory, this is the last moment for it.
 func TestF17StopShips(t *testing.T) {
-	host := startFirestore(t)
+	log := newSharedLog(t)
 	app := newHoldingApp(t)
 	listen := `listen: {address: "${env:DEMO_ADDRESS}"`
 	s := setup{appURL: app.URL, config: demoFile(t, "sidegate.yaml", listen, listen+", shutdown_grace: 25s") + // the emulator's machine may be slow
-		"audit: {firestore: {project: demo-sidegate}}\n"}
-	s.flags, s.env = emulated(host)
+		log.config("crash")}
+	s.flags, s.env = emulated(log.host)
 	g := startGateway(t, s)
 	statuses := app.load(t, g)
 	g.terminate(t)
@@ -198,8 +198,8 @@ func TestF17StopShips(t *testing.T) {
 	if decisions, outcomes := onRecord(t, g.dir); len(decisions) != inFlight || len(outcomes) != inFlight {
 		t.Errorf("%d decisions and %d outcomes of %d requests", len(decisions), len(outcomes), inFlight)
 	}
-	sameLines(t, host, g.dir) // without another start
-	verifyCollection(t, host)
+	log.same(t, g.dir) // without another start
+	log.verify(t)
 }
 
 // TestF18SecondSignal: a second one ends the gateway at once. What was
@@ -208,10 +208,10 @@ func TestF17StopShips(t *testing.T) {
 func TestF18SecondSignal(t *testing.T) {
 	for _, second := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(second.String(), func(t *testing.T) {
-			host := startFirestore(t)
+			log := newSharedLog(t)
 			app := newHoldingApp(t)
-			s := setup{dir: t.TempDir(), appURL: app.URL, config: demoFile(t, "sidegate.yaml") + "audit: {firestore: {project: demo-sidegate}}\n"}
-			s.flags, s.env = emulated(host)
+			s := setup{dir: t.TempDir(), appURL: app.URL, config: demoFile(t, "sidegate.yaml") + log.config("crash")}
+			s.flags, s.env = emulated(log.host)
 			g := startGateway(t, s)
 			statuses := app.load(t, g)
 			g.terminate(t)
@@ -234,8 +234,8 @@ func TestF18SecondSignal(t *testing.T) {
 			if decisions, _ := onRecord(t, g.dir); len(decisions) != inFlight+1 {
 				t.Errorf("%d decisions of %d requests", len(decisions), inFlight+1)
 			}
-			sameLines(t, host, s.dir)
-			verifyCollection(t, host)
+			log.same(t, s.dir)
+			log.verify(t)
 		})
 	}
 }
