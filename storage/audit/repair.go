@@ -348,6 +348,6 @@ func (o *RepairOptions) firstLine(plan *repairPlan) []byte {
 		"evidence": plan.Evidence,
 	}
 	enc := newEncoder(o.Gateway)
-	enc.line(&Event{Type: TypeSystem, System: &System{Event: "repair", Detail: detail}}, o.Now(), plan.NewChain, 1, &[sha256.Size]byte{})
+	enc.line(&Event{Type: TypeSystem, System: &System{Event: "repair", Detail: detail}}, o.Now, plan.NewChain, 1, &[sha256.Size]byte{})
 	return append(enc.buf, '\n')
 }

@@ -76,7 +76,7 @@ func head(seq uint64, hash byte) audit.Head {
 
 func TestHeadsOnlyMoveForward(t *testing.T) {
 	s := &headServer{docs: map[string]*firestorepb.Document{}}
-	a := serveAny(t, s).Audit("auditLog", time.Hour)
+	a := serveAny(t, s, nil).Audit("auditLog", time.Hour)
 	for _, c := range []struct {
 		head audit.Head
 		says string
@@ -109,7 +109,7 @@ func TestHeadsThatFail(t *testing.T) {
 				}
 				return codes.OK, true
 			}}
-			a := serveAny(t, s).Audit("log", 0)
+			a := serveAny(t, s, nil).Audit("log", 0)
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			if a.StoreCheckpoint(ctx, head(1, 1)) != nil {
 				if err := a.StoreCheckpoint(ctx, head(1, 1)); err != nil {

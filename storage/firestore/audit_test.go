@@ -104,10 +104,10 @@ func serve(t *testing.T, s *fakeServer) *Client {
 func serveWatched(t *testing.T, s *fakeServer, seen func(*firestorepb.StructuredQuery)) *Client {
 	t.Helper()
 	s.docs = map[string]*firestorepb.Document{}
-	return serveAny(t, s)
+	return serveAny(t, s, seen)
 }
 
-func serveAny(t *testing.T, s firestorepb.FirestoreServer) *Client {
+func serveAny(t *testing.T, s firestorepb.FirestoreServer, seen func(*firestorepb.StructuredQuery)) *Client {
 	t.Helper()
 	l := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer()
