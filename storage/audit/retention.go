@@ -61,6 +61,9 @@ func (r *retireKeeper) due() error {
 				return nil
 			}
 		}
+		if noted, err := r.noted(first); err != nil || !noted {
+			return err
+		}
 		last, name, err := r.read(first, next)
 		if err != nil {
 			return err
@@ -68,9 +71,6 @@ func (r *retireKeeper) due() error {
 		if last.time.After(oldest) {
 			r.ends[first] = last.time
 			return nil
-		}
-		if noted, err := r.noted(first); err != nil || !noted {
-			return err
 		}
 		if err := r.remove(first, name, last); err != nil {
 			return err

@@ -1,8 +1,11 @@
 package firestore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -194,5 +197,48 @@ func TestVerifyAgainstHeadDocument(t *testing.T) {
 	r = verify(time.Now().Add(48 * time.Hour))
 	if r.Failure() != nil || len(r.Reports[0].Gaps) != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestRepairStoresInFirestore: what was not shipped before the log was damaged.
+func TestRepairStoresInFirestore(t *testing.T) {
+	c := connect(t, Options{Emulator: emulator(t)})
+	log := c.Audit("auditLog", 24*time.Hour)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	for _, sink := range []audit.Sink{log, nil} {
+		l := open(t, audit.Options{Dir: dir, Sink: sink})
+		for i := range 10 {
+			if _, err := l.Append(decision(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closed(t, l)
+	}
+	name := filepath.Join(dir, "00000000000000000001.jsonl")
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	lines[14] = []byte("not an event\n")
+	if err := os.WriteFile(name, bytes.Join(lines, nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := audit.RepairFolder(ctx, audit.RepairOptions{Dir: dir, Sink: log})
+	if err != nil || r.Stored != 9 || r.Unreadable != 1 || r.Seq != 14 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	closed(t, open(t, audit.Options{Dir: dir, Sink: log}))
+	seqs := map[string]int{}
+	for l, err := range log.Lines(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seqs[l.Chain]++
+	}
+	if seqs[r.Chain] != 19 || seqs[r.NewChain] != 1 {
+		t.Errorf("%v", seqs)
 	}
 }
