@@ -206,7 +206,8 @@ func (p *printer) report(r *audit.Report) {
 	}
 	if r.Broken != nil {
 		p.line("  BROKEN: %s", audit.Printable(r.Broken.Error()))
-		p.line("  nothing is vouched for from there on")
+		seq, _ := r.Vouched()
+		p.line("  nothing is vouched for after seq %d", seq)
 		return
 	}
 	p.end(r)

@@ -95,7 +95,7 @@ func TestAuditKeyToProof(t *testing.T) {
 		t.Errorf("%s%v", out, err)
 	}
 	out, err = runAudit(t.Context(), "repair", "--dir", dir, "--key", public)
-	if err != nil || !strings.Contains(out, "vouched for up to seq 4") || !strings.Contains(out, "is in damaged-") {
+	if err != nil || !strings.Contains(out, "vouched for up to seq 3") || !strings.Contains(out, "is in damaged-") {
 		t.Errorf("%s%v", out, err)
 	}
 	out, err = runAudit(t.Context(), "repair", "--dir", dir, "--key", public)

@@ -159,6 +159,10 @@ func TestRemovedEnd(t *testing.T) {
 	if err := failing(t, dir, keys, outside); !errors.As(err, &corrupt) || corrupt.Seq != 10 || !strings.Contains(err.Error(), "computed anew") {
 		t.Error(err)
 	}
+	v, err := Verification{Keys: keys, Notes: []Note{outside}}.Dir(t.Context(), dir)
+	if seq, _ := v.Reports[0].Vouched(); err != nil || seq != 0 {
+		t.Errorf("it vouches up to %d, %v", seq, err)
+	}
 	// Nor another log.
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)

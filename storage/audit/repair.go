@@ -168,7 +168,8 @@ func (o *RepairOptions) judge(ctx context.Context) (*repairPlan, error) {
 	var end uint64
 	if len(found.Reports) > 0 {
 		r := &found.Reports[0]
-		end, plan.Seq, plan.Hash = r.Last, r.Last, r.Head
+		end = r.Last
+		plan.Seq, plan.Hash = r.Vouched()
 		if plan.Chain = r.Chain; r.Chain == "" {
 			plan.Chain = resume.Chain
 		}

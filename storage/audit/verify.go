@@ -37,6 +37,27 @@ type Report struct {
 	Passed      int        // checkpoints of lines that are gone: nothing shows of them
 	Anchored    bool       // a checkpoint vouches for where First begins
 	Retired     uint64     // up to which seq the log says that retention deleted
+
+	before     uint64 // seq of the line before the last one
+	beforeHash string // its SHA-256 in hex
+	anew       bool   // the chain fits, and a checkpoint does not fit it
+}
+
+// Vouched is the last line that something vouches for, and its SHA-256 in hex.
+// Where the chain breaks that is the last but one that fits, unless a
+// checkpoint is about the last: no good line holds that one's hash. Where the
+// chain was computed anew it is that of the newest checkpoint that fits. 0:
+// there is none.
+func (r *Report) Vouched() (seq uint64, hash string) {
+	switch {
+	case r.Broken == nil || r.Newest.Seq == r.Last:
+		return r.Last, r.Head
+	case r.anew && r.Newest.Seq == 0:
+		return 0, ""
+	case r.anew:
+		return r.Newest.Seq, hex.EncodeToString(r.Newest.Hash[:])
+	}
+	return r.before, r.beforeHash
 }
 
 // A Gap is a span of missing seqs.
@@ -235,6 +256,7 @@ func (w *verifier) checkpoint(c *claim, l *Line) error {
 	}
 	switch {
 	case c.Seq == l.Seq && w.link.hash != c.Hash:
+		r.anew = true
 		return bad("the checkpoint %s of %s has another SHA-256 of this line: it, or one from %s on, was changed and the chain computed anew",
 			c.name, c.Time.Format(time.RFC3339), since)
 	case c.Seq == l.Seq-1 && r.First == 0 && !l.Stub:
@@ -309,6 +331,7 @@ func check(k *link, l *Line) error {
 }
 
 func (r *Report) add(k *link, l *Line) {
+	r.before, r.beforeHash = r.Last, r.Head
 	if r.First == 0 {
 		r.First, r.From = l.Seq, l.Time
 	}

@@ -227,7 +227,7 @@ func TestRepairStoresInFirestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := audit.RepairFolder(ctx, audit.RepairOptions{Dir: dir, Sink: log})
-	if err != nil || r.Stored != 9 || r.Unreadable != 1 || r.Seq != 14 {
+	if err != nil || r.Stored != 9 || r.Unreadable != 1 || r.Seq != 13 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	closed(t, open(t, audit.Options{Dir: dir, Sink: log}))
