@@ -141,10 +141,6 @@ func newWitness() *witness {
 	}
 }
 
-// inFull is how many refusals of one source are surely on record one by one: a
-// kill takes the counts of the others. The gateway writes 60 a minute, and those
-// that the callers read first need not be those that it wrote first.
-const inFull = 50
 
 func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	mark := strings.TrimSuffix(r.URL.RawQuery, "=")

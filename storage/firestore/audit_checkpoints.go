@@ -68,6 +68,15 @@ func (a *Audit) moveHead(ctx context.Context, h *audit.Head) error {
 		}
 		only = &firestorepb.Precondition{ConditionType: &firestorepb.Precondition_UpdateTime{UpdateTime: found.UpdateTime}}
 	}
+	doc := a.headDocument(name, h)
+	_, err = a.client.api.Commit(ctx, &firestorepb.CommitRequest{
+		Database: a.client.database,
+		Writes:   []*firestorepb.Write{{Operation: &firestorepb.Write_Update{Update: doc}, CurrentDocument: only}},
+	})
+	return err
+}
+
+func (a *Audit) headDocument(name string, h *audit.Head) *firestorepb.Document {
 	doc := &firestorepb.Document{Name: name, Fields: map[string]*firestorepb.Value{
 		"chain": text(h.Chain),
 		"seq":   integer(int64(h.Seq)),
@@ -78,11 +87,7 @@ func (a *Audit) moveHead(ctx context.Context, h *audit.Head) error {
 	if a.ttl > 0 {
 		doc.Fields["expireAt"] = instant(h.Event.Add(a.ttl))
 	}
-	_, err = a.client.api.Commit(ctx, &firestorepb.CommitRequest{
-		Database: a.client.database,
-		Writes:   []*firestorepb.Write{{Operation: &firestorepb.Write_Update{Update: doc}, CurrentDocument: only}},
-	})
-	return err
+	return doc
 }
 
 // head reads a head document; nil: there is none. BatchGetDocuments tells that

@@ -65,14 +65,16 @@ func TestEveryFieldIsExempt(t *testing.T) {
 	exempt := map[string]bool{}
 	for _, o := range readIndexes(t).FieldOverrides {
 		exempt[o.CollectionGroup+"."+o.FieldPath] = len(o.Indexes) == 0 || o.CollectionGroup+o.FieldPath == "auditLogrecord"
-		if o.TTL != (o.CollectionGroup == "auditLog" && o.FieldPath == "expireAt") {
+		if audited := o.CollectionGroup == "auditLog" || o.CollectionGroup == "auditCheckpoints"; o.TTL != (audited && o.FieldPath == "expireAt") {
 			t.Errorf("ttl of %s.%s is %v", o.CollectionGroup, o.FieldPath, o.TTL)
 		}
 	}
+	head := a.headDocument("", &audit.Head{})
 	var session upload.Session
 	for collection, names := range map[string][]string{
-		"auditLog":       append(keys(event.Fields), keys(stub.Fields)...),
-		"uploadSessions": append(append(keys(sessionTexts(&session)), keys(sessionTimes(&session))...), "size", revisionField),
+		"auditLog":         append(keys(event.Fields), keys(stub.Fields)...),
+		"auditCheckpoints": keys(head.Fields),
+		"uploadSessions":   append(append(keys(sessionTexts(&session)), keys(sessionTimes(&session))...), "size", revisionField),
 	} {
 		for _, name := range names {
 			if !exempt[collection+"."+name] {
