@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -91,6 +92,9 @@ func (m killMode) test(t *testing.T, kills int) {
 			g.kill()
 		}
 		t.Logf("kill %d of %d: %s", n+1, kills, seen)
+		if seen.unavailable > 0 && m.survive != "machine" { // where a slow emulator can be the cause
+			t.Error("503 without a cause")
+		}
 		if log.host != "" { // before anybody can ship what the folder holds
 			seen.check(t, log.events(t))
 		}
@@ -132,6 +136,8 @@ type witness struct {
 	twice     []string          // marks that the app saw again
 	signed    map[string]string // the session whose URL the caller has
 	refused   map[string]string // the request_id of the refusal that the caller read
+
+	unavailable int // 503
 }
 
 func newWitness() *witness {
@@ -162,8 +168,8 @@ func (w *witness) String() string {
 			answered++
 		}
 	}
-	return fmt.Sprintf("%d asked, %d answered, %d forwarded, %d signed, %d refused",
-		len(w.asked), answered, len(w.forwarded), len(w.signed), len(w.refused))
+	return fmt.Sprintf("%d asked, %d answered, %d forwarded, %d signed, %d refused, %d times 503",
+		len(w.asked), answered, len(w.forwarded), len(w.signed), len(w.refused), w.unavailable)
 }
 
 // load starts workers that ask until the gateway is gone, and returns when so
@@ -176,10 +182,15 @@ func (w *witness) load(t *testing.T, g *gateway, until int) <-chan struct{} {
 	for range 8 {
 		workers.Go(func() {
 			for n := rand.IntN(100); ; n++ {
-				if err := w.ask(t.Context(), g.url, n, alice, bob); err != nil {
+				err := w.ask(t.Context(), g.url, n, alice, bob)
+				if errors.Is(err, errUnavailable) {
+					err = waitFor(t.Context(), g.adminURL+"/health/ready", g.ended)
+				} else if err == nil {
+					answered <- struct{}{}
+				}
+				if err != nil {
 					return
 				}
-				answered <- struct{}{}
 			}
 		})
 	}
@@ -195,8 +206,12 @@ func (w *witness) load(t *testing.T, g *gateway, until int) <-chan struct{} {
 	return answered
 }
 
+// errUnavailable is a 503: it promises nothing, neither that the request is on
+// record nor that it is not.
+var errUnavailable = errors.New("503")
+
 // ask sends the nth request of a worker and notes what its answer promises. An
-// error means that there was no whole answer. Refusals are few: beyond a rate
+// error means that there was no whole answer, or a 503. Refusals are few: beyond a rate
 // they may be counted together, and only what was allowed never is.
 func (w *witness) ask(ctx context.Context, url string, n int, alice, bob string) error {
 	method, path, token, body := http.MethodGet, "/v1/me", alice, ""
@@ -238,6 +253,10 @@ func (w *witness) ask(ctx context.Context, url string, n int, alice, bob string)
 	json.Unmarshal(content, &answer) // the app's is no JSON
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if response.StatusCode == http.StatusServiceUnavailable {
+		w.unavailable++
+		return errUnavailable
+	}
 	w.asked[mark] = true
 	switch {
 	case response.StatusCode == http.StatusOK && answer.Session != "":
