@@ -147,7 +147,6 @@ func newWitness() *witness {
 	}
 }
 
-
 func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	mark := strings.TrimSuffix(r.URL.RawQuery, "=")
 	w.mu.Lock()
