@@ -281,6 +281,7 @@ func (s *shipper) deliver(lines []Line) error {
 		if alone {
 			n = 1
 		}
+		s.ramp.age(s.ctx, s.l.opt.Sink, s.l.opt.Now())
 		if err := s.ramp.wait(s.ctx, s.l.opt.Now, n); err != nil {
 			return err
 		}

@@ -491,3 +491,51 @@ func TestRampWaitsForTheFirstEvent(t *testing.T) {
 		t.Errorf("5 minutes after it: %v", got)
 	}
 }
+
+// An agedSink knows whether its collection is old; err: it cannot tell.
+type agedSink struct {
+	faultSink
+	first time.Time
+	err   error
+	asked int
+}
+
+func (s *agedSink) HasBefore(_ context.Context, t time.Time) (bool, error) {
+	s.asked++
+	return s.err == nil && s.first.Before(t), s.err
+}
+
+// TestRampOfAnOldCollection: a new folder, which is what each start has where
+// the disk is memory, is not held back on a collection that is not new.
+func TestRampOfAnOldCollection(t *testing.T) {
+	for name, c := range map[string]struct {
+		age  time.Duration
+		err  error
+		rate float64
+		asks int
+	}{
+		"old":         {rampSpan + time.Second, nil, rampEnd, 1},
+		"new":         {rampSpan - time.Second, nil, rampStart, 1},
+		"cannot tell": {rampSpan + time.Second, errors.New("unavailable"), rampStart, rampAsks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sink := &agedSink{first: time.Now().Add(-c.age), err: c.err}
+				dir := t.TempDir()
+				l := open(t, Options{Dir: dir, Sink: sink})
+				for i := range 5 { // a batch each
+					mustPut(t, l, fmt.Sprint(i), Machine)
+				}
+				closed(t, l)
+				if got := l.ship.ramp.rate(time.Now()); got != c.rate || sink.asked != c.asks {
+					t.Errorf("%v writes a second after %d questions", got, sink.asked)
+				}
+				sink.wantAll(t, dir)
+				from, err := readResume(dir)
+				if err != nil || from.Since.IsZero() != (c.rate == rampEnd) {
+					t.Errorf("since %v, %v", from.Since, err)
+				}
+			})
+		})
+	}
+}

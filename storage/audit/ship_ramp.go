@@ -10,11 +10,12 @@ import (
 // (firebase.google.com/docs/firestore/best-practices, "ramping up traffic").
 // It ends where it no longer bounds anything real.
 //
-// Whether a collection is new nobody knows but by the folder: what a new
-// folder ships is taken for a collection's beginning, also where the
-// collection is old. A restart goes on where the ramp was.
+// A Sink that is an AgedStore says whether its collection is new. Where it is,
+// or nobody can tell, the ramp begins with what a new folder ships, and a
+// restart goes on where it was.
 type ramp struct {
 	fresh bool      // the collection may be new
+	asked int       // how often the sink was asked whether it is
 	start time.Time // when the first event was stored; zero: none is yet
 	free  time.Time // when the writes sent so far are used up
 }
@@ -23,7 +24,35 @@ const (
 	rampStart = 500    // writes a second
 	rampEnd   = 20_000 // writes a second
 	rampStep  = 5 * time.Minute
+	// rampSpan is how long it takes: 500 * 1.5^10 is above the end.
+	rampSpan = 10 * rampStep
+	// rampAsks bounds how often a sink is asked that cannot tell.
+	rampAsks = 3
 )
+
+// An AgedStore is a Sink that can say whether it holds an event, of whichever
+// chain, that is older than that: then its collection is no new one, although
+// this folder is. An error: that cannot be told now.
+type AgedStore interface {
+	HasBefore(ctx context.Context, t time.Time) (bool, error)
+}
+
+// age asks the sink, until it has answered, whether its collection is old.
+func (r *ramp) age(ctx context.Context, sink Sink, now time.Time) {
+	store, ok := sink.(AgedStore)
+	if !ok || !r.fresh || r.asked >= rampAsks {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
+	defer cancel()
+	r.asked++
+	old, err := store.HasBefore(ctx, now.Add(-rampSpan))
+	if err != nil {
+		return
+	}
+	r.asked = rampAsks
+	r.fresh = !old
+}
 
 func newRamp(from resume, now time.Time) ramp {
 	r := ramp{fresh: from.Seq == 0 || !from.Since.IsZero(), start: from.Since}
@@ -41,7 +70,12 @@ func (r *ramp) begin(now time.Time) {
 }
 
 // noted is what the resume file keeps of it.
-func (r *ramp) noted() time.Time { return r.start.UTC().Round(0) }
+func (r *ramp) noted() time.Time {
+	if !r.fresh {
+		return time.Time{}
+	}
+	return r.start.UTC().Round(0)
+}
 
 func (r *ramp) rate(now time.Time) float64 {
 	if !r.fresh {

@@ -89,6 +89,11 @@ func TestShippedToEmulator(t *testing.T) {
 		closed(t, l)
 	}
 
+	for at, want := range map[time.Time]bool{time.Now().Add(time.Hour): true, time.Unix(0, 0): false} {
+		if old, err := log.HasBefore(ctx, at); err != nil || old != want {
+			t.Errorf("an event before %v: %v, %v", at, old, err)
+		}
+	}
 	reports, err := audit.Verify(ctx, log.Lines(ctx), time.Now())
 	if err != nil {
 		t.Fatal(err)

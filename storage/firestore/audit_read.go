@@ -132,6 +132,21 @@ func (a *Audit) Tail(ctx context.Context, n int, since time.Time) iter.Seq2[audi
 	}
 }
 
+// HasBefore implements audit.AgedStore.
+func (a *Audit) HasBefore(ctx context.Context, t time.Time) (bool, error) {
+	for i := range int64(auditShards) {
+		q := a.query(i, 1, descending("time"))
+		q.Where = and(q.Where, compare("time", firestorepb.StructuredQuery_FieldFilter_LESS_THAN, instant(t)))
+		docs, err := a.run(ctx, q)
+		if err != nil || len(docs) > 0 {
+			return len(docs) > 0, err
+		}
+	}
+	return false, nil
+}
+
+var _ audit.AgedStore = (*Audit)(nil)
+
 // line reads a document, and checks that nothing in it but the line, which the
 // chain protects, says anything else than the line.
 func (a *Audit) line(d *firestorepb.Document) (audit.Line, error) {

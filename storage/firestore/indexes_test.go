@@ -208,6 +208,8 @@ func queries(t *testing.T) []*firestorepb.StructuredQuery {
 	fail(err)
 	_, err = a.Checkpoints(ctx)
 	fail(err)
+	_, err = a.HasBefore(ctx, now)
+	fail(err)
 	return asked
 }
 
