@@ -32,6 +32,9 @@ var ledgerMetrics = []auditMetric{
 	auditCounter("sidegate_audit_fsyncs_total", "Fsyncs of the ledger since the start.", func(s *audit.Stats) float64 { return float64(s.Fsyncs) }),
 	auditCounter("sidegate_audit_lost_total", "Events that a failing disk took since the start.", func(s *audit.Stats) float64 { return float64(s.LostAll) }),
 	auditGauge("sidegate_audit_chain_seq", "Seq of the last event of the chain.", func(s *audit.Stats) float64 { return float64(s.Seq) }),
+	auditGauge("sidegate_audit_checkpoint_seq", "Seq of the newest checkpoint in the folder; 0: none since the start.", func(s *audit.Stats) float64 { return float64(s.Checkpoint) }),
+	auditGauge("sidegate_audit_checkpoint_failing", "1 while checkpoints cannot be written, in the folder or in Firestore.", func(s *audit.Stats) float64 { return boolToFloat(s.CheckpointError != nil || s.HeadError != nil) }),
+	auditGauge("sidegate_audit_retention_failing", "1 while old segments cannot be deleted.", func(s *audit.Stats) float64 { return boolToFloat(s.RetentionError != nil) }),
 	auditGauge("sidegate_audit_queued_bytes", "Bytes of events that wait to be written to the ledger.", func(s *audit.Stats) float64 { return float64(s.Queued) }),
 }
 
@@ -39,6 +42,7 @@ var ledgerMetrics = []auditMetric{
 var shippingMetrics = []auditMetric{
 	auditCounter("sidegate_audit_shipped_total", "Events shipped to Firestore since the start.", func(s *audit.Stats) float64 { return float64(s.ShippedHere) }),
 	auditGauge("sidegate_audit_last_shipped_timestamp_seconds", "When events were last shipped; 0: not since the start.", func(s *audit.Stats) float64 { return unixSeconds(s.ShippedAt) }),
+	auditGauge("sidegate_audit_checkpoint_shipped_seq", "Seq of the newest checkpoint in Firestore; 0: none since the start.", func(s *audit.Stats) float64 { return float64(s.Head) }),
 	auditGauge("sidegate_audit_waiting_bytes", "Bytes of events that wait for Firestore.", func(s *audit.Stats) float64 { return float64(s.Waiting) }),
 	auditGauge("sidegate_audit_lag_events", "Events that wait for Firestore.", func(s *audit.Stats) float64 { return float64(unshipped(s)) }),
 	auditGauge("sidegate_audit_lag_seconds", "Age of the oldest event that waits for Firestore.", func(s *audit.Stats) float64 { return s.Lag.Seconds() }),

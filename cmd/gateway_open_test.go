@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -108,6 +109,10 @@ func TestGatewayWithSignedAuditLog(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "head.note")); err != nil {
 		t.Error(err)
 	}
+	if at := auditNumbers(t, g); at["sidegate_audit_checkpoint_seq"] == 0 || at["sidegate_audit_checkpoint_seq"] != at["sidegate_audit_chain_seq"] ||
+		at["sidegate_audit_checkpoint_failing"]+at["sidegate_audit_retention_failing"]+at["sidegate_audit_checkpoint_shipped_seq"] != 0 {
+		t.Errorf("%v", at)
+	}
 	name := filepath.Join(dir, "00000000000000000001.jsonl")
 	if err := os.Truncate(name, 0); err != nil {
 		t.Fatal(err)
@@ -128,4 +133,22 @@ func TestGatewayWithSignedAuditLog(t *testing.T) {
 	if err := g.close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// auditNumbers are the audit log's metrics that have no label.
+func auditNumbers(t *testing.T, g *gateway) map[string]float64 {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(auditMetrics{g.ledger})
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, f := range families {
+		if m := f.Metric[0]; len(m.Label) == 0 {
+			out[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return out
 }
