@@ -86,6 +86,13 @@ func TestAuditVerify(t *testing.T) {
 	if err != nil || !strings.Contains(got, "verified seq 1 ") || !strings.Contains(got, "removed after seq 3 would not show") {
 		t.Errorf("%s%v", got, err)
 	}
+	archive := t.TempDir()
+	if _, err := runAudit(t.Context(), "export", "--dir", dir, "-o", filepath.Join(archive, "00000000000000000001.jsonl.gz")); err != nil {
+		t.Fatal(err)
+	}
+	if of, err := runAudit(t.Context(), "verify", "--dir", archive); err != nil || of != got {
+		t.Errorf("an export of everything: %s%v", of, err)
+	}
 	name := filepath.Join(dir, "00000000000000000001.jsonl")
 	data, err := os.ReadFile(name)
 	if err != nil {
