@@ -204,10 +204,20 @@ func (s *auditSource) findInCollection(ctx context.Context, f *audit.Filter, r *
 		return err
 	}
 	defer client.Close()
+	named := map[string]bool{} // broken documents: the two questions may both find one
+	note := func(err error) error {
+		if c := (*audit.CorruptError)(nil); errors.As(err, &c) {
+			if named[c.File] {
+				return nil
+			}
+			named[c.File] = true
+		}
+		return r.note(err)
+	}
 	var records []string
 	for l, err := range log.Decisions(ctx, f, r.n+1) {
 		if err != nil {
-			if err := r.note(err); err != nil {
+			if err := note(err); err != nil {
 				return err
 			}
 			continue
@@ -222,11 +232,20 @@ func (s *auditSource) findInCollection(ctx context.Context, f *audit.Filter, r *
 			records = append(records, id)
 		}
 	}
-	outcomes, err := log.Outcomes(ctx, records)
+	outcomes := map[string]audit.Line{}
+	var failed error
+	for l, err := range log.Outcomes(ctx, records) {
+		if failed = note(err); failed != nil {
+			break
+		}
+		if err == nil {
+			outcomes[(&audit.Joined{Decision: l}).Record()] = l
+		}
+	}
 	for i := range r.list {
 		r.list[i].Outcome = outcomes[r.list[i].Record()]
 	}
-	return err
+	return failed
 }
 
 // counted tells of each line of a folder that is read. An error ends them, for

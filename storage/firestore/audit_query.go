@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"iter"
 	"slices"
+	"time"
 
 	"cloud.google.com/go/firestore/apiv1/firestorepb"
 
@@ -81,26 +82,25 @@ func (a *Audit) asked(d *firestorepb.Document, f *audit.Filter) (l audit.Line, e
 	return l, err, ok || err != nil
 }
 
-// Outcomes are the outcomes of records that are on record, by record.
-func (a *Audit) Outcomes(ctx context.Context, records []string) (map[string]audit.Line, error) {
-	found := map[string]audit.Line{}
-	for chunk := range slices.Chunk(records, maxIn) {
-		docs, err := a.byRecord(ctx, chunk)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range docs {
-			if d.Fields["type"].GetStringValue() != audit.TypeOutcome {
-				continue
-			}
-			l, err := a.line(d)
+// Outcomes yields the outcomes of records. A document of theirs that is not as it
+// was stored, whatever it says that it is, is an *audit.CorruptError, and the
+// outcomes go on behind it. Any other error is the last.
+func (a *Audit) Outcomes(ctx context.Context, records []string) iter.Seq2[audit.Line, error] {
+	return func(yield func(audit.Line, error) bool) {
+		for chunk := range slices.Chunk(records, maxIn) {
+			docs, err := a.byRecord(ctx, chunk)
 			if err != nil {
-				return nil, err
+				yield(audit.Line{}, err)
+				return
 			}
-			found[d.Fields["record"].GetStringValue()] = l
+			for _, d := range docs {
+				l, err := a.line(d)
+				if (err != nil || l.Type == audit.TypeOutcome) && !yield(l, err) {
+					return
+				}
+			}
 		}
 	}
-	return found, nil
 }
 
 // maxIn is how many values `in` takes
@@ -169,12 +169,24 @@ func spelled(values []string) (list []string) {
 }
 
 func newer(x, y *firestorepb.Document) bool {
-	tx, ty := x.Fields["time"].GetTimestampValue().AsTime(), y.Fields["time"].GetTimestampValue().AsTime()
+	tx, ty := timeOf(x), timeOf(y)
 	if !tx.Equal(ty) {
 		return tx.After(ty)
 	}
 	return before(y, x)
 }
+
+// timeOf is by what documents are ordered. Firestore puts most of what is no
+// time behind all times. So must this: such a document would else hold up those
+// of its shard, the newest first, until nobody asks for more.
+func timeOf(d *firestorepb.Document) time.Time {
+	if t := d.Fields["time"].GetTimestampValue(); t != nil {
+		return t.AsTime()
+	}
+	return noTime
+}
+
+var noTime = time.Unix(1<<40, 0) // later than any of Firestore's
 
 // A newestFirst reads one shard's documents of one branch, page by page. Each
 // shard is asked alone, and merged here: an equality filter is what an index

@@ -3,10 +3,13 @@ package firestore
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"cloud.google.com/go/firestore/apiv1/firestorepb"
 
 	"sidegate/storage/audit"
 )
@@ -73,9 +76,12 @@ func TestDecisionsAreFound(t *testing.T) {
 				got[j.Record()] = true
 				records = append(records, j.Record())
 			}
-			outcomes, err := log.Outcomes(ctx, records)
-			if err != nil {
-				t.Fatal(err)
+			outcomes := map[string]audit.Line{}
+			for l, err := range log.Outcomes(ctx, records) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				outcomes[(&audit.Joined{Decision: l}).Record()] = l
 			}
 			for record, outcome := range want {
 				if !got[record] || string(outcomes[record].Raw) != outcome {
@@ -120,5 +126,83 @@ func TestSummariesAreFoundByTheirRoutes(t *testing.T) {
 	d, err := (&Client{}).Audit("auditLog", 0).document(&l)
 	if err != nil || d.Fields["route"].GetStringValue() != severalRoutes {
 		t.Errorf("%v, %v", d, err)
+	}
+}
+
+// TestTamperedDocumentsHideNoOthers: who can write the collection can make a
+// document be named, or be missing; what else is asked for is found.
+func TestTamperedDocumentsHideNoOthers(t *testing.T) {
+	c := connect(t, Options{Emulator: emulator(t)})
+	log := c.Audit("auditLog", 0)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	l := open(t, audit.Options{Dir: t.TempDir(), Sink: log})
+	var records []string
+	for i := range 64 {
+		e := decision(i)
+		e.Time = time.Date(2026, 11, 23, 12, 0, i, 0, time.UTC)
+		records = append(records, e.Record)
+		for _, e := range []*audit.Event{e, {Type: audit.TypeOutcome, Record: e.Record, Time: e.Time, Outcome: &audit.Outcome{Status: 403}}} {
+			if _, err := l.Append(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	closed(t, l)
+	files := map[string]string{}
+	for l, err := range log.Lines(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[l.Type+(&audit.Joined{Decision: l}).Record()] = l.File
+	}
+	set := func(file, field string, v *firestorepb.Value) {
+		t.Helper()
+		if _, err := c.api.UpdateDocument(ctx, &firestorepb.UpdateDocumentRequest{
+			Document:   &firestorepb.Document{Name: c.documents() + "/auditLog/" + file, Fields: map[string]*firestorepb.Value{field: v}},
+			UpdateMask: &firestorepb.DocumentMask{FieldPaths: []string{field}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(files["decision"+records[0]], "time", text("later than any time"))
+	set(files["outcome"+records[61]], "type", text("decision"))
+	set(files["outcome"+records[62]], "status", integer(200))
+
+	count := func(lines iter.Seq2[audit.Line, error], most int) (found, broken []string) {
+		t.Helper()
+		for l, err := range lines {
+			switch {
+			case err == nil:
+				found = append(found, l.Type+(&audit.Joined{Decision: l}).Record())
+			case audit.IsCorrupt(err):
+				broken = append(broken, l.File)
+			default:
+				t.Fatal(err)
+			}
+			if len(found) == most {
+				break
+			}
+		}
+		slices.Sort(broken)
+		return found, broken
+	}
+	found, broken := count(log.Decisions(ctx, &audit.Filter{UID: []string{"u0\xfe", "u1\xfe", "u2\xfe"}}, 8), 8)
+	for i, r := range found {
+		if want := "decision" + records[63-i]; r != want {
+			t.Errorf("the newest but %d is %s, want %s", i, r, want)
+		}
+	}
+	if len(found) != 8 || !slices.Equal(broken, []string{files["decision"+records[0]]}) {
+		t.Errorf("%d decisions, broken are %v", len(found), broken)
+	}
+	found, broken = count(log.Outcomes(ctx, records[60:]), -1)
+	want := []string{files["outcome"+records[61]], files["outcome"+records[62]]}
+	slices.Sort(want)
+	if slices.Sort(found); len(found) != 2 || !slices.Contains(found, "outcome"+records[60]) || !slices.Contains(found, "outcome"+records[63]) || !slices.Equal(broken, want) {
+		t.Errorf("outcomes %v, broken are %v", found, broken)
+	}
+	if _, named := tailOf(t, log, 8); len(named) != 3 {
+		t.Errorf("the tail names %v", named)
 	}
 }

@@ -121,8 +121,7 @@ func (a *Audit) Tail(ctx context.Context, n int, since time.Time) iter.Seq2[audi
 			docs = append(docs, page...)
 		}
 		slices.SortStableFunc(docs, func(x, y *firestorepb.Document) int {
-			tx, ty := x.Fields["time"].GetTimestampValue().AsTime(), y.Fields["time"].GetTimestampValue().AsTime()
-			return cmp.Or(tx.Compare(ty), cmp.Compare(x.Fields["seq"].GetIntegerValue(), y.Fields["seq"].GetIntegerValue()))
+			return cmp.Or(timeOf(x).Compare(timeOf(y)), cmp.Compare(x.Fields["seq"].GetIntegerValue(), y.Fields["seq"].GetIntegerValue()))
 		})
 		for _, d := range docs[max(0, len(docs)-n):] {
 			if !yield(a.line(d)) {

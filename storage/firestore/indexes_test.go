@@ -204,9 +204,10 @@ func queries(t *testing.T) []*firestorepb.StructuredQuery {
 			}
 		}
 	}
-	_, err := a.Outcomes(ctx, one)
-	fail(err)
-	_, err = a.Checkpoints(ctx)
+	for _, err := range a.Outcomes(ctx, one) {
+		fail(err)
+	}
+	_, err := a.Checkpoints(ctx)
 	fail(err)
 	_, err = a.HasBefore(ctx, now)
 	fail(err)
