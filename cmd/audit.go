@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -156,51 +157,111 @@ func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, sho
 		return err
 	}
 	defer client.Close()
-	type key struct {
-		chain string
-		seq   uint64
-		name  string
+	t := collectionTail{read: log.Tail, show: show, broken: b, seen: map[lineKey]time.Time{}}
+	if !follow {
+		return t.newest(ctx, n)
 	}
-	seen := map[key]time.Time{}
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
-	for since := (time.Time{}); ; n, since = 10_000, time.Now().Add(-auditLate) {
-		for l, err := range log.Tail(ctx, n, since) {
-			if err != nil && !audit.IsCorrupt(err) {
-				if follow && ctx.Err() != nil {
-					return nil
-				}
-				return err
-			}
-			k := key{l.Chain, l.Seq, l.File}
-			if _, ok := seen[k]; ok {
-				continue
-			}
-			seen[k] = time.Now()
-			if l.Time.After(seen[k]) {
-				seen[k] = l.Time
-			}
-			if err == nil {
-				err = show(&l)
-			}
-			if err := b.note(err); err != nil {
-				return err
-			}
-		}
-		if !follow {
-			return nil
-		}
-		for k, t := range seen {
-			if time.Since(t) > 2*auditLate {
-				delete(seen, k)
-			}
-		}
+	return t.follow(ctx, n, tick.C)
+}
+
+// A collectionTail shows the end of a collection, which is asked for again and
+// again: what comes late is not at the end.
+type collectionTail struct {
+	read   func(ctx context.Context, n int, since time.Time) iter.Seq2[audit.Line, error]
+	show   func(*audit.Line) error
+	broken *broken
+	seen   map[lineKey]time.Time // when, or the line's own time where that is later
+}
+
+type lineKey struct {
+	chain string
+	seq   uint64
+	name  string // of the document
+}
+
+func keyOf(l *audit.Line) lineKey { return lineKey{l.Chain, l.Seq, l.File} }
+
+// newest shows the last n events.
+func (t *collectionTail) newest(ctx context.Context, n int) error {
+	if err := t.each(ctx, t.read(ctx, n, time.Time{}), t.tell); err != nil {
+		return err
+	}
+	return ctx.Err() // not all of them were shown
+}
+
+// follow shows the last n events and then every new one, until ctx ends.
+func (t *collectionTail) follow(ctx context.Context, n int, tick <-chan time.Time) error {
+	// What is there before the first is shown is not new, however late it came.
+	err := t.each(ctx, t.late(ctx), func(l *audit.Line, _ error) error {
+		t.see(l)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = t.each(ctx, t.read(ctx, n, time.Time{}), func(l *audit.Line, err error) error {
+		t.see(l)
+		return t.tell(l, err)
+	})
+	for err == nil {
 		select {
-		case <-tick.C:
+		case <-tick:
 		case <-ctx.Done():
 			return nil
 		}
+		err = t.each(ctx, t.late(ctx), func(l *audit.Line, err error) error {
+			if _, ok := t.seen[keyOf(l)]; ok {
+				return nil
+			}
+			t.see(l)
+			return t.tell(l, err)
+		})
+		for k, at := range t.seen {
+			if time.Since(at) > 2*auditLate {
+				delete(t.seen, k)
+			}
+		}
 	}
+	return err
+}
+
+// late is all that may be new.
+func (t *collectionTail) late(ctx context.Context) iter.Seq2[audit.Line, error] {
+	return t.read(ctx, 10_000, time.Now().Add(-auditLate))
+}
+
+func (t *collectionTail) see(l *audit.Line) {
+	at := time.Now()
+	if l.Time.After(at) { // by another clock
+		at = l.Time
+	}
+	t.seen[keyOf(l)] = at
+}
+
+// tell shows a line, or names a broken document.
+func (t *collectionTail) tell(l *audit.Line, err error) error {
+	if err == nil {
+		err = t.show(l)
+	}
+	return t.broken.note(err)
+}
+
+// each ends at the first error that is not of one document.
+func (t *collectionTail) each(ctx context.Context, lines iter.Seq2[audit.Line, error], do func(*audit.Line, error) error) error {
+	for l, err := range lines {
+		switch {
+		case err == nil || audit.IsCorrupt(err):
+			err = do(&l, err)
+		case ctx.Err() != nil: // interrupted: it is over
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func showLine(w io.Writer, l *audit.Line, asJSON bool) error {

@@ -3,8 +3,11 @@ package cmd
 import (
 	"bytes"
 	"context"
+	"io"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,5 +199,61 @@ func TestNewestAreKept(t *testing.T) {
 		if want := auditNoon.Add(time.Duration(99-i) * time.Second); !q.Decision.Time.Equal(want) {
 			t.Errorf("%d: %v", i, q.Decision.Time)
 		}
+	}
+}
+
+// TestTailFollowsACollection: after the last n there comes what is new, also
+// what is shipped late, and nothing that was there before.
+func TestTailFollowsACollection(t *testing.T) {
+	now := time.Now()
+	var stored []audit.Line // the oldest first
+	store := func(seq uint64, ago time.Duration) {
+		at := now.Add(-ago)
+		i := slices.IndexFunc(stored, func(l audit.Line) bool { return l.Time.After(at) })
+		if i < 0 {
+			i = len(stored)
+		}
+		stored = slices.Insert(stored, i, audit.Line{Chain: "c", Seq: seq, Time: at})
+	}
+	for seq := range uint64(20) {
+		store(seq+1, time.Duration(60-seq)*time.Second)
+	}
+	for _, n := range []int{0, 3} {
+		var shown []uint64
+		ctx, cancel := context.WithCancel(t.Context())
+		tick := make(chan time.Time, 3)
+		rounds := 0
+		f := collectionTail{
+			seen: map[lineKey]time.Time{}, broken: &broken{w: io.Discard},
+			show: func(l *audit.Line) error { shown = append(shown, l.Seq); return nil },
+			read: func(_ context.Context, n int, since time.Time) iter.Seq2[audit.Line, error] {
+				return func(yield func(audit.Line, error) bool) {
+					rounds++
+					for _, l := range stored[max(0, len(stored)-n):] {
+						if l.Time.After(since) && !yield(l, nil) {
+							return
+						}
+					}
+					switch rounds {
+					case 2:
+						store(21, 30*time.Second) // late
+						tick <- now
+					case 3:
+						store(22, 0)
+						tick <- now
+					case 4:
+						cancel()
+					}
+				}
+			},
+		}
+		if err := f.follow(ctx, n, tick); err != nil {
+			t.Fatal(err)
+		}
+		want := []uint64{18, 19, 20, 21, 22}[3-n:]
+		if !slices.Equal(shown, want) {
+			t.Errorf("-n %d -f shows %v, want %v", n, shown, want)
+		}
+		stored = slices.DeleteFunc(stored, func(l audit.Line) bool { return l.Seq > 20 })
 	}
 }
