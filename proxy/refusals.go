@@ -38,10 +38,11 @@ type refusalRates struct{ source, gateway int }
 // out of the full record.
 type refusals struct {
 	strangers, verified refusalTable
-	flushing            sync.Mutex
+	flushing            chan struct{} // holds one while somebody flushes
 }
 
 func (r *refusals) init() {
+	r.flushing = make(chan struct{}, 1)
 	for _, t := range []*refusalTable{&r.strangers, &r.verified} {
 		t.init(refusalRates{refusalsPerSource, refusalsPerGateway})
 	}
@@ -284,8 +285,12 @@ func (c *refusalCount) event(now time.Time) *audit.Event {
 // for the next time. The last time, after the last request, whatever is refused
 // later is written in full; the error then says how many are in no log.
 func (p *Proxy) FlushRefusals(ctx context.Context, last bool) error {
-	p.refusals.flushing.Lock()
-	defer p.refusals.flushing.Unlock()
+	select {
+	case p.refusals.flushing <- struct{}{}:
+		defer func() { <-p.refusals.flushing }()
+	case <-ctx.Done(): // a disk that hangs must not hold up a stop for longer than that has
+		return fmt.Errorf("refusals that were only counted are not on record: an earlier try has not ended: %w", context.Cause(ctx))
+	}
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	return errors.Join(p.flushRefusals(ctx, &p.refusals.strangers, last), p.flushRefusals(ctx, &p.refusals.verified, last))

@@ -645,3 +645,40 @@ func BenchmarkCountRefusal(b *testing.B) {
 		})
 	}
 }
+
+// A stuckBook is a disk that hangs.
+type stuckBook struct {
+	*book
+	begun chan struct{}
+}
+
+func (b stuckBook) Record(ctx context.Context, e *audit.Event, _ audit.Survive) error {
+	if e.Summary == nil {
+		return b.book.Record(ctx, e, audit.Crash)
+	}
+	close(b.begun)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestLastFlushWaitsForNoOther: the flush of the minute waits for a disk that
+// hangs; a stop that has no time left does not wait for it.
+func TestLastFlushWaitsForNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := make(chan struct{})
+		f := newFlooded(t, func(o *Options) { o.Recorder = stuckBook{o.Recorder.(*book), begun} })
+		for range refusalsPerSource + 1 {
+			f.from("192.0.2.1", "/private/a", "")
+		}
+		other := make(chan error)
+		go func() { other <- f.FlushRefusals(context.Background(), false) }()
+		<-begun
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := f.FlushRefusals(ctx, true); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("after %s: %v", time.Since(start), err)
+		}
+		<-other
+	})
+}
