@@ -113,7 +113,12 @@ With --firestore -f, an event that was shipped ten minutes late or more is not s
 			return usageError{fmt.Errorf("-n %d: give a number from 0 to 10000", n)}
 		}
 		b := broken{w: stderr}
-		show := func(l *audit.Line) error { return b.note(showLine(stdout, l, asJSON)) }
+		show := func(l *audit.Line) error {
+			if err := l.OneLine(); err != nil {
+				return b.note(err)
+			}
+			return b.note(showLine(stdout, l, asJSON))
+		}
 		if s.firestore {
 			return b.result(s.where(), s.tailFirestore(c.Context(), n, follow, show, &b))
 		}
@@ -267,7 +272,7 @@ func (t *collectionTail) each(ctx context.Context, lines iter.Seq2[audit.Line, e
 func showLine(w io.Writer, l *audit.Line, asJSON bool) error {
 	switch {
 	case l.Stub && asJSON:
-		_, err := fmt.Fprintf(w, `{"chain":%q,"seq":%d,"sha256":"%x"}`+"\n", l.Chain, l.Seq, l.SHA256)
+		_, err := fmt.Fprintf(w, `{"chain":"%s","seq":%d,"sha256":"%x"}`+"\n", audit.Printable(l.Chain), l.Seq, l.SHA256)
 		return err
 	case l.Stub:
 		_, err := fmt.Fprintf(w, "%s stub seq=%d sha256=%x\n", l.Time.Format(time.RFC3339), l.Seq, l.SHA256)

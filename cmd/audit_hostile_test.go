@@ -1,7 +1,11 @@
 package cmd
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -101,5 +105,35 @@ func checkShown(t *testing.T, s, line string) {
 	}
 	if !utf8.ValidString(line) {
 		t.Fatalf("%.20q: %.200q is no text", s, line)
+	}
+}
+
+// TestTamperedLinesSteerNoTerminal: who can write the folder can put there what
+// no ledger writes.
+func TestTamperedLinesSteerNoTerminal(t *testing.T) {
+	dir := auditFolder(t)
+	name := filepath.Join(dir, "00000000000000000001.jsonl")
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"\x1b[2J", "\u009b2J", "\x7f", "\xff", "\r"} {
+		if err := os.WriteFile(name, bytes.Replace(data, []byte("users/u2"), []byte(s), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"tail"}, {"tail", "--json"}, {"query", "--json"}, {"query"}} {
+			shown, err := runAudit(t.Context(), append(args, "--dir", dir)...)
+			if strings.Contains(shown, s) {
+				t.Errorf("%q shows %q: %q", args, s, shown)
+			}
+			if len(args) == 2 && err == nil {
+				t.Errorf("%q does not say that %q is in the log", args, s)
+			}
+		}
+	}
+	stub := audit.Line{Stub: true, Chain: "c\x1b\"\x07", Seq: 7}
+	var b bytes.Buffer
+	if err := showLine(&b, &stub, true); err != nil || !json.Valid(b.Bytes()) {
+		t.Errorf("a stub is %s, %v", b.Bytes(), err)
 	}
 }

@@ -335,6 +335,11 @@ func showRequest(w io.Writer, q *audit.Joined, asJSON bool) error {
 		return err
 	}
 	if asJSON {
+		for _, l := range []*audit.Line{&q.Decision, &q.Outcome} {
+			if err := l.OneLine(); err != nil {
+				return err
+			}
+		}
 		outcome := q.Outcome.Raw
 		if len(outcome) == 0 {
 			outcome = []byte("null")

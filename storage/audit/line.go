@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // A Line is one event as it is stored: its exact bytes, and where they are.
@@ -41,6 +43,17 @@ func (l *Line) Hash() [sha256.Size]byte {
 		return l.SHA256
 	}
 	return sha256.Sum256(l.Raw)
+}
+
+// OneLine is nil where the line is text of one line, as all that a ledger writes,
+// which escapes every control character. An error is a *CorruptError. Whoever
+// shows lines as they are asks first: JSON may hold line feeds between its
+// tokens, and what steers a terminal within its strings.
+func (l *Line) OneLine() error {
+	if utf8.Valid(l.Raw) && !bytes.ContainsFunc(l.Raw, unicode.IsControl) {
+		return nil
+	}
+	return &CorruptError{File: l.File, Line: l.Number, Offset: l.Offset, Seq: l.Seq, Reason: "it holds bytes that a ledger escapes"}
 }
 
 // Event reads the whole line. Its values are unescaped: the bytes as they came.

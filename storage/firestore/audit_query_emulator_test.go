@@ -111,6 +111,26 @@ func foundIn(t *testing.T, dirs []string, f *audit.Filter) map[string]string {
 	return found
 }
 
+// TestLineOfManyLinesIsBroken: JSON may hold line feeds between its tokens, and
+// so a document a whole line that would be another event in an export.
+func TestLineOfManyLinesIsBroken(t *testing.T) {
+	const inner = `{"type":"decision","id":"2","time":"2026-11-23T12:00:00Z","chain":"c","seq":2,"prev":"0000000000000000000000000000000000000000000000000000000000000000"}`
+	for _, end := range []string{"", ",\"x\":\n" + inner + "\n"} {
+		l, err := audit.ParseLine([]byte(inner[:len(inner)-1] + end + "}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := (&Client{}).Audit("auditLog", 0)
+		d, err := a.document(&l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.line(d); audit.IsCorrupt(err) != (end != "") {
+			t.Errorf("%q: %v", end, err)
+		}
+	}
+}
+
 // TestSummariesAreFoundByTheirRoutes: a summary is about several routes, and
 // still comes with each.
 func TestSummariesAreFoundByTheirRoutes(t *testing.T) {

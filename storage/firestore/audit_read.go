@@ -168,6 +168,9 @@ func (a *Audit) line(d *firestorepb.Document) (audit.Line, error) {
 		return bad("%s", err)
 	}
 	l.File, l.Expires = name, expires(d)
+	if err := l.OneLine(); err != nil {
+		return l, err
+	}
 	want, err := a.document(&l)
 	if err != nil {
 		return bad("%s", err)
