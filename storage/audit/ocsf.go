@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"math"
 	"net"
 	"strconv"
@@ -60,7 +61,13 @@ func AppendOCSF(b []byte, r *Joined) ([]byte, error) {
 // plainEvent reads a line without undoing \xHH: what it stands for JSON cannot
 // hold.
 func plainEvent(l *Line, e *Event) error {
-	if err := json.Unmarshal(l.Raw, e); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(l.Raw))
+	dec.UseNumber() // a claim may be one that no float can hold
+	err := dec.Decode(e)
+	if err == nil && dec.InputOffset() != int64(len(l.Raw)) {
+		err = errors.New("something follows it")
+	}
+	if err != nil {
 		return notAnEvent(l, err)
 	}
 	return nil

@@ -301,6 +301,18 @@ func TestOCSFKeepsBytes(t *testing.T) {
 	}
 }
 
+// TestOCSFKeepsNumbers: a claim may be a number that no float can hold.
+func TestOCSFKeepsNumbers(t *testing.T) {
+	for _, n := range []json.Number{"1e400", "-1e-999", "12345678901234567890123"} {
+		inputs := map[string]any{"claims": map[string]any{"n": n}}
+		lines := linesOf(t, &Event{Type: TypeDecision, Record: "a", Decision: &Decision{Effect: "allow", Inputs: inputs}})
+		text, err := AppendOCSF(nil, &Joined{Decision: lines[0]})
+		if err != nil || !bytes.Contains(text, []byte(`"n":`+string(n)+"}")) {
+			t.Errorf("%s became %s, %v", n, text, err)
+		}
+	}
+}
+
 // FuzzOCSF: whatever is on record, what is written is valid.
 func FuzzOCSF(f *testing.F) {
 	f.Add("s", 200)
