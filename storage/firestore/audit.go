@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"cloud.google.com/go/firestore/apiv1/firestorepb"
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -137,7 +139,11 @@ func queried(l *audit.Line, fields map[string]*firestorepb.Value) error {
 		Outcome struct{ Status int64 }
 		Summary *struct{}
 	}
-	if err := json.Unmarshal(l.Raw, &e); err != nil {
+	err := json.Unmarshal(l.Raw, &e)
+	if err == nil && !utf8.Valid(l.Raw) { // gRPC cannot send it, however often it is tried
+		err = errors.New("it is not UTF-8")
+	}
+	if err != nil {
 		return fmt.Errorf("%w: line %d of %s: %w", audit.ErrUnstorable, l.Number, l.File, err)
 	}
 	if e.Summary != nil && e.Decision.Route == "" {

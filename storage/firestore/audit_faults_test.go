@@ -177,3 +177,20 @@ func shipThroughCodes(t *testing.T, seed uint64) {
 	}
 	s.wantDocuments(t, dir)
 }
+
+// TestLineThatNoCallCanCarry: a disk can change a line that waits. What cannot be
+// sent at all is no outage, which would hold up all that is behind it for good.
+func TestLineThatNoCallCanCarry(t *testing.T) {
+	s := &fakeServer{call: func(int) (codes.Code, bool) { return codes.OK, true }}
+	log := serve(t, s).Audit("auditLog", 0)
+	const line = `{"type":"decision","id":"1","time":"2026-11-23T12:00:00Z","chain":"c","seq":1,"prev":"0000000000000000000000000000000000000000000000000000000000000000","record":"%s"}`
+	for value, storable := range map[string]bool{"a": true, "\xff": false} {
+		l, err := audit.ParseLine(fmt.Appendf(nil, line, value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = log.Store(t.Context(), []audit.Line{l}); errors.Is(err, audit.ErrUnstorable) == storable {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}
