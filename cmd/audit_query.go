@@ -121,6 +121,9 @@ func network(text string) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("--ip: %q is neither an address nor a network such as 192.0.2.0/24", text)
 	}
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 { // as the log has no address
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
 	return p.Masked(), nil
 }
 
