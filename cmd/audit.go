@@ -100,7 +100,9 @@ func newAuditTail(env environment, stdout, stderr io.Writer) *cobra.Command {
 		Long: `Show the last events, one line each: time, effect or type, status, method and
 path, who (identity:uid), route/rule, bucket/key. What steers a terminal is escaped.
 Of refusals that were only counted: how many, whose, and counts by route and code.
-With --firestore -f, an event that was shipped ten minutes late or more is not shown.`,
+With --firestore -f, the last ten minutes are read again every two seconds, at most
+10,000 events of each of eight shards, and each read is paid for; an event that was
+shipped later than that is not shown.`,
 		Example: "  sidegate audit tail -n 20\n  sidegate audit tail -f --json | jq .request.path\n" +
 			"  sidegate audit tail --firestore --project acme-prod",
 	}
