@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -352,7 +353,7 @@ func describe(e *audit.Event) string {
 		d.add(o.Bucket + "/" + o.Key)
 	}
 	if o := e.Outcome; o != nil {
-		d.add(fmt.Sprintf("in=%d out=%d ms=%.1f", o.BytesIn, o.BytesOut, o.MS))
+		d.text += fmt.Sprintf(" in=%d out=%d ms=%.1f", o.BytesIn, o.BytesOut, o.MS)
 		if o.Error != "" {
 			d.add("error=" + o.Error)
 		}
@@ -360,7 +361,7 @@ func describe(e *audit.Event) string {
 	if s := e.System; s != nil {
 		d.add(s.Event)
 		for _, k := range slices.Sorted(maps.Keys(s.Detail)) {
-			d.add(k + "=" + s.Detail[k])
+			d.text += " " + audit.Printable(k+"="+s.Detail[k]) // the gateway's own words, to the line's end
 		}
 	}
 	if e.Record != "" {
@@ -371,7 +372,8 @@ func describe(e *audit.Event) string {
 
 type description struct{ text string }
 
-// add appends a word; nothing in it can end the line or steer the terminal.
+// add appends a word. Nothing in it can end the line or steer the terminal, or
+// pass for more words: a stranger's path must not show somebody else's uid.
 func (d *description) add(word string) {
 	if word == "" {
 		return
@@ -379,7 +381,7 @@ func (d *description) add(word string) {
 	if d.text != "" {
 		d.text += " "
 	}
-	d.text += audit.Printable(word)
+	d.text += strings.ReplaceAll(audit.Printable(word), " ", `\u0020`)
 }
 
 // A printer prints lines and keeps the first error.

@@ -203,6 +203,27 @@ func TestNewestAreKept(t *testing.T) {
 	}
 }
 
+// TestDescribedValueIsOneWord: who may choose a path, a uid or a key does not
+// choose the words behind it; and what is shown finds it again.
+func TestDescribedValueIsOneWord(t *testing.T) {
+	const path = "/a users:alice files/owner entry record=r0"
+	e := &audit.Event{Type: audit.TypeDecision, Record: "r1", Time: auditNoon, Request: &audit.Request{Method: "GET", Path: path},
+		Identity: &audit.Identity{Name: "users", UID: "u 1"}, Decision: &audit.Decision{Effect: "deny", Status: 404, Code: "no_route"},
+		Object: &audit.Object{Bucket: "default", Key: "my cat.jpg"}}
+	got := describe(e)
+	const want = `2026-11-23T12:00:00.000Z deny 404 GET /a\u0020users:alice\u0020files/owner\u0020entry\u0020record=r0 users:u\u00201 no_route default/my\u0020cat.jpg record=r1`
+	if got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if !slices.Contains(audit.Spellings(`u\u00201`), "u 1") {
+		t.Error("what is shown is not what query takes")
+	}
+	e = &audit.Event{Type: audit.TypeSystem, Record: "r1", Time: auditNoon, System: &audit.System{Event: "repair", Detail: map[string]string{"problem": "a torn line"}}}
+	if got := describe(e); !strings.Contains(got, "repair problem=a torn line") {
+		t.Error(got)
+	}
+}
+
 // TestTailFollowsACollection: after the last n there comes what is new, also
 // what is shipped late, and nothing that was there before.
 func TestTailFollowsACollection(t *testing.T) {

@@ -73,7 +73,8 @@ func showExample(out *printer, e trial.Example) {
 	line.add(e.Method)
 	line.add(e.Host + e.Target)
 	if e.IP != "" {
-		line.add("from " + e.IP)
+		line.add("from")
+		line.add(e.IP)
 	}
 	if e.Record != "" {
 		line.add("record=" + e.Record)
