@@ -291,7 +291,7 @@ func (p *Proxy) recordUndecided(x *exchange) {
 // gateway refused after all: such a refusal is never off.
 func (p *Proxy) recordRefused(x *exchange, panicked bool) {
 	var pr *problem
-	refused := errors.As(x.failure, &pr) && pr.status >= 400 && pr.status < 500
+	refused := errors.As(x.failure, &pr) && (pr.status >= 400 && pr.status < 500 || errors.Is(pr, errUpstreamFull))
 	if !refused && !panicked {
 		return
 	}

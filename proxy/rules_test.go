@@ -327,6 +327,21 @@ func TestAuditOffRecordsAFault(t *testing.T) {
 	}
 }
 
+// TestAuditOffRecordsAFullApp: what the gateway does not let on to an app that
+// has its max_requests is a refusal, also where what it lets on is off.
+func TestAuditOffRecordsAFullApp(t *testing.T) {
+	g := rulesGate(t, nil)
+	f := g.proxy.upstreams["app"]
+	f.up.MaxRequests = 1
+	f.busy.Store(1)
+	if a := g.send("GET", "/static/x", "", "Connection: close"); a.StatusCode != 503 {
+		t.Errorf("%d", a.StatusCode)
+	}
+	if e := g.outcomeOf(503); e.Record != g.decision().Record || g.decision().Decision.Code != "unavailable" || g.decision().Decision.Effect != "deny" {
+		t.Errorf("%+v, %+v", e, g.decision())
+	}
+}
+
 // outcomeOf waits for the outcome with this status.
 func (g *gate) outcomeOf(status int) *audit.Event {
 	g.t.Helper()

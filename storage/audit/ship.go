@@ -275,12 +275,9 @@ func (s *shipper) rewind(to *cursor) {
 
 // deliver repeats until every line is stored; an error: the ledger closes.
 func (s *shipper) deliver(lines []Line) error {
-	alone := false
+	half := len(lines) // how many may go together, since one among them is never taken
 	for len(lines) > 0 {
-		n := min(len(lines), s.most)
-		if alone {
-			n = 1
-		}
+		n := min(len(lines), s.most, half)
 		s.ramp.age(s.ctx, s.l.opt.Sink, s.l.opt.Now())
 		if err := s.ramp.wait(s.ctx, s.l.opt.Now, n); err != nil {
 			return err
@@ -295,7 +292,7 @@ func (s *shipper) deliver(lines []Line) error {
 			s.recovered()
 			continue
 		case t.unstorable && n > 1:
-			alone = true // which one it is shows when each is sent alone
+			half = n / 2 // which one it is shows when it is sent alone
 			continue
 		case t.frozen && !t.unstorable && s.ctx.Err() == nil: // that it failed says nothing of the sink
 			s.change(s.thaw)
@@ -304,6 +301,7 @@ func (s *shipper) deliver(lines []Line) error {
 		err := t.err
 		if t.unstorable && !lines[0].Stub {
 			if err = s.bury(&lines[0]); err == nil {
+				half = len(lines)
 				continue
 			}
 			err = ownError{err}

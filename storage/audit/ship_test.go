@@ -266,6 +266,48 @@ func wantBuried(t *testing.T, dir string, sink *fakeSink) {
 
 // TestEverythingUnstorableIsAnOutage: a sink that refuses even the stub is
 // wrongly set up, and no line is lost to the dead-letter file for it.
+// TestUnstorableLineCostsFewCalls: which of a batch's lines is never taken is
+// found by halves, so that its neighbours do not wait for a hundred calls.
+func TestUnstorableLineCostsFewCalls(t *testing.T) {
+	for _, seq := range []uint64{1, 50, 77, 100} {
+		sink := &poisonedSink{seq: seq}
+		dir := t.TempDir()
+		l := open(t, Options{Dir: dir})
+		for range 100 {
+			if _, err := l.Append(request()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closed(t, l)
+		l = open(t, Options{Dir: dir, Sink: sink})
+		mustPut(t, l, "behind", Machine)
+		closed(t, l)
+		sink.wantAll(t, dir)
+		if sink.stored[sink.id].Raw == nil || !sink.stored[sink.id].Stub || sink.all > 20 {
+			t.Errorf("seq %d: %d calls, stored as %+v", seq, sink.all, sink.stored[sink.id])
+		}
+	}
+}
+
+// A poisonedSink takes no call that one line is in, and does not say which.
+type poisonedSink struct {
+	fakeSink
+	seq uint64
+	id  string
+	all int
+}
+
+func (s *poisonedSink) Store(ctx context.Context, lines []Line) ([]error, error) {
+	s.all++
+	for _, l := range lines {
+		if l.Seq == s.seq && !l.Stub {
+			s.id = l.ID
+			return nil, fmt.Errorf("%w: too large", ErrUnstorable)
+		}
+	}
+	return s.fakeSink.Store(ctx, lines)
+}
+
 func TestEverythingUnstorableIsAnOutage(t *testing.T) {
 	sink := &fakeSink{down: fmt.Errorf("%w: no such database", ErrUnstorable)}
 	dir := t.TempDir()
