@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -296,26 +297,56 @@ func (p *Proxy) FlushRefusals(ctx context.Context, last bool) error {
 	return errors.Join(p.flushRefusals(ctx, &p.refusals.strangers, last), p.flushRefusals(ctx, &p.refusals.verified, last))
 }
 
+// flushTogether is how many summaries wait for the audit log at once: one by
+// one, a slow disk would have them wait longer than a minute.
+const flushTogether = 64
+
 func (p *Proxy) flushRefusals(ctx context.Context, t *refusalTable, last bool) error {
-	list := t.take(last)
-	for i, c := range list {
-		err := p.o.Recorder.Record(ctx, c.event(p.o.Now()), audit.Crash)
-		if err == nil {
-			continue
+	var left []*refusalCount
+	var failure error
+	missing := 0
+	for some := range slices.Chunk(t.take(last), flushTogether) {
+		errs := make([]error, len(some))
+		if failure == nil {
+			errs = p.recordCounts(ctx, some)
+		} else { // the log fails: the next time is soon enough
+			for i := range errs {
+				errs[i] = ErrNotRecorded
+			}
 		}
-		p.metrics.auditFailures.Inc()
-		left := list[i:]
-		if !errors.Is(err, ErrNotRecorded) {
-			left = left[1:] // it may be on record, and must not be there twice
+		for i, err := range errs {
+			if err == nil {
+				continue
+			}
+			missing += some[i].n
+			if failure == nil {
+				failure = err
+			}
+			if errors.Is(err, ErrNotRecorded) { // else it may be on record, and must not be there twice
+				left = append(left, some[i])
+			}
 		}
-		t.putBack(left)
-		n := 0
-		for _, c := range list[i:] {
-			n += c.n
-		}
-		return fmt.Errorf("%d refusals that were only counted are not on record: %w", n, err)
+	}
+	t.putBack(left)
+	if failure != nil {
+		return fmt.Errorf("%d refusals that were only counted are not on record: %w", missing, failure)
 	}
 	return nil
+}
+
+// recordCounts puts them on record at once, and gives each one's error.
+func (p *Proxy) recordCounts(ctx context.Context, some []*refusalCount) []error {
+	errs := make([]error, len(some))
+	var all sync.WaitGroup
+	for i, c := range some {
+		all.Go(func() {
+			if errs[i] = p.o.Recorder.Record(ctx, c.event(p.o.Now()), audit.Crash); errs[i] != nil {
+				p.metrics.auditFailures.Inc()
+			}
+		})
+	}
+	all.Wait()
+	return errs
 }
 
 // refusedLate puts on record what was refused when its time for that had passed.
