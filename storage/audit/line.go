@@ -225,6 +225,8 @@ func (k *link) check(l *Line) error {
 		return &CorruptError{File: l.File, Line: l.Number, Offset: l.Offset, Seq: l.Seq, Reason: fmt.Sprintf(format, args...)}
 	}
 	switch {
+	case l.Chain == "": // no checkpoint can be about such a line, so none would fail it
+		return bad("it names no chain")
 	case k.chain != "" && l.Chain != k.chain:
 		return bad("it is of chain %s, and the line before of chain %s", Printable(l.Chain), Printable(k.chain))
 	case k.seq != 0 && l.Seq != k.seq+1:
