@@ -27,8 +27,8 @@ func segments(dir string) ([]uint64, error) {
 	var list []uint64
 	for _, e := range entries {
 		digits, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), gzipSuffix), segmentSuffix)
-		if !ok || len(digits) != 20 || !e.Type().IsRegular() {
-			continue
+		if !ok || len(digits) != 20 || strings.Trim(digits, "0123456789") != "" || !e.Type().IsRegular() {
+			continue // also dead-letter-20261123.jsonl, which somebody moved out of the way
 		}
 		first, err := strconv.ParseUint(digits, 10, 63)
 		if err != nil || first == 0 {
