@@ -82,6 +82,7 @@ var (
 type file interface {
 	io.ReaderAt
 	io.WriterAt
+	Stat() (os.FileInfo, error)
 	Sync() error
 	Truncate(size int64) error
 	Close() error
@@ -98,7 +99,9 @@ type file interface {
 // the same pages may succeed without having written them. So the ledger then
 // reads the segment back, verifies its chain, writes it to a new file, fsyncs
 // that, and puts it in the old one's place; until then nothing counts as
-// fsynced, and nothing is appended.
+// fsynced, and nothing is appended. It does the same where somebody took the
+// file away while it was written, with gzip for example: what is written to a
+// file without a name is gone with the process.
 type Ledger struct {
 	opt      Options
 	lock     *os.File

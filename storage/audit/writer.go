@@ -21,7 +21,9 @@ type writer struct {
 	// rotateAt is the size at which a rotation that failed is tried again.
 	rotateAt int64
 	torn     bool   // a failed write may have left bytes behind size
-	damaged  bool   // a failed fsync: see Ledger
+	damaged  bool   // a failed fsync, or the file is not in its place: see Ledger
+	taken    bool   // it is not in its place
+	unseen   bool   // something was written since it was last seen in its place
 	spare    []byte // the buffer that is not pending
 }
 
@@ -30,31 +32,37 @@ func (l *Ledger) run() {
 	defer close(l.stopped)
 	retry := time.NewTimer(l.opt.pause)
 	retry.Stop()
+	due := false // the timer runs
 	for {
 		probe := false
 		select {
 		case <-l.wake:
 		case <-retry.C:
-			probe = true
+			probe, due = true, false
 		}
-		for l.step(probe) {
-			probe = false
+		l.mu.Lock()
+		closed := l.closed
+		l.mu.Unlock()
+		for last := probe || closed; l.step(last); {
+			last = false
 		}
 		l.mu.Lock()
 		failing := l.failure != nil
-		over := l.closed && l.batch == nil && (failing || l.want <= l.synced)
+		over := closed && l.batch == nil && (failing || l.want <= l.synced)
 		l.mu.Unlock()
 		if over {
 			return
 		}
-		if failing {
+		if failing || l.w.unseen && !due {
+			due = true
 			retry.Reset(l.opt.pause)
 		}
 	}
 }
 
 // step writes what is pending and fsyncs where it is wanted; false: there was
-// nothing to do, or it failed. A probe tries also where nobody asks.
+// nothing to do, or it failed. A probe tries also where nobody asks, and looks
+// whether the segment is in its place.
 func (l *Ledger) step(probe bool) bool {
 	l.mu.Lock()
 	if l.lost > 0 && (l.batch != nil || probe) {
@@ -110,6 +118,7 @@ func (l *Ledger) write(buf []byte, head link) error {
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
 	l.w.size += int64(len(buf))
+	l.w.unseen = true
 
 	l.mu.Lock()
 	l.written = head
@@ -163,15 +172,42 @@ func (l *Ledger) heal() error {
 	}
 	if l.w.damaged {
 		if err := l.rewrite(); err != nil {
-			return fmt.Errorf("rewriting the audit log after a failed fsync: %w", err)
+			return fmt.Errorf("rewriting the audit log's segment %s after %s: %w", segmentName(l.w.first), l.w.why(), err)
 		}
-		l.w.damaged = false
 		l.mu.Lock()
 		l.synced, l.sealed = l.written.seq, l.written
 		l.settled()
+		if l.w.taken {
+			l.add(&Event{Type: TypeSystem, System: &System{Event: "repair", Detail: map[string]string{
+				"problem": "somebody removed, moved, compressed or replaced the segment that was being written; it was put back",
+				"file":    segmentName(l.w.first),
+			}}})
+			if l.closed {
+				l.want = l.head.seq
+			}
+		}
 		l.mu.Unlock()
+		l.w.damaged, l.w.taken = false, false
 	}
 	return nil
+}
+
+func (w *writer) why() string {
+	if w.taken {
+		return "somebody removed, moved or replaced it"
+	}
+	return "a failed fsync"
+}
+
+// look finds out whether the segment is still what its name stands for. Where
+// it cannot be told it is put there: that shows what is wrong.
+func (l *Ledger) look() {
+	l.w.unseen = false
+	mine, err := l.w.file.Stat()
+	there, err2 := os.Lstat(filepath.Join(l.opt.Dir, segmentName(l.w.first)))
+	if err != nil || err2 != nil || !os.SameFile(mine, there) {
+		l.w.damaged, l.w.taken = true, true
+	}
 }
 
 // settled wakes those who wait for an fsync: what they wait for may be fsynced
@@ -184,6 +220,9 @@ func (l *Ledger) settled() {
 
 // sync fsyncs what is written, if somebody wants it.
 func (l *Ledger) sync(probe bool) bool {
+	if probe {
+		l.look()
+	}
 	l.mu.Lock()
 	if (l.want <= l.synced || l.written.seq <= l.synced) && !(probe && l.w.damaged) {
 		l.mu.Unlock()
@@ -195,6 +234,7 @@ func (l *Ledger) sync(probe bool) bool {
 	l.flight, l.next = r, &round{done: make(chan struct{})}
 	l.mu.Unlock()
 
+	l.look()
 	damaged := l.w.damaged
 	err := l.heal()
 	if err == nil && !damaged {
@@ -219,9 +259,13 @@ func (l *Ledger) sync(probe bool) bool {
 	return err == nil
 }
 
-// rotate begins a new segment. The old one is fsynced first: only the last
-// segment can be torn.
+// rotate begins a new segment. The old one is fsynced first, and in its place:
+// only the last segment can be torn.
 func (l *Ledger) rotate() error {
+	l.look()
+	if err := l.heal(); err != nil {
+		return err
+	}
 	if err := l.w.file.Sync(); err != nil {
 		l.w.damaged = true
 		return fmt.Errorf("fsync of the audit log: %w", err)

@@ -1,0 +1,96 @@
+package audit
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// takeAway is what people do to the file that is being written, most of them
+// by mistake.
+var takeAway = map[string]func(name string) error{
+	"compressed": func(name string) error { return exec.Command("gzip", name).Run() },
+	"removed":    os.Remove,
+	"moved":      func(name string) error { return os.Rename(name, name+".old") },
+	"replaced by its beginning": func(name string) error {
+		text, err := os.ReadFile(name)
+		if err == nil {
+			err = os.WriteFile(name+".new", text[:strings.Index(string(text), "\n")+1], 0o600)
+		}
+		return errors.Join(err, os.Rename(name+".new", name))
+	},
+}
+
+// TestTheSegmentBeingWrittenIsTakenAway: what is written to a file without a
+// name is gone with the process, so the file is put back.
+func TestTheSegmentBeingWrittenIsTakenAway(t *testing.T) {
+	for what, away := range takeAway {
+		for _, level := range []Survive{Crash, Power} {
+			t.Run(what+" "+level.String(), func(t *testing.T) {
+				dir := t.TempDir()
+				l := open(t, Options{Dir: dir, pause: time.Millisecond})
+				mustPut(t, l, "r", level)
+				mustPut(t, l, "r", level)
+				name := lastSegment(t, dir)
+				if err := away(name); err != nil {
+					t.Fatal(err)
+				}
+				mustPut(t, l, "r", level)
+				eventually(t, "it is put back", func() bool {
+					text, err := os.ReadFile(name)
+					return err == nil && strings.Count(string(text), "\n") == 4 // and says so
+				})
+				closed(t, l)
+				if r := verified(t, dir); r.First != 1 || r.Last != 4 {
+					t.Errorf("%+v", r)
+				}
+				if e := events(t, dir)[3]; e.System == nil || e.System.Event != "repair" || e.System.Detail["file"] != segmentName(1) {
+					t.Errorf("the 4th event is %+v", e)
+				}
+			})
+		}
+	}
+}
+
+// TestASegmentTakenAwayBeforeItEnds: nothing is looked at in between.
+func TestASegmentTakenAwayBeforeItEnds(t *testing.T) {
+	for name, segment := range map[string]int64{"rotation": 1, "close": 0} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := open(t, Options{Dir: dir, Segment: segment, pause: time.Hour})
+			mustPut(t, l, "r", Power)
+			if err := os.Remove(filepath.Join(dir, segmentName(1))); err != nil {
+				t.Fatal(err)
+			}
+			if segment > 0 {
+				mustPut(t, l, "r", Crash)
+			}
+			closed(t, l)
+			if r := verified(t, dir); r.First != 1 || r.Last < 2 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+func TestTheFolderIsTakenAway(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	l := open(t, Options{Dir: dir, pause: time.Millisecond})
+	mustPut(t, l, "r", Power)
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(t, l, "r", Power); err == nil || !strings.Contains(err.Error(), "removed, moved or replaced") {
+		t.Error(err)
+	}
+	if err := os.Rename(dir+".old", dir); err != nil {
+		t.Fatal(err)
+	}
+	healed(t, l)
+	closed(t, l)
+	verified(t, dir)
+}
