@@ -150,12 +150,26 @@ const (
 // noteName is the file of the checkpoint over a closed segment's last line.
 func noteName(first uint64) string { return fmt.Sprintf("%020d%s", first, noteSuffix) }
 
-// ReadNote reads a file that holds a note.
+// ReadNote reads a file that holds a note, or what a pipe brings.
 func ReadNote(file string) (Note, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return Note{}, err
 	}
+	return readNote(f, file)
+}
+
+// folderNote reads one of a folder's notes.
+func folderNote(dir, name string) (Note, error) {
+	name = filepath.Join(dir, name)
+	f, err := openRegular(name, os.O_RDONLY)
+	if err != nil {
+		return Note{}, err
+	}
+	return readNote(f, name)
+}
+
+func readNote(f *os.File, file string) (Note, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxNote+1))
 	if err != nil {
@@ -198,7 +212,7 @@ func folderNotes(dir string) ([]Note, error) {
 		names = append(names, noteName(first))
 	}
 	for _, name := range append(names, headNote) {
-		n, err := ReadNote(filepath.Join(dir, name))
+		n, err := folderNote(dir, name)
 		if errors.Is(err, os.ErrNotExist) { // no head yet, or retention removed it meanwhile
 			continue
 		}
@@ -217,7 +231,7 @@ func (l *Ledger) checkHead() error {
 	if l.opt.Signer == nil {
 		return nil
 	}
-	n, err := ReadNote(filepath.Join(l.opt.Dir, headNote))
+	n, err := folderNote(l.opt.Dir, headNote)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -68,7 +68,7 @@ func failing(t testing.TB, dir string, keys note.Verifiers, outside ...Note) err
 	return r.Failure()
 }
 
-func readNote(t testing.TB, dir, name string) Note {
+func noteOf(t testing.TB, dir, name string) Note {
 	t.Helper()
 	n, err := ReadNote(filepath.Join(dir, name))
 	if err != nil {
@@ -85,7 +85,7 @@ func TestCheckpointsAreKeptAndVerify(t *testing.T) {
 		mustPut(t, l, "r", Crash)
 	}
 	eventually(t, "a checkpoint of the head", func() bool { return l.Stats().Checkpoint == 30 })
-	if c, err := readNote(t, dir, headNote).open(keys); err != nil || c.Seq != 30 {
+	if c, err := noteOf(t, dir, headNote).open(keys); err != nil || c.Seq != 30 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	mustPut(t, l, "last", Crash)
@@ -128,7 +128,7 @@ func TestRemovedEnd(t *testing.T) {
 	by, keys := newKey(t)
 	dir := t.TempDir()
 	fill(t, Options{Dir: dir, Signer: by}, 10)
-	outside := readNote(t, dir, headNote)
+	outside := noteOf(t, dir, headNote)
 	name := lastSegment(t, dir)
 	whole, err := os.ReadFile(name)
 	if err != nil {
@@ -177,7 +177,7 @@ func TestForgedNotesAreNamed(t *testing.T) {
 	by, keys := newKey(t)
 	dir := t.TempDir()
 	fill(t, Options{Dir: dir, Signer: by}, 3)
-	good := readNote(t, dir, headNote)
+	good := noteOf(t, dir, headNote)
 	for what, data := range map[string][]byte{
 		"empty":        nil,
 		"no signature": bytes.Split(good.Data, []byte("\n\n"))[0],

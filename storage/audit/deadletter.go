@@ -24,7 +24,7 @@ type deadLetters struct {
 // The end of a line that a crash tore is cut off: the ledger has it whole.
 func openDeadLetters(dir, chain string, after uint64) (deadLetters, error) {
 	d := deadLetters{dir: dir, have: map[uint64]bool{}}
-	f, err := os.OpenFile(filepath.Join(dir, deadFile), os.O_RDWR, 0)
+	f, err := openRegular(filepath.Join(dir, deadFile), os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
 		return d, nil
 	}
@@ -79,7 +79,7 @@ func (d *deadLetters) add(l *Line) error {
 	if d.have[l.Seq] {
 		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(d.dir, deadFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := openRegular(filepath.Join(d.dir, deadFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND)
 	if err != nil {
 		return fmt.Errorf("the dead-letter file: %w", err)
 	}

@@ -41,7 +41,7 @@ func TestAForgedLogCannotDropItsChainsName(t *testing.T) {
 	by, keys := newKey(t)
 	dir := t.TempDir()
 	fill(t, Options{Dir: dir, Signer: by, Segment: 4000}, 30)
-	safe := readNote(t, dir, headNote)
+	safe := noteOf(t, dir, headNote)
 	chain := sound(t, dir, keys, safe).Chain
 	rechained(t, dir, func(line string) string {
 		line = strings.Replace(line, `"chain":"`+chain+`"`, `"chain":""`, 1)

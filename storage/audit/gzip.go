@@ -23,14 +23,14 @@ type segmentFile interface {
 // there. While gzip works both are: then the plain one counts.
 func openSegment(dir string, first uint64) (segmentFile, string, error) {
 	name := segmentName(first)
-	f, err := os.Open(filepath.Join(dir, name))
+	f, err := openRegular(filepath.Join(dir, name), os.O_RDONLY)
 	if err == nil {
 		return f, name, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
-	z, zerr := os.Open(filepath.Join(dir, name+gzipSuffix))
+	z, zerr := openRegular(filepath.Join(dir, name+gzipSuffix), os.O_RDONLY)
 	if zerr == nil {
 		return &gzipFile{file: z}, name + gzipSuffix, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -302,7 +303,7 @@ func (r resume) cursor(dir string) cursor {
 }
 
 func readResume(dir string) (resume, error) {
-	data, err := os.ReadFile(filepath.Join(dir, resumeFile))
+	data, err := readSmall(dir, resumeFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return resume{}, nil
 	}
@@ -316,6 +317,34 @@ func readResume(dir string) (resume, error) {
 		return resume{}, fmt.Errorf("%s is damaged: remove it to ship everything again; what the sink has is not stored twice", resumeFile)
 	}
 	return r, nil
+}
+
+// openRegular opens a file of the folder, and never waits: a pipe in its place
+// would let the start, or verify, wait for ever.
+func openRegular(name string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(name, flag|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file: move it away", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// readSmall reads one of the folder's own notes of state.
+func readSmall(dir, name string) ([]byte, error) {
+	f, err := openRegular(filepath.Join(dir, name), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 // writeFile replaces a file so that after a power loss it is the old or the new.

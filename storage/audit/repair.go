@@ -288,7 +288,7 @@ func hashFile(name string) (sum string, size int64, err error) {
 }
 
 func readPlan(dir string) (*repairPlan, error) {
-	data, err := os.ReadFile(filepath.Join(dir, repairFile))
+	data, err := readSmall(dir, repairFile)
 	if err != nil {
 		return nil, err
 	}

@@ -97,7 +97,7 @@ func TestTenThousandTamperings(t *testing.T) {
 	dir, other := t.TempDir(), t.TempDir()
 	fill(t, Options{Dir: dir, Signer: by}, 12)
 	fill(t, Options{Dir: other}, 12)
-	head := readNote(t, dir, headNote)
+	head := noteOf(t, dir, headNote)
 	lines, strangers := rawLines(t, dir), rawLines(t, other)
 	v := Verification{Keys: keys, Notes: []Note{head}, folder: true}
 	if r, err := v.Lines(t.Context(), asRead(lines)); err != nil || r.Failure() != nil || r.Reports[0].Checkpoints != 1 {
@@ -144,7 +144,7 @@ func TestTamperingWithFolders(t *testing.T) {
 	dir, other := t.TempDir(), t.TempDir()
 	fill(t, Options{Dir: dir, Signer: by, Segment: 4000}, 24)
 	fill(t, Options{Dir: other}, 12)
-	head, strangers := readNote(t, dir, headNote), rawLines(t, other)
+	head, strangers := noteOf(t, dir, headNote), rawLines(t, other)
 	list, err := segments(dir)
 	if err != nil {
 		t.Fatal(err)
