@@ -79,11 +79,15 @@ func (d *deadLetters) add(l *Line) error {
 	if d.have[l.Seq] {
 		return nil
 	}
-	f, err := openRegular(filepath.Join(d.dir, deadFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND)
+	f, err := openRegular(filepath.Join(d.dir, deadFile), os.O_RDWR|os.O_CREATE|os.O_APPEND)
 	if err != nil {
 		return fmt.Errorf("the dead-letter file: %w", err)
 	}
-	info, err := f.Stat()
+	err = cutTorn(f) // what a try left that could not even be cut off
+	var info os.FileInfo
+	if err == nil {
+		info, err = f.Stat()
+	}
 	if err == nil {
 		_, err = f.Write(append(l.Raw[:len(l.Raw):len(l.Raw)], '\n'))
 		if err = errors.Join(err, f.Sync()); err != nil {

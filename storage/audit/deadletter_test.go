@@ -209,3 +209,22 @@ func FuzzOpenDeadLetters(f *testing.F) {
 		}
 	})
 }
+
+// TestADeadLetterBehindAHalfOne: the disk that tore a line also refused to cut
+// it off. Retention may have left no other copy of the next one.
+func TestADeadLetterBehindAHalfOne(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openDeadLetters(dir, "c", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, deadFile), []byte("whole\nhal"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.add(&Line{Seq: 1, Raw: []byte("next")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(readFile(t, filepath.Join(dir, deadFile))); got != "whole\nnext\n" {
+		t.Errorf("%q", got)
+	}
+}
