@@ -308,6 +308,13 @@ func readPlan(dir string) (*repairPlan, error) {
 // repair. Every step may have been done before.
 func (o *RepairOptions) carryOut(plan *repairPlan) error {
 	evidence := filepath.Join(o.Dir, plan.Evidence)
+	info, err := os.Lstat(evidence)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() { // a link would take files to where this log has no business
+		return fmt.Errorf("%s names %s, which is no folder: move it away", repairFile, plan.Evidence)
+	}
 	for _, name := range plan.Files {
 		from, to := filepath.Join(o.Dir, name), filepath.Join(evidence, name)
 		if _, err := os.Lstat(to); err == nil {
