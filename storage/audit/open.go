@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,6 +22,7 @@ type Repair struct {
 	File   string // the segment's name
 	Offset int64  // where it was cut
 	Text   []byte // what was cut off
+	Zeros  int64  // bytes of zero behind it, cut off, too: see textEnd
 }
 
 // Open opens the ledger in a folder, or begins one, and starts its
@@ -100,6 +102,7 @@ func (l *Ledger) report(r *Repair) {
 		"bytes":   strconv.Itoa(len(r.Text)),
 		"sha256":  hex.EncodeToString(sum[:]),
 		"text":    string(r.Text),
+		"zeros":   strconv.FormatInt(r.Zeros, 10),
 	}}})
 }
 
@@ -157,7 +160,11 @@ func (l *Ledger) loadLast(list []uint64) error {
 		return err
 	}
 	l.w.file, l.w.first = f, last
-	k, rest, size, err := readSegment(f, segmentName(last), last)
+	end, zeros, err := textEnd(f)
+	if err != nil {
+		return err
+	}
+	k, rest, size, err := readSegment(io.NewSectionReader(f, 0, end), segmentName(last), last)
 	if err != nil {
 		return err
 	}
@@ -171,8 +178,8 @@ func (l *Ledger) loadLast(list []uint64) error {
 	if k.seq == 0 && last != 1 {
 		return &CorruptError{File: segmentName(last), Seq: last, Reason: "it is empty, and the segment before it is missing"}
 	}
-	if len(rest) > 0 {
-		l.repaired = &Repair{File: segmentName(last), Offset: size, Text: rest}
+	if len(rest) > 0 || zeros > 0 {
+		l.repaired = &Repair{File: segmentName(last), Offset: size, Text: rest, Zeros: zeros}
 		if err := f.Truncate(size); err != nil {
 			return fmt.Errorf("cutting off a torn line: %w", err)
 		}
@@ -187,6 +194,29 @@ func (l *Ledger) loadLast(list []uint64) error {
 	}
 	l.synced, l.sealed = k.seq, k
 	return nil
+}
+
+// textEnd is where a segment's text ends, and how many zeros are behind it: a
+// loss of power can leave a file as long as it was, without what was not yet on
+// the disk. No line holds a zero.
+func textEnd(f file) (end, zeros int64, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	size := info.Size()
+	buf := make([]byte, readSize)
+	for end = size; end > 0; {
+		n := min(end, int64(len(buf)))
+		if _, err := f.ReadAt(buf[:n], end-n); err != nil {
+			return 0, 0, err
+		}
+		text := len(bytes.TrimRight(buf[:n], "\x00"))
+		if end -= n - int64(text); text > 0 {
+			break
+		}
+	}
+	return end, size - end, nil
 }
 
 // loadCompressed goes on behind a last segment that was compressed while no
