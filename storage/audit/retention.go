@@ -51,7 +51,7 @@ func (r *retireKeeper) due() error {
 	for i := 0; i+1 < len(list); i++ { // never the last one
 		first, next := list[i], list[i+1]
 		if end, ok := r.ends[first]; ok && end.After(oldest) {
-			return nil
+			return r.future(first, end)
 		}
 		if sink := r.l.ship; sink != nil {
 			r.l.mu.Lock()
@@ -70,7 +70,7 @@ func (r *retireKeeper) due() error {
 		}
 		if last.time.After(oldest) {
 			r.ends[first] = last.time
-			return nil
+			return r.future(first, last.time)
 		}
 		if err := r.remove(first, name, last); err != nil {
 			return err
@@ -78,6 +78,17 @@ func (r *retireKeeper) due() error {
 		delete(r.ends, first)
 	}
 	return nil
+}
+
+// future says why a segment stays, and all behind it, for longer than anybody
+// meant: a clock that was a year ahead for a minute must not fill the disk in
+// silence.
+func (r *retireKeeper) future(first uint64, end time.Time) error {
+	if !end.After(r.l.opt.Now().Add(24 * time.Hour)) {
+		return nil
+	}
+	return fmt.Errorf("the last event of %s is of %s, which is yet to come: the clock was wrong then, or is now; "+
+		"if it was then, move that file out of the folder, with all before it, and leave their notes", segmentName(first), end.UTC().Format(time.RFC3339))
 }
 
 // read verifies a segment, and that the next one continues it: its last line.

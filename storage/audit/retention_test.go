@@ -409,3 +409,19 @@ func (zeroes) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
 }
+
+// TestRetentionNamesAnEventOfTheFuture: a clock was a year ahead for a while.
+func TestRetentionNamesAnEventOfTheFuture(t *testing.T) {
+	var now atomic.Int64 // days after noon
+	o := Options{Dir: t.TempDir(), Segment: 1, Retention: 30 * day, Now: func() time.Time { return noon.Add(time.Duration(now.Load()) * day) }}
+	now.Store(365)
+	l := open(t, o)
+	putNow(t, l)
+	now.Store(40)
+	putNow(t, l)
+	eventually(t, "it says why it deletes nothing", func() bool {
+		err := l.Stats().RetentionError
+		return err != nil && strings.Contains(err.Error(), "the clock was wrong")
+	})
+	closed(t, l)
+}
