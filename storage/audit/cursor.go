@@ -130,12 +130,17 @@ func (c *cursor) advance() (bool, error) {
 	return c.overtaken(list[i])
 }
 
-// overtaken tells the two reasons apart why the next segment is missing:
-// retention takes the oldest first, so it has taken this one, too.
+// overtaken tells the reasons apart why the next segment is missing: the ledger
+// has put another file in this one's place, which holds more (Ledger), or
+// retention, which takes the oldest first, has taken this one, too.
 func (c *cursor) overtaken(next uint64) (bool, error) {
-	f, _, err := openSegment(c.dir, c.first)
+	f, name, err := openSegment(c.dir, c.first)
 	if err == nil {
-		f.Close()
+		c.release()
+		c.file, c.lines.file, c.lines.name = f, f, name
+		if err := c.lines.fill(); !errors.Is(err, io.EOF) {
+			return err == nil, err
+		}
 		return false, &CorruptError{File: segmentName(c.last + 1), Seq: c.last + 1,
 			Reason: fmt.Sprintf("the segment is missing: the one before ends with seq %d, the next is %s", c.last, segmentName(next))}
 	}
