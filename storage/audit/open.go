@@ -111,6 +111,7 @@ func (l *Ledger) load() error {
 	if err := unfinishedRepair(l.opt.Dir); err != nil {
 		return err
 	}
+	removeUnplaced(l.opt.Dir)
 	list, err := segments(l.opt.Dir)
 	if err != nil {
 		return err
@@ -377,9 +378,27 @@ func readSmall(dir, name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
+// tempInfix is between the name of a file that writeFile has not put in its
+// place yet, and a number.
+const tempInfix = ".tmp"
+
+// removeUnplaced deletes such files that a kill left, one each time: nobody else
+// would. What cannot be deleted does no harm. The folder is locked.
+func removeUnplaced(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		name, number, found := strings.Cut(e.Name(), tempInfix)
+		segment, note := strings.CutSuffix(name, noteSuffix)
+		own := name == headNote || name == resumeFile || name == repairFile || note && len(segment) == 20 && onlyDigits(segment)
+		if found && own && number != "" && onlyDigits(number) && e.Type().IsRegular() {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
 // writeFile replaces a file so that after a power loss it is the old or the new.
 func writeFile(dir, name string, data []byte) error {
-	f, err := os.CreateTemp(dir, name+".tmp")
+	f, err := os.CreateTemp(dir, name+tempInfix)
 	if err != nil {
 		return err
 	}

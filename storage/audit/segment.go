@@ -17,6 +17,8 @@ const segmentSuffix = ".jsonl"
 
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, segmentSuffix) }
 
+func onlyDigits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+
 // segments lists the first seqs of a folder's segments, in order, also of those
 // that somebody compressed.
 func segments(dir string) ([]uint64, error) {
@@ -27,7 +29,7 @@ func segments(dir string) ([]uint64, error) {
 	var list []uint64
 	for _, e := range entries {
 		digits, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), gzipSuffix), segmentSuffix)
-		if !ok || len(digits) != 20 || strings.Trim(digits, "0123456789") != "" || !e.Type().IsRegular() {
+		if !ok || len(digits) != 20 || !onlyDigits(digits) || !e.Type().IsRegular() {
 			continue // also dead-letter-20261123.jsonl, which somebody moved out of the way
 		}
 		first, err := strconv.ParseUint(digits, 10, 63)
