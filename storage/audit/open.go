@@ -35,7 +35,7 @@ func Open(o Options) (*Ledger, error) {
 	l := &Ledger{opt: o.withDefaults(), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	l.enc = newEncoder(o.Gateway)
 	l.next = &round{done: make(chan struct{})}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+	if err := makeFolder(o.Dir, syncDir); err != nil {
 		return nil, fmt.Errorf("the audit log's folder: %w", err)
 	}
 	if o.Retention < 0 || o.Signer != nil && l.opt.Checkpoint <= 0 {
@@ -64,6 +64,27 @@ func Open(o Options) (*Ledger, error) {
 		l.report(l.repaired)
 	}
 	return l, nil
+}
+
+// makeFolder makes a folder whose name survives a power loss, as the fsynced
+// files in it have to.
+func makeFolder(dir string, sync func(dir string) error) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeFolder(parent, sync); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := sync(parent); err != nil && !errors.Is(err, os.ErrPermission) { // one that may be written, and not read
+		return err
+	}
+	return nil
 }
 
 func (o Options) withDefaults() Options {

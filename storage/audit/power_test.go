@@ -3,6 +3,7 @@ package audit
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -29,5 +30,33 @@ func TestZerosBehindTheLastLine(t *testing.T) {
 		if r := verified(t, dir); r.Last != 4 {
 			t.Errorf("%d: %+v", n, r)
 		}
+	}
+}
+
+// TestAFoldersNameIsFsynced: the parent holds it, and fsyncing what is in the
+// folder does not keep the way there.
+func TestAFoldersNameIsFsynced(t *testing.T) {
+	top := t.TempDir()
+	var synced []string
+	sync := func(dir string) error {
+		synced = append(synced, dir)
+		return syncDir(dir)
+	}
+	dir := filepath.Join(top, "data", "audit")
+	for range 2 { // the second time it is there
+		if err := makeFolder(dir, sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{top, filepath.Join(top, "data")}; !slices.Equal(synced, want) {
+		t.Errorf("%q, want %q", synced, want)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Open(Options{Dir: file}); err == nil {
+		closed(t, l)
+		t.Error("a file is taken for a folder")
 	}
 }
