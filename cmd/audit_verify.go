@@ -230,9 +230,9 @@ func (p *printer) beginning(r *audit.Report) {
 func (p *printer) end(r *audit.Report) {
 	switch {
 	case r.Newest.Seq == 0:
-		p.line("  intact. Events removed after seq %d would not show here: compare with a checkpoint kept elsewhere", r.Last)
+		p.line("  intact as a chain, and no signed checkpoint vouches for it: events removed after seq %d, or a chain computed anew, would not show here. Compare with a checkpoint kept elsewhere", r.Last)
 	case r.Newest.Seq < r.Last:
-		p.line("  intact. Seq %d to %d are vouched for by the chain alone; events removed after seq %d would not show here", r.Newest.Seq+1, r.Last, r.Last)
+		p.line("  intact. Seq %d to %d are vouched for by the chain alone: events removed after seq %d, or these computed anew, would not show here", r.Newest.Seq+1, r.Last, r.Last)
 	default:
 		p.line("  intact, and signed to its end. Events removed after seq %d would show only against a newer checkpoint kept elsewhere", r.Last)
 	}

@@ -106,6 +106,10 @@ func TestAuditKeyToProof(t *testing.T) {
 	if err == nil || !strings.Contains(out, "no event of that chain is here") {
 		t.Errorf("the head of the old chain: %s%v", out, err)
 	}
+	out, err = runAudit(t.Context(), "verify", "--dir", dir, "--key", public)
+	if err != nil || !strings.Contains(out, "no signed checkpoint vouches for it") || !strings.Contains(out, "a chain computed anew, would not show") {
+		t.Errorf("a key, and no checkpoint: %s%v", out, err)
+	}
 }
 
 // TestAuditKeysAreNotRepeated: somebody gives the secret key where the public
