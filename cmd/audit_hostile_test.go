@@ -137,3 +137,21 @@ func TestTamperedLinesSteerNoTerminal(t *testing.T) {
 		t.Errorf("a stub is %s, %v", b.Bytes(), err)
 	}
 }
+
+// TestErrorsSteerNoTerminal: a folder that somebody else can write says what
+// ends the command.
+func TestErrorsSteerNoTerminal(t *testing.T) {
+	dir := auditFolder(t)
+	plan := `{"evidence": "damaged-\u001b[2J\u202e", "files": ["x"], "new_chain": "c"}`
+	if err := os.WriteFile(filepath.Join(dir, "repair.json"), []byte(plan), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	err := Run(t.Context(), []string{"audit", "repair", "--dir", dir}, nil, &out, &errs)
+	if err == nil || !strings.Contains(errs.String(), `damaged-\u001b[2J\u202e`) || strings.ContainsAny(errs.String(), "\x1b\u202e") {
+		t.Errorf("%q, %v", errs.String(), err)
+	}
+	if got := steerless("a\tb\n\xffä\u2028\ufffd \x7f"); got != "a\tb\n"+`\xffä\u2028`+"\ufffd "+`\u007f` {
+		t.Errorf("%q", got)
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
@@ -108,10 +110,28 @@ func (p *program) report(err error) {
 	default:
 		text = fmt.Sprintf("sidegate: %v\n", err)
 	}
+	text = steerless(text)
 	written := make(chan struct{})
 	go func() { _, _ = io.WriteString(p.stderr, text); close(written) }()
 	select {
 	case <-written:
 	case <-time.After(time.Second): // nobody reads it; the exit status has to do
 	}
+}
+
+// steerless is text that steers no terminal. Errors name files, and repeat what
+// stands in them: both may be somebody else's.
+func steerless(text string) string {
+	var b strings.Builder
+	for i, r := range text {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(r)):
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		case r == '\n' || r == '\t' || unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
