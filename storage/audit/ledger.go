@@ -104,7 +104,7 @@ type file interface {
 // file without a name is gone with the process.
 type Ledger struct {
 	opt      Options
-	lock     *os.File
+	lock     folderLock
 	repaired *Repair
 
 	mu      sync.Mutex

@@ -9,18 +9,40 @@ import (
 	"syscall"
 )
 
+// A folderLock is one on the lock file, and one on the folder itself: people
+// remove a file that they take for a stale lock.
+type folderLock struct{ file, dir *os.File }
+
+func (l folderLock) Close() error { return errors.Join(l.dir.Close(), l.file.Close()) }
+
 // lockFolder takes the folder's lock, which the system frees with the process.
-func lockFolder(dir string) (*os.File, error) {
+func lockFolder(dir string) (folderLock, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
+		return folderLock{}, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, ErrLocked
+	d, err := os.Open(dir)
+	if err == nil {
+		err = lock(f)
+	}
+	if err == nil {
+		// Not every file system locks folders (NFS); then the file has to do.
+		if derr := lock(d); errors.Is(derr, ErrLocked) {
+			err = derr
 		}
-		return nil, err
 	}
-	return f, nil
+	if err != nil {
+		d.Close() // nil is fine
+		f.Close()
+		return folderLock{}, err
+	}
+	return folderLock{f, d}, nil
+}
+
+func lock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return ErrLocked
+	}
+	return err
 }
