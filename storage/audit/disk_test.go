@@ -1,11 +1,13 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -199,6 +201,194 @@ func TestFailedWriteFailsWhatContinuesIt(t *testing.T) {
 	if r := verified(t, dir); r.Last != 3 { // before, after, the report
 		t.Errorf("%+v", r)
 	}
+}
+
+// TestTornBatchIsCutOff: more was half written than the next write is long, and
+// it could not be cut off at once.
+func TestTornBatchIsCutOff(t *testing.T) {
+	d := newDisk()
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir, open: d.open, pause: time.Hour})
+	mustPut(t, l, "before", Crash)
+	release := d.block()
+	var tickets []Ticket
+	for range 20 {
+		ticket, err := l.Append(request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tickets = append(tickets, ticket)
+	}
+	d.mu.Lock()
+	d.space, d.noTrunc = 5000, errors.New("truncate fails too")
+	d.mu.Unlock()
+	release()
+	for _, ticket := range tickets {
+		if err := ticket.Wait(t.Context(), Crash); err != nil {
+			d.set(func() { d.space, d.noTrunc = -1, nil })
+		}
+	}
+	mustPut(t, l, "after", Crash)
+	closed(t, l)
+	verified(t, dir)
+}
+
+// TestCloseAfterALossThatSomebodyWaitedFor: what was to be fsynced is gone, and
+// the log is shorter than that ever after.
+func TestCloseAfterALossThatSomebodyWaitedFor(t *testing.T) {
+	d := newDisk()
+	l := open(t, Options{Dir: t.TempDir(), open: d.open, pause: time.Millisecond})
+	mustPut(t, l, "before", Power)
+	release := d.block()
+	d.mu.Lock()
+	d.space = 0
+	d.mu.Unlock()
+	for range 10 {
+		ticket, err := l.Append(request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.wantSynced(ticket.seq)
+	}
+	release()
+	eventually(t, "the write failed", func() bool { return l.Healthy() != nil })
+	d.set(func() { d.space = -1 })
+	healed(t, l)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := l.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFsyncIsNoSuccessOfAFailedWrite: the disk takes no more, and fsyncs what it
+// has. The loss is still to be told.
+func TestFsyncIsNoSuccessOfAFailedWrite(t *testing.T) {
+	d := newDisk()
+	l := open(t, Options{Dir: t.TempDir(), open: d.open, pause: time.Hour})
+	mustPut(t, l, "1", Crash)
+	d.set(func() { d.space = 0 })
+	if err := put(t, l, "2", Crash); !errors.Is(err, errNoSpace) {
+		t.Fatal(err)
+	}
+	if err := l.waitSynced(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Healthy(); !errors.Is(err, errNoSpace) {
+		t.Errorf("health %v", err)
+	}
+	d.set(func() { d.space = -1 })
+}
+
+// TestFailedFsyncThatLostPages: what the disk had accepted is not there any
+// more, from the failure on, or only when it is read for the second time. Nothing
+// is built upon it.
+func TestFailedFsyncThatLostPages(t *testing.T) {
+	for how, lose := range map[string]func(f *os.File, whole, size int64) error{
+		"zeros": func(f *os.File, whole, size int64) error {
+			_, err := f.WriteAt(make([]byte, size-whole), whole)
+			return err
+		},
+		"a line less": func(f *os.File, whole, _ int64) error { return f.Truncate(whole) },
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprint(how, ", late: ", late), func(t *testing.T) { testLostPages(t, lose, late) })
+		}
+	}
+}
+
+func testLostPages(t *testing.T, lose func(f *os.File, whole, size int64) error, late bool) {
+	d := newDisk()
+	dir := t.TempDir()
+	var once sync.Once
+	var whole int64
+	lost := func() {
+		once.Do(func() {
+			f, err := os.OpenFile(lastSegment(t, dir), os.O_RDWR, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			info, err := f.Stat()
+			if err == nil {
+				err = lose(f, whole, info.Size())
+			}
+			if err := errors.Join(err, f.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	l := open(t, Options{Dir: dir, pause: time.Hour, open: func(name string, flag int) (file, error) {
+		if late && strings.HasSuffix(name, rewriteSuffix) {
+			lost()
+		}
+		return d.open(name, flag)
+	}})
+	mustPut(t, l, "1", Power)
+	info, err := os.Stat(lastSegment(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole = info.Size()
+	d.set(func() {
+		d.noSync = errors.New("input/output error")
+		if !late {
+			d.slow = lost
+		}
+	})
+	if put(t, l, "2", Power) == nil {
+		t.Fatal("fsynced")
+	}
+	d.set(func() { d.noSync = nil })
+	for _, s := range []Survive{Power, Crash} {
+		if put(t, l, "3", s) == nil {
+			t.Error("an event is on record behind one that the disk lost")
+		}
+	}
+	if l.Healthy() == nil || l.Stats().Synced != 1 {
+		t.Errorf("health %v, %+v", l.Healthy(), l.Stats())
+	}
+}
+
+// TestNamesAreFsynced: a file's name is a thing of its own, which power takes
+// away as it takes lines.
+func TestNamesAreFsynced(t *testing.T) {
+	d := newDisk()
+	var fail error
+	count := 0
+	l := open(t, Options{Dir: t.TempDir(), open: d.open, pause: time.Hour, Segment: 1, syncDir: func(dir string) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		count++
+		return errors.Join(fail, syncDir(dir))
+	}})
+	names := func() (n int) {
+		d.set(func() { n = count })
+		return n
+	}
+	mustPut(t, l, "1", Power)
+	before := names()
+	mustPut(t, l, "2", Power)
+	if names() != before+1 {
+		t.Error("a new segment's name is not fsynced")
+	}
+	d.set(func() { fail = errors.New("input/output error") })
+	mustPut(t, l, "3", Power)
+	if list, err := segments(l.opt.Dir); err != nil || len(list) != 2 {
+		t.Errorf("a segment whose name may get lost is written to: %v, %v", list, err)
+	}
+	d.set(func() { d.noSync = errors.New("input/output error") })
+	if put(t, l, "4", Power) == nil {
+		t.Fatal("fsynced")
+	}
+	d.set(func() { d.noSync = nil })
+	if put(t, l, "5", Power) == nil {
+		t.Error("a segment that was written anew counts, and its name may get lost")
+	}
+	d.set(func() { fail = nil })
+	mustPut(t, l, "6", Power)
+	closed(t, l)
+	verified(t, l.opt.Dir)
 }
 
 // TestFailedFsyncIsNotForgotten: a later fsync of the same file must not count.

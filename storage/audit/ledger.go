@@ -50,7 +50,8 @@ type Options struct {
 	queue int                                       // bytes; 0: queueSize
 	pause time.Duration                             // between tries after a failure; 0: one second
 
-	remove func(name string) error // deletes a segment; nil: os.Remove
+	remove  func(name string) error // deletes a segment; nil: os.Remove
+	syncDir func(dir string) error  // fsyncs a folder; nil: syncDir
 }
 
 const (

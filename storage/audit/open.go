@@ -103,6 +103,9 @@ func (o Options) withDefaults() Options {
 	if o.remove == nil {
 		o.remove = os.Remove
 	}
+	if o.syncDir == nil {
+		o.syncDir = syncDir
+	}
 	if o.pause <= 0 {
 		o.pause = time.Second
 	}

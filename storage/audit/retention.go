@@ -169,7 +169,7 @@ func (r *retireKeeper) remove(first uint64, name string, last tip) error {
 			return err
 		}
 	}
-	if err := syncDir(l.opt.Dir); err != nil {
+	if err := l.opt.syncDir(l.opt.Dir); err != nil {
 		return err
 	}
 	return r.forget(first)

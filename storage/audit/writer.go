@@ -296,7 +296,7 @@ func (l *Ledger) create(name string) (file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a new segment of the audit log: %w", err)
 	}
-	if err := syncDir(l.opt.Dir); err != nil {
+	if err := l.opt.syncDir(l.opt.Dir); err != nil {
 		f.Close()
 		os.Remove(name)
 		return nil, fmt.Errorf("a new segment of the audit log: %w", err)
@@ -306,17 +306,19 @@ func (l *Ledger) create(name string) (file, error) {
 
 const rewriteSuffix = ".new"
 
-// rewrite puts a fresh copy of the segment in its place.
+// rewrite puts a fresh copy of the segment in its place. It is the copy that is
+// verified: what was read once the next read may not find, where the disk lost
+// pages that were only in memory.
 func (l *Ledger) rewrite() error {
 	name := filepath.Join(l.opt.Dir, segmentName(l.w.first))
-	if err := l.readBack(); err != nil {
-		return err
-	}
 	f, err := l.opt.open(name+rewriteSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(io.NewOffsetWriter(f, 0), io.NewSectionReader(l.w.file, 0, l.w.size))
+	if err == nil {
+		err = l.readBack(f)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -330,12 +332,12 @@ func (l *Ledger) rewrite() error {
 	}
 	l.w.file.Close()
 	l.w.file = f
-	return syncDir(l.opt.Dir)
+	return l.opt.syncDir(l.opt.Dir)
 }
 
-// readBack verifies that the segment still holds what was written.
-func (l *Ledger) readBack() error {
-	r := lineReader{file: io.NewSectionReader(l.w.file, 0, l.w.size), name: segmentName(l.w.first), number: 1}
+// readBack verifies that a copy of the segment holds what was written.
+func (l *Ledger) readBack(f io.ReaderAt) error {
+	r := lineReader{file: io.NewSectionReader(f, 0, l.w.size), name: segmentName(l.w.first), number: 1}
 	var k link
 	for {
 		line, err := r.next()
