@@ -539,3 +539,68 @@ func TestRampOfAnOldCollection(t *testing.T) {
 		})
 	}
 }
+
+// TestFsyncedBeforeItIsSent: after a loss of power the sink must not have more
+// than the folder has.
+func TestFsyncedBeforeItIsSent(t *testing.T) {
+	d := newDisk()
+	var l *Ledger
+	opened := make(chan struct{})
+	sink := &faultSink{}
+	early := 0
+	l = open(t, Options{Dir: t.TempDir(), open: d.open, Sink: sinkFunc(func(ctx context.Context, lines []Line) ([]error, error) {
+		<-opened
+		if last := lines[len(lines)-1].Seq; l.Stats().Synced < last {
+			early++
+		}
+		return sink.Store(ctx, lines)
+	})})
+	close(opened)
+	for i := range 20 {
+		mustPut(t, l, strconv.Itoa(i), Crash)
+	}
+	mustPut(t, l, "last", Machine)
+	closed(t, l)
+	if early > 0 {
+		t.Errorf("%d batches were sent before they were fsynced here", early)
+	}
+	sink.wantAll(t, l.opt.Dir)
+}
+
+// TestWhichOfTwoIsUnstorable: the first may be stored later, and the second
+// never. Only the second is given up.
+func TestWhichOfTwoIsUnstorable(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, Options{Dir: dir}, 2)
+	first := true
+	sink := &fakeSink{each: func(l *Line) error {
+		switch {
+		case l.Seq == 2:
+			return ErrUnstorable
+		case l.Seq == 1 && first:
+			first = false
+			return errors.New("aborted")
+		}
+		return nil
+	}}
+	l := open(t, Options{Dir: dir, Sink: sink})
+	mustPut(t, l, "last", Machine)
+	closed(t, l)
+	sink.set(func() {
+		n := 0
+		for _, line := range sink.stored {
+			if line.Stub != (line.Seq == 2) {
+				t.Errorf("seq %d: a stub: %v", line.Seq, line.Stub)
+			}
+			n++
+		}
+		if n != 3 {
+			t.Errorf("%d are stored", n)
+		}
+	})
+}
+
+// A sinkFunc is a sink that is only its Store.
+type sinkFunc func(ctx context.Context, lines []Line) ([]error, error)
+
+func (f sinkFunc) Store(ctx context.Context, lines []Line) ([]error, error) { return f(ctx, lines) }
