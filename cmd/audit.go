@@ -189,6 +189,11 @@ type lineKey struct {
 	name  string // of the document
 }
 
+// A readError is the collection's, and not of one document.
+type readError struct{ error }
+
+func (e readError) Unwrap() error { return e.error }
+
 func keyOf(l *audit.Line) lineKey { return lineKey{l.Chain, l.Seq, l.File} }
 
 // newest shows the last n events.
@@ -226,6 +231,10 @@ func (t *collectionTail) follow(ctx context.Context, n int, tick <-chan time.Tim
 			t.see(l)
 			return t.tell(l, err)
 		})
+		if away := (readError{}); errors.As(err, &away) { // it answered before, and may again
+			fmt.Fprintln(t.broken.w, "note: not followed now, and tried again:", audit.Printable(err.Error()))
+			err = nil
+		}
 		for k, at := range t.seen {
 			if time.Since(at) > 2*auditLate {
 				delete(t.seen, k)
@@ -264,6 +273,8 @@ func (t *collectionTail) each(ctx context.Context, lines iter.Seq2[audit.Line, e
 			err = do(&l, err)
 		case ctx.Err() != nil: // interrupted: it is over
 			return nil
+		default:
+			return readError{err}
 		}
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"cloud.google.com/go/firestore/apiv1/firestorepb"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"sidegate/storage/audit"
 )
@@ -192,5 +194,50 @@ func TestLineThatNoCallCanCarry(t *testing.T) {
 		if _, err = log.Store(t.Context(), []audit.Line{l}); errors.Is(err, audit.ErrUnstorable) == storable {
 			t.Errorf("%q: %v", value, err)
 		}
+	}
+}
+
+// A failingReads answers queries with an error so many times.
+type failingReads struct {
+	*fakeServer
+	left atomic.Int64
+	code codes.Code
+}
+
+func (s *failingReads) RunQuery(req *firestorepb.RunQueryRequest, stream firestorepb.Firestore_RunQueryServer) error {
+	if s.left.Add(-1) >= 0 {
+		return status.Error(s.code, "as asked")
+	}
+	return s.fakeServer.RunQuery(req, stream)
+}
+
+// TestReadingGivesUp: whoever reads the log rides out a short outage, and is told
+// of a long one instead of waiting for ever.
+func TestReadingGivesUp(t *testing.T) {
+	read := func(c *Client) (n int, err error) {
+		for _, e := range c.Audit("auditLog", 0).Tail(t.Context(), 8, time.Time{}) {
+			if e != nil {
+				return n, e
+			}
+			n++
+		}
+		return n, nil
+	}
+	s := &failingReads{fakeServer: &fakeServer{}, code: codes.Unavailable}
+	c := serveAny(t, s, nil)
+	s.left.Store(3)
+	if n, err := read(c); err != nil || n != 8 {
+		t.Errorf("behind a short outage: %d events, %v", n, err)
+	}
+	c.patience = time.Millisecond
+	s.left.Store(1 << 30)
+	if _, err := read(c); status.Code(err) != codes.Unavailable {
+		t.Errorf("in a long one: %v", err)
+	}
+	s.code = codes.PermissionDenied
+	c.patience = patience
+	s.left.Store(1)
+	if _, err := read(c); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("what waiting does not mend: %v", err)
 	}
 }

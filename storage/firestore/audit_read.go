@@ -10,11 +10,14 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"time"
 
 	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -204,13 +207,41 @@ func (a *Audit) query(shard int64, limit int, order ...*firestorepb.StructuredQu
 	}
 }
 
+// queryTime bounds one query: Firestore lets none run longer
+// (firebase.google.com/docs/firestore/quotas).
+const queryTime = time.Minute
+
+// run asks for a page, again and again while Firestore cannot be reached, but
+// not for ever: whoever reads the log is then told why not.
 func (a *Audit) run(ctx context.Context, q *firestorepb.StructuredQuery) ([]*firestorepb.Document, error) {
+	giveUp := time.Now().Add(a.client.patience)
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		docs, err := a.ask(ctx, q)
+		if err == nil {
+			return docs, nil
+		}
+		if c := status.Code(err); c != codes.Unavailable && c != codes.Internal && c != codes.ResourceExhausted ||
+			ctx.Err() != nil || time.Now().Add(pause).After(giveUp) {
+			return nil, fmt.Errorf("firestore collection %s: %w", a.collection, err)
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+func (a *Audit) ask(ctx context.Context, q *firestorepb.StructuredQuery) ([]*firestorepb.Document, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
 	stream, err := a.client.api.RunQuery(ctx, &firestorepb.RunQueryRequest{
 		Parent:    a.client.documents(),
 		QueryType: &firestorepb.RunQueryRequest_StructuredQuery{StructuredQuery: q},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("firestore collection %s: %w", a.collection, err)
+		return nil, err
 	}
 	var docs []*firestorepb.Document
 	for {
@@ -219,7 +250,7 @@ func (a *Audit) run(ctx context.Context, q *firestorepb.StructuredQuery) ([]*fir
 			return docs, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("firestore collection %s: %w", a.collection, err)
+			return nil, err
 		}
 		if resp.Document != nil {
 			docs = append(docs, resp.Document)

@@ -35,8 +35,13 @@ type Options struct {
 // keeps there. It is safe for concurrent use.
 type Client struct {
 	api      *apiv1.Client
-	database string // projects/P/databases/D
+	database string        // projects/P/databases/D
+	patience time.Duration // see patience
 }
+
+// patience is for how long a query is repeated while Firestore cannot be
+// reached.
+const patience = 30 * time.Second
 
 // reconnect lets a connection be tried again within seconds of an outage's
 // end: gRPC's own back-off grows to two minutes, for which requests would wait.
@@ -81,8 +86,8 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		return nil, fmt.Errorf("firestore project %s: %w", o.Project, err)
 	}
 	// Who calls decides what is repeated and for how long.
-	api.CallOptions.BatchWrite = nil
-	return &Client{api: api, database: "projects/" + o.Project + "/databases/" + o.Database}, nil
+	api.CallOptions.BatchWrite, api.CallOptions.RunQuery = nil, nil
+	return &Client{api: api, database: "projects/" + o.Project + "/databases/" + o.Database, patience: patience}, nil
 }
 
 // Close ends the connection.
