@@ -156,9 +156,6 @@ func (s *auditSource) tailFolder(ctx context.Context, n int, follow bool, show f
 	return nil
 }
 
-// auditLate is how late an event may come to Firestore and still be followed.
-const auditLate = 10 * time.Minute
-
 func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, show func(*audit.Line) error, b *broken) error {
 	client, log, err := s.open(ctx)
 	if err != nil {
@@ -173,6 +170,9 @@ func (s *auditSource) tailFirestore(ctx context.Context, n int, follow bool, sho
 	defer tick.Stop()
 	return t.follow(ctx, n, tick.C)
 }
+
+// auditLate is how late an event may come to Firestore and still be followed.
+const auditLate = 10 * time.Minute
 
 // A collectionTail shows the end of a collection, which is asked for again and
 // again: what comes late is not at the end.

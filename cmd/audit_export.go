@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,9 @@ func (p *program) newAuditExport() *cobra.Command {
 ocsf: one event of OCSF ` + audit.OCSFVersion + ` API Activity for each request, with its outcome, as soon
 as that is known; one of Application Lifecycle for each event of the gateway itself.
 The file of -o appears under its name at the end, and not where reading or writing
-failed. Lines that are not what was written are named and left out (in a folder also
-what is behind the first one), and the status is 1.`,
+failed. Lines that are no events are named and left out (in a folder also all that is
+behind one that cannot be read), and the status is 1. The chain is not checked:
+that is what verify does.`,
 		Example: "  sidegate audit export --format jsonl --since 30d -o audit.jsonl.gz\n" +
 			"  sidegate audit export --format ocsf --firestore --project acme-prod -o audit.ocsf.jsonl",
 	}
@@ -134,11 +136,18 @@ func (e *exporter) read(lines iter.Seq2[audit.Line, error], failed *error) iter.
 	}
 }
 
-// jsonl writes the lines as they are; a stub is the JSON that tail shows.
+// jsonl writes the lines as they are; a stub is the JSON that tail shows. What is
+// no JSON would be in the way of whoever reads them.
 func (e *exporter) jsonl(lines iter.Seq2[audit.Line, error]) error {
 	var failed error
 	for l := range e.read(lines, &failed) {
 		if !e.span.In(l.Time) {
+			continue
+		}
+		if !l.Stub && !json.Valid(l.Raw) {
+			if err := e.note(&audit.CorruptError{File: l.File, Line: l.Number, Offset: l.Offset, Seq: l.Seq, Reason: "it is not valid JSON"}); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := showLine(e.out, &l, true); err != nil {
