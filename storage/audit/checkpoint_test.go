@@ -173,6 +173,37 @@ func TestRemovedEnd(t *testing.T) {
 	}
 }
 
+// TestStartHoldsTheEndAgainstItsNote: the chain alone says nothing of the last
+// line, and nothing of a log that was put in another one's place.
+func TestStartHoldsTheEndAgainstItsNote(t *testing.T) {
+	by, _ := newKey(t)
+	dir, other := t.TempDir(), t.TempDir()
+	fill(t, Options{Dir: dir, Signer: by}, 10)
+	fill(t, Options{Dir: other}, 20)
+	name := lastSegment(t, dir)
+	whole := readFile(t, name)
+	put := func(data []byte) {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i := bytes.LastIndex(whole, []byte(`"record":"10"`))
+	changed := bytes.Clone(whole)
+	changed[i+len(`"record":"`)] = '9'
+	for what, data := range map[string][]byte{
+		"it was changed":       changed,
+		"the log was replaced": readFile(t, lastSegment(t, other)),
+	} {
+		put(data)
+		var corrupt *CorruptError
+		if _, err := Open(Options{Dir: dir, Signer: by}); !errors.As(err, &corrupt) || corrupt.File != headNote || !strings.Contains(err.Error(), what) {
+			t.Errorf("where %s the start says %v", what, err)
+		}
+	}
+	put(whole)
+	closed(t, open(t, Options{Dir: dir, Signer: by}))
+}
+
 func TestForgedNotesAreNamed(t *testing.T) {
 	by, keys := newKey(t)
 	dir := t.TempDir()

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -598,6 +600,64 @@ func TestWhichOfTwoIsUnstorable(t *testing.T) {
 			t.Errorf("%d are stored", n)
 		}
 	})
+}
+
+// TestWaitingIsOnlyWhatIsNotShipped: what max_size bounds, also where a restart
+// begins in the middle of a segment.
+func TestWaitingIsOnlyWhatIsNotShipped(t *testing.T) {
+	dir := t.TempDir()
+	sink := &fakeSink{}
+	l := open(t, Options{Dir: dir, Sink: sink})
+	mustPut(t, l, "first", Machine)
+	closed(t, l)
+	fill(t, Options{Dir: dir}, 3)
+	lines := bytes.SplitAfter(readFile(t, lastSegment(t, dir)), []byte("\n"))
+	want := len(bytes.Join(lines[1:], nil))
+	sink.set(func() { sink.down = errors.New("unavailable") })
+	l = open(t, Options{Dir: dir, Sink: sink})
+	if got := l.Stats().Waiting; got != int64(want) {
+		t.Errorf("%d bytes wait, and %d are not shipped", got, want)
+	}
+	sink.set(func() { sink.down = nil })
+	mustPut(t, l, "last", Machine)
+	if got := l.Stats().Waiting; got != 0 {
+		t.Errorf("%d bytes wait, and all is shipped", got)
+	}
+	closed(t, l)
+	sink.wantAll(t, dir)
+}
+
+// TestBatchesAreBounded: Firestore takes 10 MiB a call.
+func TestBatchesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir})
+	large := map[string]string{}
+	for i := range 8 {
+		large[strconv.Itoa(i)] = strings.Repeat("\x01", 4000)
+	}
+	for range 200 {
+		if _, err := l.Append(&Event{Type: TypeSystem, System: &System{Event: "start", Detail: large}}); err != nil {
+			mustPut(t, l, "the queue is full", Crash)
+		}
+	}
+	closed(t, l)
+	most, calls := 0, 0
+	sink := &fakeSink{}
+	l = open(t, Options{Dir: dir, Sink: sinkFunc(func(ctx context.Context, lines []Line) ([]error, error) {
+		size := 0
+		for i := range lines {
+			size += len(lines[i].Raw)
+		}
+		most = max(most, size)
+		calls++
+		return sink.Store(ctx, lines)
+	})})
+	mustPut(t, l, "last", Machine)
+	closed(t, l)
+	if most > shipBytes+MaxLine || calls < 2 {
+		t.Errorf("%d calls, of up to %d bytes", calls, most)
+	}
+	sink.wantAll(t, dir)
 }
 
 // A sinkFunc is a sink that is only its Store.
