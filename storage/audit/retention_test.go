@@ -175,6 +175,32 @@ func TestRetentionWaitsForTheSink(t *testing.T) {
 	closed(t, l)
 }
 
+// TestRetentionWaitsForTheLastLine: all of a segment but its last line is
+// shipped.
+func TestRetentionWaitsForTheLastLine(t *testing.T) {
+	dir := t.TempDir()
+	now := aged(t, Options{Dir: dir}, 40)
+	l := open(t, Options{Dir: dir, Sink: &fakeSink{down: errors.New("unavailable")}, Now: now, Segment: 4000})
+	defer closeNow(l)
+	l.opt.Retention = day
+	r := newRetireKeeper(l)
+	list, err := segments(dir)
+	if err != nil || len(list) < 3 {
+		t.Fatal(list, err)
+	}
+	for _, c := range []struct{ shipped, first uint64 }{{list[1] - 2, 1}, {list[1] - 1, list[1]}} {
+		l.mu.Lock()
+		l.ship.shipped = c.shipped
+		l.mu.Unlock()
+		if err := r.due(); err != nil {
+			t.Fatal(err)
+		}
+		if got := first(t, dir); got != c.first {
+			t.Errorf("shipped up to %d: the log begins with %d instead of %d", c.shipped, got, c.first)
+		}
+	}
+}
+
 // closeNow closes without waiting for the sink.
 func closeNow(l *Ledger) {
 	ctx, cancel := context.WithCancel(context.Background())
