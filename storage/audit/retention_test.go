@@ -175,6 +175,41 @@ func TestRetentionWaitsForTheSink(t *testing.T) {
 	closed(t, l)
 }
 
+// TestRetentionIsOnRecordFirst: what the disk does not fsync may be gone with
+// power, and then nothing would say where the beginning went.
+func TestRetentionIsOnRecordFirst(t *testing.T) {
+	dir := t.TempDir()
+	now := aged(t, Options{Dir: dir}, 40)
+	d := newDisk()
+	broken := errors.New("input/output error")
+	var noName error
+	l := open(t, Options{Dir: dir, open: d.open, Now: now, Segment: 1 << 20, pause: time.Hour, syncDir: func(dir string) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return errors.Join(noName, syncDir(dir))
+	}})
+	l.opt.Retention = day
+	d.set(func() { d.noSync = broken })
+	r := newRetireKeeper(l)
+	if err := r.due(); !errors.Is(err, broken) || first(t, dir) != 1 {
+		t.Errorf("%v, and the log begins with %d", err, first(t, dir))
+	}
+	d.set(func() { d.noSync = nil })
+	mustPut(t, l, "healed", Power)
+	d.set(func() { noName = broken })
+	if err := r.due(); !errors.Is(err, broken) {
+		t.Errorf("a deletion that power may undo: %v", err)
+	}
+	d.set(func() { noName = nil })
+	if err := r.due(); err != nil || first(t, dir) < 30 {
+		t.Errorf("%v, and the log begins with %d", err, first(t, dir))
+	}
+	closed(t, l)
+	if r := verified(t, dir); r.Retired != r.First-1 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestRetentionWaitsForTheLastLine: all of a segment but its last line is
 // shipped.
 func TestRetentionWaitsForTheLastLine(t *testing.T) {
