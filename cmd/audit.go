@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +67,14 @@ func (s *auditSource) firestoreFlags(c *cobra.Command) {
 	f.BoolVar(&s.emulator, "insecure-emulator", false, "with --firestore: allow FIRESTORE_EMULATOR_HOST, asked without TLS and credentials")
 }
 
+// logError says which log it is, and what to do where it is not there.
+func logError(where string, err error) error {
+	if _, serr := os.Stat(where); errors.Is(err, fs.ErrNotExist) && errors.Is(serr, fs.ErrNotExist) {
+		return fmt.Errorf("audit log %s: %w: give the folder that audit.dir of sidegate.yaml names", where, err)
+	}
+	return fmt.Errorf("audit log %s: %w", where, err)
+}
+
 // open connects to the collection, to read it.
 func (s *auditSource) open(ctx context.Context) (*firestore.Client, *firestore.Audit, error) {
 	return s.openFor(ctx, 0)
@@ -109,7 +119,7 @@ shipped later than that is not shown.`,
 	}
 	s.flags(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new events until interrupted")
-	c.Flags().IntVarP(&n, "lines", "n", 10, "how many of the last events")
+	c.Flags().IntVarP(&n, "lines", "n", 10, "how many of the last events, up to 10,000")
 	c.Flags().BoolVar(&asJSON, "json", false, "the lines as they are stored")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if n < 0 || n > 10_000 {

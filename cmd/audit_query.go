@@ -328,7 +328,7 @@ func (b *broken) result(where string, err error) error {
 	if err == nil || errors.As(err, new(usageError)) {
 		return err
 	}
-	return fmt.Errorf("audit log %s: %w", where, err)
+	return logError(where, err)
 }
 
 // showRequest is one line: terse text, or JSON with both lines as they are.

@@ -58,7 +58,7 @@ read; an event that is stored already stays as it is.`,
 			return fmt.Errorf("audit log %s: %w: stop the gateway first", s.dir, err)
 		}
 		if err != nil {
-			return fmt.Errorf("audit log %s: %w", s.dir, err)
+			return logError(s.dir, err)
 		}
 		return showRepaired(stdout, &r, s.dir, s.firestore)
 	}

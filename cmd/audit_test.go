@@ -119,8 +119,8 @@ func TestAuditErrors(t *testing.T) {
 		says   string
 	}{
 		{[]string{"verify", "--dir", t.TempDir()}, exitFailed, "holds no audit log"},
-		{[]string{"verify", "--dir", filepath.Join(t.TempDir(), "none")}, exitFailed, "no such file"},
-		{[]string{"tail", "--dir", filepath.Join(t.TempDir(), "none")}, exitFailed, "no such file"},
+		{[]string{"verify", "--dir", filepath.Join(t.TempDir(), "none")}, exitFailed, "no such file or directory: give the folder that audit.dir"},
+		{[]string{"tail", "--dir", filepath.Join(t.TempDir(), "none")}, exitFailed, "no such file or directory: give the folder that audit.dir"},
 		{[]string{"tail", "-n", "-1"}, exitUsage, "-n -1"},
 		{[]string{"tail", "--firestore"}, exitUsage, "--project"},
 	} {

@@ -154,7 +154,7 @@ func (s *auditSource) verify(ctx context.Context, v audit.Verification) (audit.R
 	}
 	r, err := v.Dir(ctx, s.dir)
 	if err != nil {
-		return r, fmt.Errorf("audit log %s: %w", s.dir, err)
+		return r, logError(s.dir, err)
 	}
 	return r, nil
 }

@@ -106,7 +106,7 @@ func (p *program) replayPolicy(ctx context.Context, path string, o *replayOption
 	r, err := trial.Replay{Since: since, Until: until, Examples: o.limit, Progress: told.tell}.Run(lines, func() (*trial.Gate, error) { return t.newGate(g.Policy) })
 	told.end()
 	if err != nil && (r == nil || r.Decisions == 0) {
-		return fmt.Errorf("audit log %s: %w", o.source.where(), err)
+		return logError(o.source.where(), err)
 	}
 	report := newReplayReport(nameOf(path, g.Policy), r)
 	if werr := report.write(p, o, g); werr != nil {
@@ -114,7 +114,7 @@ func (p *program) replayPolicy(ctx context.Context, path string, o *replayOption
 	}
 	switch {
 	case err != nil: // what could be read is told; for the rest nothing is known
-		return fmt.Errorf("audit log %s: %w", o.source.where(), err)
+		return logError(o.source.where(), err)
 	case r.Changed > 0:
 		return reported{errChanged}
 	case r.Same+r.Undecidable == 0:
