@@ -287,6 +287,23 @@ func TestRetentionKeepsWhatItCannotRead(t *testing.T) {
 			}
 			return nil
 		},
+		"a changed last line": func(t *testing.T, dir string, list []uint64) func(string) error {
+			name := filepath.Join(dir, segmentName(1))
+			data := readFile(t, name)
+			i := bytes.LastIndex(data, []byte(`"effect":"allow"`))
+			data[i+len(`"effect":"`)] = 'A'
+			if err := os.WriteFile(name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		},
+		"half a line behind its last": func(t *testing.T, dir string, list []uint64) func(string) error {
+			name := filepath.Join(dir, segmentName(1))
+			if err := os.WriteFile(name, append(readFile(t, name), `{"type":"deci`...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		},
 		"a missing segment": func(t *testing.T, dir string, list []uint64) func(string) error {
 			if err := os.Remove(filepath.Join(dir, segmentName(list[1]))); err != nil {
 				t.Fatal(err)
