@@ -684,3 +684,29 @@ func TestLastFlushWaitsForNoOther(t *testing.T) {
 		<-other
 	})
 }
+
+// TestClockThatGoesBack: a clock that was wrong must not have refusals counted
+// only, until the day comes that it said.
+func TestClockThatGoesBack(t *testing.T) {
+	var table refusalTable
+	table.init(refusalRates{source: 2, gateway: 100})
+	by := refusalSource{namespace: "users", uid: "u1"}
+	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	counted := func(at time.Time) (n int) {
+		for range 5 {
+			if table.count(by, "app", "no_entry", at) {
+				n++
+			}
+		}
+		return n
+	}
+	for i, at := range []time.Time{now.Add(24 * time.Hour), now, now.Add(refusalWindow)} {
+		if n := counted(at); n != 3 {
+			t.Errorf("window %d: %d of 5 are counted", i, n)
+		}
+	}
+	// Of two who look at the clock at once, the later may come first.
+	if n := counted(now.Add(refusalWindow - time.Millisecond)); n != 5 {
+		t.Errorf("a moment earlier: %d of 5 are counted", n)
+	}
+}
