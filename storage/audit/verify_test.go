@@ -3,10 +3,12 @@ package audit
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -222,4 +224,81 @@ func FuzzReadLedger(f *testing.F) {
 			verified(t, dir)
 		}
 	})
+}
+
+// TestWhereTheBeginningIs: what may be missing before the first line is up to
+// what retention announced, or up to a checkpoint that fits, and not a line more.
+func TestWhereTheBeginningIs(t *testing.T) {
+	by, keys := newKey(t)
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir})
+	for i := range 9 {
+		mustPut(t, l, fmt.Sprint(i), Crash)
+	}
+	ticket, err := l.Append(&Event{Type: TypeSystem, System: &System{Event: systemRetention, Detail: map[string]string{"to": "5"}}})
+	if err == nil {
+		err = ticket.Wait(t.Context(), Crash)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed(t, l)
+	var lines []Line
+	for line, err := range Lines(dir) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		line.Raw = append([]byte(nil), line.Raw...)
+		lines = append(lines, line)
+	}
+	signed := func(seq uint64, other bool) []Note {
+		c := Checkpoint{Chain: lines[0].Chain, Seq: seq, Hash: lines[seq-1].Hash(), Time: noon}
+		if other {
+			c.Hash[7] ^= 1
+		}
+		data, err := c.sign(by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []Note{{Name: "note", Data: data}}
+	}
+	for _, c := range []struct {
+		name     string
+		from, to int
+		notes    []Note
+		want     string // of what is broken; "": nothing is
+	}{
+		{"announced", 5, 10, nil, ""},
+		{"one more than announced", 6, 10, nil, "the events before seq 7 are missing"},
+		{"vouched for", 6, 9, signed(6, false), ""},
+		{"one more than vouched for", 7, 9, signed(6, false), "the events before seq 8 are missing"},
+		{"of another line", 6, 9, signed(6, true), "its prev is not the SHA-256"},
+		{"announced, of another line", 5, 10, signed(5, true), "its prev is not the SHA-256"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := Verification{Keys: keys, Notes: c.notes, folder: true}.Lines(t.Context(), theseLines(lines[c.from:c.to]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.want != "" && c.notes == nil { // a collection's beginning expires
+				w, err := Verification{Keys: keys}.Lines(t.Context(), theseLines(lines[c.from:c.to]))
+				if err != nil || w.Failure() != nil {
+					t.Errorf("a collection: %v, %v", w.Failure(), err)
+				}
+			}
+			if got := r.Failure(); c.want == "" && got != nil || c.want != "" && (got == nil || !strings.Contains(got.Error(), c.want)) {
+				t.Errorf("it says %v", got)
+			}
+		})
+	}
+}
+
+func theseLines(lines []Line) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		for _, line := range lines {
+			if !yield(line, nil) {
+				return
+			}
+		}
+	}
 }
