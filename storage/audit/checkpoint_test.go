@@ -125,7 +125,7 @@ func TestNotesMissingAfterACrashAreMade(t *testing.T) {
 		t.Fatalf("%d segments", len(list))
 	}
 	for i, first := range list[:len(list)-1] { // over its last line, as if it had been made then
-		c, err := readNote(t, dir, noteName(first)).unsigned()
+		c, err := noteOf(t, dir, noteName(first)).unsigned()
 		if err != nil || c.Seq != list[i+1]-1 {
 			t.Errorf("the note of segment %d is of seq %d, and the next segment begins with %d (%v)", first, c.Seq, list[i+1], err)
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -347,6 +349,29 @@ func testLostPages(t *testing.T, lose func(f *os.File, whole, size int64) error,
 	}
 	if l.Healthy() == nil || l.Stats().Synced != 1 {
 		t.Errorf("health %v, %+v", l.Healthy(), l.Stats())
+	}
+}
+
+// TestNewFolderIsFsynced: so are the names of the folders that were made for it.
+func TestNewFolderIsFsynced(t *testing.T) {
+	dir := t.TempDir()
+	var synced []string
+	o := Options{Dir: filepath.Join(dir, "data", "audit"), syncDir: func(dir string) error {
+		synced = append(synced, dir)
+		return syncDir(dir)
+	}}
+	closed(t, open(t, o))
+	for _, want := range []string{dir, filepath.Join(dir, "data"), o.Dir} {
+		if !slices.Contains(synced, want) {
+			t.Errorf("%s is not fsynced: %q", want, synced)
+		}
+	}
+	synced = nil
+	o.syncDir = func(string) error { return errors.New("input/output error") }
+	o.Dir = filepath.Join(dir, "other", "audit")
+	if l, err := Open(o); err == nil {
+		closed(t, l)
+		t.Error("it starts in a folder whose name may get lost")
 	}
 }
 

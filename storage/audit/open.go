@@ -35,7 +35,7 @@ func Open(o Options) (*Ledger, error) {
 	l := &Ledger{opt: o.withDefaults(), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	l.enc = newEncoder(o.Gateway)
 	l.next = &round{done: make(chan struct{})}
-	if err := makeFolder(o.Dir, syncDir); err != nil {
+	if err := makeFolder(o.Dir, l.opt.syncDir); err != nil {
 		return nil, fmt.Errorf("the audit log's folder: %w", err)
 	}
 	if o.Retention < 0 || o.Signer != nil && l.opt.Checkpoint <= 0 {
