@@ -291,6 +291,13 @@ func TestWhereTheBeginningIs(t *testing.T) {
 			}
 		})
 	}
+	// A stub has no prev that a checkpoint of the line before could fit.
+	rest := slices.Clone(lines[6:])
+	rest[0] = Line{Stub: true, Chain: rest[0].Chain, Seq: rest[0].Seq, SHA256: rest[0].Hash(), Time: rest[0].Time}
+	r, err := Verification{Keys: keys, Notes: signed(6, false)}.Lines(t.Context(), theseLines(rest))
+	if err != nil || r.Failure() != nil || r.Reports[0].Anchored || r.Reports[0].Passed != 1 {
+		t.Errorf("behind a stub: %+v, %v", r, err)
+	}
 }
 
 func theseLines(lines []Line) iter.Seq2[Line, error] {
