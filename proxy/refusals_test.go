@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"sidegate/policy"
 	"sidegate/storage/audit"
 )
 
@@ -708,5 +709,23 @@ func TestClockThatGoesBack(t *testing.T) {
 	// Of two who look at the clock at once, the later may come first.
 	if n := counted(now.Add(refusalWindow - time.Millisecond)); n != 5 {
 		t.Errorf("a moment earlier: %d of 5 are counted", n)
+	}
+}
+
+// TestRefusalSourcesAreTold: a uid means something only within its namespace.
+func TestRefusalSourcesAreTold(t *testing.T) {
+	of := func(namespace, uid string) refusalSource {
+		x := exchange{identity: &policy.Identity{Namespace: namespace, UID: uid}}
+		return x.refusalSource()
+	}
+	if of("users", "u1") == of("staff", "u1") || of("users", "u1") == of("users", "u2") || of("users", "u1") != of("users", "u1") {
+		t.Error("two callers are one, or one is two")
+	}
+	if n := len(of("users", strings.Repeat("u", 1<<20)).uid); n != maxSourceUID {
+		t.Errorf("%d bytes are kept of a long uid", n)
+	}
+	e := (&refusalCount{by: of("staff", "u1"), n: 3}).event(time.Now())
+	if e.Identity == nil || e.Identity.Namespace != "staff" || e.Identity.UID != "u1" || e.Request != nil {
+		t.Errorf("%+v", e)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // contents are the files of a folder.
@@ -304,4 +305,32 @@ func FuzzRepairPlan(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRepairTwice: what an earlier repair kept stays where it is, and the later
+// one, of the same second, has a folder of its own.
+func TestRepairTwice(t *testing.T) {
+	dir := t.TempDir()
+	var kept []map[string]string
+	var folders []string
+	for range 2 {
+		fill(t, Options{Dir: dir}, 4)
+		spoil(t, dir, 1, 3)
+		r, err := RepairFolder(t.Context(), RepairOptions{Dir: dir, Now: func() time.Time { return noon }})
+		if err != nil || !r.Damaged {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		folders = append(folders, filepath.Join(dir, r.Evidence))
+		kept = append(kept, contents(t, folders[len(folders)-1]))
+	}
+	for i, folder := range folders {
+		if got := contents(t, folder); len(got) < 2 || fmt.Sprint(got) != fmt.Sprint(kept[i]) {
+			t.Errorf("%s: %q", folder, got)
+		}
+	}
+	if folders[0] == folders[1] {
+		t.Errorf("both in %s", folders[0])
+	}
+	fill(t, Options{Dir: dir}, 4)
+	verified(t, dir)
 }
