@@ -334,3 +334,26 @@ func TestRepairTwice(t *testing.T) {
 	fill(t, Options{Dir: dir}, 4)
 	verified(t, dir)
 }
+
+// TestRepairOfALogShorterThanWhatWasShipped: without checkpoints only the resume
+// file knows of the segments that are gone. What a start refuses a repair mends.
+func TestRepairOfALogShorterThanWhatWasShipped(t *testing.T) {
+	dir := t.TempDir()
+	sink := &fakeSink{}
+	fill(t, Options{Dir: dir, Segment: 4000, Sink: sink}, 14)
+	if err := os.Remove(lastSegment(t, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Open(Options{Dir: dir, Sink: sink}); err == nil {
+		closed(t, l)
+		t.Fatal("it starts")
+	}
+	r, err := RepairFolder(t.Context(), RepairOptions{Dir: dir})
+	if err != nil || !r.Damaged || !strings.Contains(r.Problem, "14 events of chain") {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	l := open(t, Options{Dir: dir, Sink: sink})
+	mustPut(t, l, "goes on", Machine)
+	closed(t, l)
+	verified(t, dir)
+}
