@@ -636,8 +636,12 @@ func TestBatchesAreBounded(t *testing.T) {
 		large[strconv.Itoa(i)] = strings.Repeat("\x01", 4000)
 	}
 	for range 200 {
-		if _, err := l.Append(&Event{Type: TypeSystem, System: &System{Event: "start", Detail: large}}); err != nil {
-			mustPut(t, l, "the queue is full", Crash)
+		ticket, err := l.Append(&Event{Type: TypeSystem, System: &System{Event: "start", Detail: large}})
+		if err == nil {
+			err = ticket.Wait(t.Context(), Crash)
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	closed(t, l)
