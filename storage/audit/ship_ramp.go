@@ -14,10 +14,11 @@ import (
 // or nobody can tell, the ramp begins with what a new folder ships, and a
 // restart goes on where it was.
 type ramp struct {
-	fresh bool      // the collection may be new
-	asked int       // how often the sink was asked whether it is
-	start time.Time // when the first event was stored; zero: none is yet
-	free  time.Time // when the writes sent so far are used up
+	fresh  bool      // the collection may be new
+	asked  bool      // the sink was, whether it is
+	answer chan bool // its answer; nil: none is expected
+	start  time.Time // when the first event was stored; zero: none is yet
+	free   time.Time // when the writes sent so far are used up
 }
 
 const (
@@ -37,21 +38,33 @@ type AgedStore interface {
 	HasBefore(ctx context.Context, t time.Time) (bool, error)
 }
 
-// age asks the sink, until it has answered, whether its collection is old.
+// age asks the sink whether its collection is old, beside the shipping, once
+// it has stored something: while it is away that is for Store to notice.
 func (r *ramp) age(ctx context.Context, sink Sink, now time.Time) {
+	select {
+	case old := <-r.answer:
+		r.answer, r.fresh = nil, !old
+		return
+	default:
+	}
 	store, ok := sink.(AgedStore)
-	if !ok || !r.fresh || r.asked >= rampAsks {
+	if !ok || !r.fresh || r.start.IsZero() || r.asked {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
-	defer cancel()
-	r.asked++
-	old, err := store.HasBefore(ctx, now.Add(-rampSpan))
-	if err != nil {
-		return
-	}
-	r.asked = rampAsks
-	r.fresh = !old
+	r.asked = true
+	answer := make(chan bool, 1)
+	r.answer = answer
+	go func() {
+		for range rampAsks {
+			ctx, cancel := context.WithTimeout(ctx, shipTimeout)
+			old, err := store.HasBefore(ctx, now.Add(-rampSpan))
+			cancel()
+			if err == nil {
+				answer <- old
+				return
+			}
+		}
+	}()
 }
 
 func newRamp(from resume, now time.Time) ramp {
