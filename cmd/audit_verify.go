@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,11 +48,11 @@ kept elsewhere.`,
 		if err != nil {
 			return err
 		}
-		if len(r.Reports) == 0 {
-			fmt.Fprintln(stderr, "there are no events yet")
-		}
 		if err := r.Failure(); err != nil {
 			return fmt.Errorf("the audit log is not what was written: %s", audit.Printable(err.Error()))
+		}
+		if len(r.Reports) == 0 {
+			return errors.New("there are no events: nothing was verified. Is it the right folder, or collection?")
 		}
 		return nil
 	}
@@ -59,11 +60,15 @@ kept elsewhere.`,
 }
 
 // checkpointFlags are what signed checkpoints are checked with.
-type checkpointFlags struct{ keys, files []string }
+type checkpointFlags struct {
+	keys, files []string
+	unsigned    bool
+}
 
 func (f *checkpointFlags) add(c *cobra.Command) {
 	f.addKey(c)
 	c.Flags().StringArrayVar(&f.files, "checkpoint", nil, "a signed checkpoint that was kept elsewhere, such as a copy of head.note; may be repeated")
+	c.Flags().BoolVar(&f.unsigned, "allow-unsigned", false, "with --key: a chain that no checkpoint is about is no failure, such as one from before there was a key")
 }
 
 func (f *checkpointFlags) addKey(c *cobra.Command) {
@@ -84,6 +89,7 @@ func (f *checkpointFlags) verification() (audit.Verification, error) {
 		v.Notes = append(v.Notes, n)
 	}
 	var err error
+	v.AllowUnsigned = f.unsigned
 	v.Keys, err = f.verifiers()
 	return v, err
 }
@@ -167,7 +173,7 @@ func showVerified(w io.Writer, r *audit.Result) error {
 	for i := range r.Reports {
 		p.report(&r.Reports[i])
 	}
-	for _, err := range append(r.Missing, r.Refused...) {
+	for _, err := range slices.Concat(r.Missing, r.Refused, r.Unsigned) {
 		p.line("BROKEN: %s", audit.Printable(err.Error()))
 	}
 	for i, name := range r.Unchecked {

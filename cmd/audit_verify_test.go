@@ -107,6 +107,10 @@ func TestAuditKeyToProof(t *testing.T) {
 		t.Errorf("the head of the old chain: %s%v", out, err)
 	}
 	out, err = runAudit(t.Context(), "verify", "--dir", dir, "--key", public)
+	if err == nil || !strings.Contains(out, "BROKEN: no checkpoint of a given key vouches for chain") {
+		t.Errorf("a key, and no checkpoint: %s%v", out, err)
+	}
+	out, err = runAudit(t.Context(), "verify", "--dir", dir, "--key", public, "--allow-unsigned")
 	if err != nil || !strings.Contains(out, "no signed checkpoint vouches for it") || !strings.Contains(out, "a chain computed anew, would not show") {
 		t.Errorf("a key, and no checkpoint: %s%v", out, err)
 	}
@@ -140,5 +144,16 @@ func TestAuditKeysAreNotRepeated(t *testing.T) {
 	}
 	if _, err := runAudit(t.Context(), "keygen", "--out", filepath.Join(dir, "k"), "--name", "a b"); ExitStatus(err) != exitUsage {
 		t.Error(err)
+	}
+}
+
+// TestAuditVerifyOfNothing: nobody takes it for a log that is whole.
+func TestAuditVerifyOfNothing(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "00000000000000000001.jsonl"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := runAudit(t.Context(), "verify", "--dir", dir); err == nil || out != "" || !strings.Contains(err.Error(), "nothing was verified") {
+		t.Errorf("%s%v", out, err)
 	}
 }

@@ -60,11 +60,18 @@ func (p *loop) poke() {
 	}
 }
 
-// run calls woken at first and when it is poked, and ticked at each tick.
+// firstTick is when a checkpoint is made at first: verify holds a chain that has
+// none for one that somebody else made.
+const firstTick = time.Second
+
+// run calls woken at first and when it is poked, and ticked at firstTick and at
+// each tick.
 func (p *loop) run(every time.Duration, woken, ticked func()) {
 	defer close(p.done)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	first := time.NewTimer(min(every, firstTick))
+	defer first.Stop()
 	woken()
 	for {
 		select {
@@ -72,6 +79,8 @@ func (p *loop) run(every time.Duration, woken, ticked func()) {
 			return
 		case <-p.wake:
 			woken()
+		case <-first.C:
+			ticked()
 		case <-tick.C:
 			ticked()
 		}

@@ -69,6 +69,9 @@ type Verification struct {
 	// Keys are the public keys of those who sign checkpoints; nil: Notes are
 	// not looked at.
 	Keys note.Verifiers
+	// AllowUnsigned says that chains that no checkpoint is about are no
+	// failure where Keys are given: they may be from before there was a key.
+	AllowUnsigned bool
 	// Notes are checkpoints that were kept elsewhere. Those of a folder are
 	// read from there.
 	Notes []Note
@@ -91,6 +94,8 @@ type Result struct {
 	Refused []error
 	// Missing are checkpoints of chains of which no event is here.
 	Missing []error
+	// Unsigned are chains that no checkpoint vouches for.
+	Unsigned []error
 	// Unchecked are names of notes that no key was given for.
 	Unchecked []string
 }
@@ -102,7 +107,7 @@ func (r *Result) Failure() error {
 			return b
 		}
 	}
-	for _, err := range slices.Concat(r.Missing, r.Refused) {
+	for _, err := range slices.Concat(r.Missing, r.Refused, r.Unsigned) {
 		return err
 	}
 	return nil
@@ -283,6 +288,10 @@ func (w *verifier) endChain() {
 		w.broken(&CorruptError{File: segmentName(1), Seq: 1, Reason: fmt.Sprintf(
 			"the events before seq %d are missing: neither a retention event nor a checkpoint says that they may be", r.First)})
 		return
+	}
+	if r.First > 0 && w.Keys != nil && !w.AllowUnsigned && len(w.claims[r.Chain]) == 0 {
+		w.result.Unsigned = append(w.result.Unsigned, fmt.Errorf(
+			"no checkpoint of a given key vouches for chain %s: it may have been made by somebody else, or be from before there was a key", Printable(r.Chain)))
 	}
 	for _, c := range w.left {
 		if !c.expires.IsZero() && !w.Now.Before(c.expires) {
