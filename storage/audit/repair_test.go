@@ -357,3 +357,27 @@ func TestRepairOfALogShorterThanWhatWasShipped(t *testing.T) {
 	closed(t, l)
 	verified(t, dir)
 }
+
+// TestRepairStoresNoStrangers: a line of another chain in the folder does not
+// get into the collection by a repair.
+func TestRepairStoresNoStrangers(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	fill(t, Options{Dir: dir}, 6)
+	fill(t, Options{Dir: other}, 6)
+	name := lastSegment(t, dir)
+	lines := bytes.SplitAfter(readFile(t, name), []byte("\n"))
+	strangers := bytes.SplitAfter(readFile(t, lastSegment(t, other)), []byte("\n"))
+	if err := os.WriteFile(name, bytes.Join(slices.Insert(lines, 3, strangers[3]), nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sink := &fakeSink{}
+	r, err := RepairFolder(t.Context(), RepairOptions{Dir: dir, Sink: sink})
+	if err != nil || !r.Damaged || r.Stored != 6 || r.Unreadable != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, l := range sink.stored {
+		if l.Chain != r.Chain {
+			t.Errorf("seq %d of chain %s is stored", l.Seq, l.Chain)
+		}
+	}
+}
