@@ -309,3 +309,51 @@ func theseLines(lines []Line) iter.Seq2[Line, error] {
 		}
 	}
 }
+
+// TestExpiredEnd: what a head checkpoint is about may have expired since, with
+// all that was before it, or with the whole chain.
+func TestExpiredEnd(t *testing.T) {
+	by, keys := newKey(t)
+	dir := t.TempDir()
+	fill(t, Options{Dir: dir}, 5)
+	lines, err := Tail(dir, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := Checkpoint{Chain: lines[0].Chain, Seq: 5, Hash: lines[4].Hash(), Time: noon}.sign(by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range [][]Line{lines[:3], nil} {
+		for _, expired := range []bool{false, true} {
+			v := Verification{Keys: keys, Now: noon, Notes: []Note{{Name: "head", Data: data, Expires: noon.Add(time.Hour)}}}
+			if expired {
+				v.Now = noon.Add(time.Hour)
+			}
+			r, err := v.Lines(t.Context(), theseLines(left))
+			if err != nil || (r.Failure() == nil) != expired {
+				t.Errorf("%d lines are left, expired %v: %v, %v", len(left), expired, r.Failure(), err)
+			}
+		}
+	}
+}
+
+// TestChainInTwoPieces: a reader that yields a chain's lines apart does not get
+// two intact ones.
+func TestChainInTwoPieces(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	fill(t, Options{Dir: dir}, 4)
+	fill(t, Options{Dir: other}, 2)
+	lines, err := Tail(dir, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	strangers, err := Tail(other, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Verification{}.Lines(t.Context(), theseLines(slices.Concat(lines[:2], strangers, lines[2:])))
+	if err != nil || r.Failure() == nil || !strings.Contains(r.Failure().Error(), "another chain stand between") {
+		t.Errorf("%v, %v", r.Failure(), err)
+	}
+}
