@@ -46,9 +46,10 @@ type Options struct {
 
 	Now func() time.Time // nil: time.Now
 
-	open  func(name string, flag int) (file, error) // nil: the disk
-	queue int                                       // bytes; 0: queueSize
-	pause time.Duration                             // between tries after a failure; 0: one second
+	passed func() time.Time                          // the monotonic clock; nil: time.Now
+	open   func(name string, flag int) (file, error) // nil: the disk
+	queue  int                                       // bytes; 0: queueSize
+	pause  time.Duration                             // between tries after a failure; 0: one second
 
 	remove  func(name string) error // deletes a segment; nil: os.Remove
 	syncDir func(dir string) error  // fsyncs a folder; nil: syncDir

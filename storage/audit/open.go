@@ -94,6 +94,9 @@ func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.passed == nil {
+		o.passed = time.Now
+	}
 	if o.queue <= 0 {
 		o.queue = queueSize
 	}

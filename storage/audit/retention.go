@@ -21,11 +21,42 @@ type retireKeeper struct {
 	l *Ledger
 	loop
 	ends map[uint64]time.Time // of segments that were too young: their last events
-	err  error                // guarded by the ledger's mu
+	jump clockJump
+	err  error // guarded by the ledger's mu
+}
+
+// A clock that is put ahead makes young events old. Who does that, or whose
+// time server is wrong, has a day in which to see it.
+const (
+	jumpAhead = time.Hour
+	jumpHold  = 24 * time.Hour
+)
+
+// A clockJump notices that the clock on the wall went ahead of the time that
+// passed. The zero value has seen nothing yet.
+type clockJump struct {
+	wall, passed time.Time // of the last look; passed by the monotonic clock
+	hold         time.Time // until then, by the monotonic clock, nothing is deleted
+}
+
+// look is nil where the clock can be believed.
+func (j *clockJump) look(wall, passed time.Time) error {
+	wall = wall.Round(0)
+	ahead := wall.Sub(j.wall) - passed.Sub(j.passed)
+	if !j.wall.IsZero() && ahead > jumpAhead {
+		j.hold = passed.Add(jumpHold)
+	}
+	j.wall, j.passed = wall, passed
+	if passed.Before(j.hold) {
+		return fmt.Errorf("the clock was put ahead by more than %s: nothing is deleted for a day; put it right, if it is wrong", jumpAhead)
+	}
+	return nil
 }
 
 func newRetireKeeper(l *Ledger) *retireKeeper {
-	return &retireKeeper{l: l, loop: newLoop(), ends: map[uint64]time.Time{}}
+	r := &retireKeeper{l: l, loop: newLoop(), ends: map[uint64]time.Time{}}
+	_ = r.jump.look(l.opt.Now(), l.opt.passed()) // the first look believes the clock
+	return r
 }
 
 // sweep deletes what is due.
@@ -45,6 +76,9 @@ func (r *retireKeeper) sweep() {
 func (r *retireKeeper) due() error {
 	list, err := segments(r.l.opt.Dir)
 	if err != nil {
+		return err
+	}
+	if err := r.jump.look(r.l.opt.Now(), r.l.opt.passed()); err != nil {
 		return err
 	}
 	oldest := r.l.opt.Now().Add(-r.l.opt.Retention)

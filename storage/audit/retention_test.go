@@ -140,8 +140,8 @@ func TestRetentionAfterRotation(t *testing.T) {
 	by, keys := newKey(t)
 	dir := t.TempDir()
 	var days atomic.Int64
-	l := open(t, Options{Dir: dir, Signer: by, Checkpoint: time.Millisecond, Retention: 10 * day, Segment: 4000,
-		Now: func() time.Time { return noon.Add(time.Duration(days.Load()) * day) }})
+	now := func() time.Time { return noon.Add(time.Duration(days.Load()) * day) }
+	l := open(t, Options{Dir: dir, Signer: by, Checkpoint: time.Millisecond, Retention: 10 * day, Segment: 4000, Now: now, passed: now})
 	for range 100 {
 		days.Add(1)
 		putNow(t, l)
@@ -502,4 +502,42 @@ func TestRetentionNamesAnEventOfTheFuture(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "the clock was wrong")
 	})
 	closed(t, l)
+}
+
+// TestClockPutAhead: what was written a moment ago is not deleted as old, and
+// whoever put the clock there has a day.
+func TestClockPutAhead(t *testing.T) {
+	var j clockJump
+	for i, at := range []struct {
+		wall, passed time.Duration
+		held         bool
+	}{
+		{0, 0, false},
+		{2 * time.Hour, 2 * time.Hour, false},
+		{365 * day, 3 * time.Hour, true},
+		{365*day + time.Hour, 4 * time.Hour, true},
+		{0, 5 * time.Hour, true}, // put right
+		{20 * time.Hour, 25 * time.Hour, true},
+		{23 * time.Hour, 28 * time.Hour, false},
+		{23*time.Hour + 59*time.Minute, 28 * time.Hour, false}, // a little is nothing
+	} {
+		if err := j.look(noon.Add(at.wall), noon.Add(at.passed)); (err != nil) != at.held {
+			t.Errorf("look %d: %v", i, err)
+		}
+	}
+
+	dir := t.TempDir()
+	var ahead atomic.Int64
+	l := open(t, Options{Dir: dir, Retention: 10 * day, Segment: 4000, Now: func() time.Time { return noon.Add(time.Duration(ahead.Load())) }})
+	for range 30 {
+		putNow(t, l)
+	}
+	ahead.Store(int64(365 * day))
+	putNow(t, l)
+	l.retire.poke()
+	eventually(t, "it is told", func() bool { return l.Stats().RetentionError != nil })
+	closed(t, l)
+	if r := verified(t, dir); r.First != 1 {
+		t.Errorf("%+v", r)
+	}
 }
