@@ -65,12 +65,14 @@ func (p *loop) poke() {
 const firstTick = time.Second
 
 // run calls woken at first and when it is poked, and ticked at firstTick and at
-// each tick.
-func (p *loop) run(every time.Duration, woken, ticked func()) {
+// each tick. While ticked says that there was nothing to do yet, as in a new
+// folder whose gateway still fetches keys, firstTick comes again.
+func (p *loop) run(every time.Duration, woken func(), ticked func() bool) {
 	defer close(p.done)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	first := time.NewTimer(min(every, firstTick))
+	soon := min(every, firstTick)
+	first := time.NewTimer(soon)
 	defer first.Stop()
 	woken()
 	for {
@@ -80,7 +82,9 @@ func (p *loop) run(every time.Duration, woken, ticked func()) {
 		case <-p.wake:
 			woken()
 		case <-first.C:
-			ticked()
+			if !ticked() {
+				first.Reset(soon)
+			}
 		case <-tick.C:
 			ticked()
 		}
@@ -108,13 +112,13 @@ func (l *Ledger) startKeepers() {
 		l.retire = newRetireKeeper(l)
 	}
 	if k := l.notes; k != nil {
-		go k.run(l.opt.Checkpoint, k.segments, func() { k.segments(); k.head() })
+		go k.run(l.opt.Checkpoint, k.segments, func() bool { k.segments(); return k.head() })
 	}
 	if h := l.heads; h != nil {
-		go h.run(l.opt.Checkpoint, func() {}, func() { h.keep(h.ctx) })
+		go h.run(l.opt.Checkpoint, func() {}, func() bool { return h.keep(h.ctx) })
 	}
 	if r := l.retire; r != nil {
-		go r.run(retireEvery, r.sweep, r.sweep)
+		go r.run(retireEvery, r.sweep, func() bool { r.sweep(); return true })
 	}
 }
 
@@ -178,23 +182,24 @@ type noteKeeper struct {
 	closedErr error  // of the segments' notes
 }
 
-// head signs the end of what is fsynced, which it asks for.
-func (k *noteKeeper) head() {
+// head signs the end of what is fsynced, which it asks for; false: there is
+// nothing yet that could be signed.
+func (k *noteKeeper) head() bool {
 	l := k.l
 	l.mu.Lock()
 	want, last, failing := l.written.seq, k.last, k.err
 	l.mu.Unlock()
 	if want == last && failing == nil {
-		return
+		return last > 0
 	}
 	if k.ctx.Err() == nil && l.waitSynced(k.ctx, want) != nil {
-		return // the ledger's own failure, or it closes: then this is called again
+		return last > 0 // the ledger's own failure, or it closes: then this is called again
 	}
 	l.mu.Lock()
 	at := l.sealed
 	l.mu.Unlock()
 	if at.seq == 0 || at.seq == last && failing == nil {
-		return
+		return last > 0
 	}
 	err := k.write(headNote, at)
 	l.mu.Lock()
@@ -202,6 +207,7 @@ func (k *noteKeeper) head() {
 		k.last = at.seq
 	}
 	l.mu.Unlock()
+	return true
 }
 
 // segments signs the ends of closed segments that have no note yet: of those
@@ -301,14 +307,15 @@ type headKeeper struct {
 	err  error
 }
 
-// keep stores a checkpoint of the last line shipped, where there is a new one.
-func (k *headKeeper) keep(ctx context.Context) {
+// keep stores a checkpoint of the last line shipped, where there is a new one;
+// false: nothing was shipped yet.
+func (k *headKeeper) keep(ctx context.Context) bool {
 	l := k.l
 	l.mu.Lock()
 	at, last := l.ship.tip, k.last
 	l.mu.Unlock()
 	if at.seq == 0 || at.seq == last || ctx.Err() != nil {
-		return
+		return at.seq > 0
 	}
 	err := k.storeOne(ctx, at)
 	l.mu.Lock()
@@ -316,6 +323,7 @@ func (k *headKeeper) keep(ctx context.Context) {
 		k.last = at.seq
 	}
 	l.mu.Unlock()
+	return true
 }
 
 func (k *headKeeper) storeOne(ctx context.Context, at tip) error {
