@@ -49,7 +49,7 @@ kept elsewhere.`,
 			return err
 		}
 		if err := r.Failure(); err != nil {
-			return fmt.Errorf("the audit log is not what was written: %s", audit.Printable(err.Error()))
+			return fmt.Errorf("%s: %s", verdict(&r), audit.Printable(err.Error()))
 		}
 		if len(r.Reports) == 0 {
 			return errors.New("there are no events: nothing was verified. Is it the right folder, or collection?")
@@ -57,6 +57,16 @@ kept elsewhere.`,
 		return nil
 	}
 	return c
+}
+
+// verdict says what a failure shows. A note of a key that was not given, and a
+// chain without a checkpoint, can be a forgery or a forgotten flag.
+func verdict(r *audit.Result) string {
+	broken := func(r audit.Report) bool { return r.Broken != nil }
+	if len(r.Missing) == 0 && !slices.ContainsFunc(r.Reports, broken) {
+		return "it is not shown that the audit log is what was written"
+	}
+	return "the audit log is not what was written"
 }
 
 // checkpointFlags are what signed checkpoints are checked with.
@@ -175,6 +185,15 @@ func showVerified(w io.Writer, r *audit.Result) error {
 	}
 	for _, err := range slices.Concat(r.Missing, r.Refused, r.Unsigned) {
 		p.line("BROKEN: %s", audit.Printable(err.Error()))
+	}
+	if len(r.Missing) > 0 {
+		p.line("a chain that a repair put away is in the folder damaged-TIME within audit.dir: verify that one with --dir")
+	}
+	if len(r.Refused) > 0 {
+		p.line("where the key was changed, give --key for each public key that was in use")
+	}
+	if len(r.Unsigned) > 0 {
+		p.line("give --checkpoint with a note that was kept; where you know that there was no key yet, --allow-unsigned")
 	}
 	for i, name := range r.Unchecked {
 		if i == maxListed {

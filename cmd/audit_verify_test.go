@@ -80,6 +80,15 @@ func TestAuditKeyToProof(t *testing.T) {
 	if err != nil || !strings.Contains(out, "checkpoint head.note: not checked") {
 		t.Errorf("%s%v", out, err)
 	}
+	next, err := runAudit(t.Context(), "keygen", "--out", key+".next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The key was changed, and who verifies gives the new one only.
+	out, err = runAudit(t.Context(), "verify", "--dir", dir, "--key", strings.TrimSpace(next))
+	if err == nil || !strings.Contains(out, "give --key for each public key that was in use") || strings.Contains(err.Error(), "the audit log is not what") {
+		t.Errorf("%s%v", out, err)
+	}
 
 	name := filepath.Join(dir, "00000000000000000001.jsonl")
 	lines, err := os.ReadFile(name)
@@ -107,7 +116,8 @@ func TestAuditKeyToProof(t *testing.T) {
 		t.Errorf("the head of the old chain: %s%v", out, err)
 	}
 	out, err = runAudit(t.Context(), "verify", "--dir", dir, "--key", public)
-	if err == nil || !strings.Contains(out, "BROKEN: no checkpoint of a given key vouches for chain") {
+	if err == nil || !strings.Contains(out, "BROKEN: no checkpoint of a given key vouches for chain") || !strings.Contains(out, "--allow-unsigned") ||
+		!strings.HasPrefix(err.Error(), "it is not shown that the audit log is what was written: ") {
 		t.Errorf("a key, and no checkpoint: %s%v", out, err)
 	}
 	out, err = runAudit(t.Context(), "verify", "--dir", dir, "--key", public, "--allow-unsigned")

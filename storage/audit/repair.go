@@ -137,7 +137,7 @@ func (o *RepairOptions) anything() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s holds no audit log", o.Dir)
+	return fmt.Errorf("%s holds no audit log: no file such as %s", o.Dir, segmentName(1))
 }
 
 func (p *repairPlan) repaired() Repaired {

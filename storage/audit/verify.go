@@ -382,7 +382,7 @@ func (v Verification) dir(ctx context.Context, dir string) (Result, error) {
 		return Result{}, err
 	}
 	if len(list) == 0 {
-		return Result{}, fmt.Errorf("%s holds no audit log", dir)
+		return Result{}, fmt.Errorf("%s holds no audit log: no file such as %s", dir, segmentName(1))
 	}
 	// Before the lines: so that they have at least what was signed.
 	own, err := folderNotes(dir)

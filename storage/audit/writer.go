@@ -271,6 +271,7 @@ func (l *Ledger) rotate() error {
 		return fmt.Errorf("fsync of the audit log: %w", err)
 	}
 	l.mu.Lock()
+	l.seals++
 	l.synced, l.sealed = l.written.seq, l.written
 	l.settled()
 	first := l.written.seq + 1
