@@ -48,3 +48,20 @@ func TestNothingToSignIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// TestFsyncsOfSegmentsAreCounted: with survive crash and no key these are all
+// that there are.
+func TestFsyncsOfSegmentsAreCounted(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir, Segment: 4000})
+	for range 30 {
+		mustPut(t, l, "r", Crash)
+	}
+	list, err := segments(dir)
+	if err != nil || len(list) < 3 {
+		t.Fatal(list, err)
+	}
+	if n := l.Stats().Fsyncs; int(n) != len(list)-1 {
+		t.Errorf("%d fsyncs, and %d segments were closed", n, len(list)-1)
+	}
+}
