@@ -32,9 +32,9 @@ var ledgerMetrics = []auditMetric{
 	auditCounter("sidegate_audit_fsyncs_total", "Fsyncs of the ledger since the start.", func(s *audit.Stats) float64 { return float64(s.Fsyncs) }),
 	auditCounter("sidegate_audit_lost_total", "Events that a failing disk took since the start.", func(s *audit.Stats) float64 { return float64(s.LostAll) }),
 	auditGauge("sidegate_audit_chain_seq", "Seq of the last event of the chain.", func(s *audit.Stats) float64 { return float64(s.Seq) }),
-	auditGauge("sidegate_audit_checkpoint_seq", "Seq of the newest checkpoint in the folder; 0: none since the start.", func(s *audit.Stats) float64 { return float64(s.Checkpoint) }),
+	auditGauge("sidegate_audit_checkpoint_seq", "Seq of the checkpoint in head.note; 0: none was made since the start.", func(s *audit.Stats) float64 { return float64(s.Checkpoint) }),
 	auditGauge("sidegate_audit_checkpoint_failing", "1 while checkpoints cannot be written, in the folder or in Firestore.", func(s *audit.Stats) float64 { return boolToFloat(s.CheckpointError != nil || s.HeadError != nil) }),
-	auditGauge("sidegate_audit_retention_failing", "1 while old segments cannot be deleted.", func(s *audit.Stats) float64 { return boolToFloat(s.RetentionError != nil) }),
+	auditGauge("sidegate_audit_retention_failing", "1 while old segments are not deleted.", func(s *audit.Stats) float64 { return boolToFloat(s.RetentionError != nil) }),
 	auditGauge("sidegate_audit_queued_bytes", "Bytes of events that wait to be written to the ledger.", func(s *audit.Stats) float64 { return float64(s.Queued) }),
 }
 
