@@ -25,8 +25,8 @@ func newAuditCommand(env environment, stdout, stderr io.Writer) *cobra.Command {
 	p := &program{env: env, stdout: stdout, stderr: stderr}
 	c := &cobra.Command{
 		Use:     "audit",
-		Short:   "Read and verify the audit log",
-		Long:    "Read and verify the audit log: a ledger's folder or, with --firestore, a collection.",
+		Short:   "Read, verify and repair the audit log",
+		Long:    "Read, verify and repair the audit log: a ledger's folder or, with --firestore, a collection.",
 		Example: "  sidegate audit tail -f\n  sidegate audit query --uid u1 --since 7d\n  sidegate audit verify",
 	}
 	c.AddCommand(newAuditTail(env, stdout, stderr), p.newAuditQuery(), p.newAuditExport(),

@@ -64,7 +64,7 @@ tail and query show it; all flags that are given have to fit.`,
 	f.StringVar(&o.ip, "ip", "", "the caller's address, or a network as 192.0.2.0/24")
 	f.StringVar(&o.since, "since", "", "only from then on: `TIME` as 2026-03-02T10:00:00+01:00, or how long ago, as 90m or 7d")
 	f.StringVar(&o.until, "until", "", "only before `TIME`")
-	f.IntVarP(&o.limit, "limit", "n", 100, "how many of the newest")
+	f.IntVarP(&o.limit, "limit", "n", 100, "how many of the newest, up to 10,000")
 	f.BoolVar(&o.reverse, "reverse", false, "show them oldest first")
 	f.BoolVar(&o.asJSON, "json", false, `one JSON object each: {"decision": ..., "outcome": ... or null}, both as they are stored`)
 	f.BoolVar(&o.quiet, "quiet", false, "tell no progress")

@@ -24,9 +24,9 @@ func newAuditVerify(env environment, stdout, stderr io.Writer) *cobra.Command {
 		Short: "Recompute the log's chain and name what does not fit",
 		Long: `Recompute the hash chain over every line and name the first line that is not what
 was written. With --key, hold the lines against the signed checkpoints beside them
-and in --checkpoint. It says from where to where it vouches, and what it cannot
-know: events that were removed from the end show only against a checkpoint that was
-kept elsewhere.`,
+and in --checkpoint; a chain that none of them is about is a failure then. It says
+from where to where it vouches, and what it cannot know: events that were removed
+from the end show only against a checkpoint that was kept elsewhere.`,
 		Example: "  sidegate audit verify --dir data/audit\n" +
 			"  sidegate audit verify --key audit.pub --checkpoint /safe/head.note\n" +
 			"  sidegate audit verify --firestore --project acme-prod --key audit.pub",

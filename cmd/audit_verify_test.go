@@ -41,8 +41,16 @@ func TestAuditKeyToProof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runAudit(t.Context(), "keygen", "--out", key); err == nil || !strings.Contains(err.Error(), "never replaced") {
-		t.Errorf("over a key: %v", err)
+	// The shell has emptied audit.pub by then: it gets the same text again.
+	if again, err := runAudit(t.Context(), "keygen", "--out", key); err == nil || !strings.Contains(err.Error(), "never replaced") || again != public {
+		t.Errorf("over a key: %q, %v", again, err)
+	}
+	none := filepath.Join(home, "no.key")
+	if err := os.WriteFile(none, []byte(strings.TrimSpace(public)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := runAudit(t.Context(), "keygen", "--out", none); err == nil || out != "" || strings.Contains(err.Error(), "was printed") {
+		t.Errorf("over another file: %q, %v", out, err)
 	}
 	if again, err := os.ReadFile(key); err != nil || !bytes.Equal(again, secret) {
 		t.Error("the key was replaced")
