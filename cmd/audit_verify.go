@@ -49,7 +49,7 @@ from the end show only against a checkpoint that was kept elsewhere.`,
 			return err
 		}
 		if err := r.Failure(); err != nil {
-			return fmt.Errorf("%s: %s", verdict(&r), audit.Printable(err.Error()))
+			return fmt.Errorf("%s: %s%s", verdict(&r), audit.Printable(err.Error()), perhapsShipping(&r, s.firestore))
 		}
 		if len(r.Reports) == 0 {
 			return errors.New("there are no events: nothing was verified. Is it the right folder, or collection?")
@@ -62,11 +62,21 @@ from the end show only against a checkpoint that was kept elsewhere.`,
 // verdict says what a failure shows. A note of a key that was not given, and a
 // chain without a checkpoint, can be a forgery or a forgotten flag.
 func verdict(r *audit.Result) string {
-	broken := func(r audit.Report) bool { return r.Broken != nil }
-	if len(r.Missing) == 0 && !slices.ContainsFunc(r.Reports, broken) {
+	if len(r.Missing) == 0 && !slices.ContainsFunc(r.Reports, isBroken) {
 		return "it is not shown that the audit log is what was written"
 	}
 	return "the audit log is not what was written"
+}
+
+func isBroken(r audit.Report) bool { return r.Broken != nil }
+
+// perhapsShipping says what else can leave a hole at a collection's end: the
+// writes of a batch are stored in any order.
+func perhapsShipping(r *audit.Result, firestore bool) string {
+	if !firestore || !slices.ContainsFunc(r.Reports, isBroken) {
+		return ""
+	}
+	return "; where a gateway is shipping, the end can be a part of its last batch: run verify again"
 }
 
 // checkpointFlags are what signed checkpoints are checked with.

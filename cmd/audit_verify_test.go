@@ -175,3 +175,15 @@ func TestAuditVerifyOfNothing(t *testing.T) {
 		t.Errorf("%s%v", out, err)
 	}
 }
+
+// TestPartOfABatchIsNoTampering: who verifies a collection while a gateway ships
+// to it is told to look again, and nobody else is.
+func TestPartOfABatchIsNoTampering(t *testing.T) {
+	broken := audit.Result{Reports: []audit.Report{{}, {Broken: &audit.CorruptError{}}}}
+	if !strings.Contains(perhapsShipping(&broken, true), "run verify again") {
+		t.Error("a hole in a collection, and nothing is said of shipping")
+	}
+	if got := perhapsShipping(&broken, false) + perhapsShipping(&audit.Result{Missing: []error{os.ErrNotExist}}, true); got != "" {
+		t.Errorf("nothing of this is a batch: %q", got)
+	}
+}
