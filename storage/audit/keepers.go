@@ -270,7 +270,7 @@ func (k *noteKeeper) write(name string, at link) error {
 	c := Checkpoint{Chain: at.chain, Seq: at.seq, Hash: at.hash, Time: k.l.opt.Now().UTC().Truncate(time.Second)}
 	data, err := c.sign(k.l.opt.Signer)
 	if err == nil {
-		err = writeFile(k.l.opt.Dir, name, data)
+		err = k.l.writeFile(name, data)
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint %s: %w", name, err)

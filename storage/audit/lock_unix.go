@@ -4,6 +4,7 @@ package audit
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -14,6 +15,23 @@ import (
 type folderLock struct{ file, dir *os.File }
 
 func (l folderLock) Close() error { return errors.Join(l.dir.Close(), l.file.Close()) }
+
+// at is nil while dir is the folder that is locked. Another one that has its
+// name by now may be another ledger's, whose files must be left alone.
+func (l folderLock) at(dir string) error {
+	mine, err := l.dir.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(mine, there) {
+		return fmt.Errorf("%s is another folder than the one that was opened: put that one back in its place, or start again", dir)
+	}
+	return nil
+}
 
 // lockFolder takes the folder's lock, which the system frees with the process.
 func lockFolder(dir string) (folderLock, error) {

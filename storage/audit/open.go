@@ -423,6 +423,14 @@ func removeUnplaced(dir string) {
 	}
 }
 
+// writeFile replaces one of the ledger's notes of state.
+func (l *Ledger) writeFile(name string, data []byte) error {
+	if err := l.lock.at(l.opt.Dir); err != nil {
+		return err
+	}
+	return writeFile(l.opt.Dir, name, data)
+}
+
 // writeFile replaces a file so that after a power loss it is the old or the new.
 func writeFile(dir, name string, data []byte) error {
 	f, err := os.CreateTemp(dir, name+tempInfix)

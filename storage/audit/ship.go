@@ -387,7 +387,7 @@ func (s *shipper) save(lines []Line, at resume) error {
 	at.Since = s.ramp.noted()
 	data, err := json.Marshal(at)
 	if err == nil {
-		err = writeFile(s.l.opt.Dir, resumeFile, append(data, '\n'))
+		err = s.l.writeFile(resumeFile, append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("noting what is shipped: %w", err)

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -93,4 +94,40 @@ func TestTheFolderIsTakenAway(t *testing.T) {
 	healed(t, l)
 	closed(t, l)
 	verified(t, dir)
+}
+
+// TestTheFolderIsReplaced: another process may have begun another log under its
+// name. Each of the two is left as it is.
+func TestTheFolderIsReplaced(t *testing.T) {
+	by, keys := newKey(t)
+	dir := filepath.Join(t.TempDir(), "audit")
+	sink := &fakeSink{}
+	l := open(t, Options{Dir: dir, Signer: by, Checkpoint: time.Hour, Sink: sink})
+	mustPut(t, l, "old", Machine)
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	m := open(t, Options{Dir: dir, Signer: by, pause: time.Millisecond})
+	mustPut(t, m, "new", Power)
+	chain := m.Stats().Chain
+	if err := put(t, l, "old", Power); err == nil || !strings.Contains(err.Error(), "another folder") {
+		t.Error(err)
+	}
+	mustPut(t, m, "new", Power)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it cannot ship what it cannot fsync
+	if err := l.Close(ctx); err == nil {
+		t.Error("it is closed as if all were well")
+	}
+	mustPut(t, m, "new", Power)
+	closed(t, m)
+	if r := sound(t, dir, keys); r.Chain != chain || r.Last != 3 {
+		t.Errorf("the new log: %+v", r)
+	}
+	if _, err := os.Stat(filepath.Join(dir, resumeFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old log's note of what is shipped is in the new one's folder: %v", err)
+	}
+	if r := verified(t, dir+".old"); r.Chain == chain || r.Last < 1 {
+		t.Errorf("the old log: %+v", r)
+	}
 }

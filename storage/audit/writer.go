@@ -292,6 +292,9 @@ var errNoSegment = errors.New("no new segment")
 
 // create makes an empty segment whose name survives a power loss.
 func (l *Ledger) create(name string) (file, error) {
+	if err := l.lock.at(l.opt.Dir); err != nil {
+		return nil, fmt.Errorf("a new segment of the audit log: %w", err)
+	}
 	name = filepath.Join(l.opt.Dir, name)
 	f, err := l.opt.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
@@ -310,7 +313,13 @@ const rewriteSuffix = ".new"
 // rewrite puts a fresh copy of the segment in its place. It is the copy that is
 // verified: what was read once the next read may not find, where the disk lost
 // pages that were only in memory.
+//
+// In another folder than the one that is locked it is not put: the file of that
+// name there may be another ledger's.
 func (l *Ledger) rewrite() error {
+	if err := l.lock.at(l.opt.Dir); err != nil {
+		return err
+	}
 	name := filepath.Join(l.opt.Dir, segmentName(l.w.first))
 	f, err := l.opt.open(name+rewriteSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
