@@ -88,7 +88,7 @@ type checkpointFlags struct {
 func (f *checkpointFlags) add(c *cobra.Command) {
 	f.addKey(c)
 	c.Flags().StringArrayVar(&f.files, "checkpoint", nil, "a signed checkpoint that was kept elsewhere, such as a copy of head.note; may be repeated")
-	c.Flags().BoolVar(&f.unsigned, "allow-unsigned", false, "with --key: a chain that no checkpoint is about is no failure, such as one from before there was a key")
+	c.Flags().BoolVar(&f.unsigned, "allow-unsigned", false, "with --key: a chain that no checkpoint vouches for is no failure, such as one from before there was a key")
 }
 
 func (f *checkpointFlags) addKey(c *cobra.Command) {

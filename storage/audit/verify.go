@@ -69,7 +69,7 @@ type Verification struct {
 	// Keys are the public keys of those who sign checkpoints; nil: Notes are
 	// not looked at.
 	Keys note.Verifiers
-	// AllowUnsigned says that chains that no checkpoint is about are no
+	// AllowUnsigned says that chains that no checkpoint vouches for are no
 	// failure where Keys are given: they may be from before there was a key.
 	AllowUnsigned bool
 	// Notes are checkpoints that were kept elsewhere. Those of a folder are
@@ -289,10 +289,6 @@ func (w *verifier) endChain() {
 			"the events before seq %d are missing: neither a retention event nor a checkpoint says that they may be", r.First)})
 		return
 	}
-	if r.First > 0 && w.Keys != nil && !w.AllowUnsigned && len(w.claims[r.Chain]) == 0 {
-		w.result.Unsigned = append(w.result.Unsigned, fmt.Errorf(
-			"no checkpoint of a given key vouches for chain %s: it may have been made by somebody else, or be from before there was a key", Printable(r.Chain)))
-	}
 	for _, c := range w.left {
 		if !c.expires.IsZero() && !w.Now.Before(c.expires) {
 			r.Gaps = append(r.Gaps, Gap{r.Last + 1, c.Seq})
@@ -304,6 +300,20 @@ func (w *verifier) endChain() {
 			r.Last, c.name, c.Time.Format(time.RFC3339), c.Seq)})
 		return
 	}
+	w.vouchedFor()
+}
+
+// vouchedFor judges a chain that no checkpoint vouches for: that there is one about
+// lines that are not here proves nothing, as whoever made these may have kept it.
+// Where the last line has expired the checkpoint has, too.
+func (w *verifier) vouchedFor() {
+	r := w.report
+	expired := !w.expires.IsZero() && !w.Now.Before(w.expires)
+	if w.Keys == nil || w.AllowUnsigned || r.First == 0 || r.Newest.Seq > 0 || expired {
+		return
+	}
+	w.result.Unsigned = append(w.result.Unsigned, fmt.Errorf(
+		"no checkpoint of a given key vouches for chain %s: it may have been made by somebody else, or be from before there was a key", Printable(r.Chain)))
 }
 
 // absent judges the checkpoints of chains of which no line is here.

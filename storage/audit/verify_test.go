@@ -295,7 +295,7 @@ func TestWhereTheBeginningIs(t *testing.T) {
 	// A stub has no prev that a checkpoint of the line before could fit.
 	rest := slices.Clone(lines[6:])
 	rest[0] = Line{Stub: true, Chain: rest[0].Chain, Seq: rest[0].Seq, SHA256: rest[0].Hash(), Time: rest[0].Time}
-	r, err := Verification{Keys: keys, Notes: signed(6, false)}.Lines(t.Context(), theseLines(rest))
+	r, err := Verification{Keys: keys, AllowUnsigned: true, Notes: signed(6, false)}.Lines(t.Context(), theseLines(rest))
 	if err != nil || r.Failure() != nil || r.Reports[0].Anchored || r.Reports[0].Passed != 1 {
 		t.Errorf("behind a stub: %+v, %v", r, err)
 	}
@@ -325,6 +325,9 @@ func TestExpiredEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range lines {
+		lines[i].Expires = noon.Add(time.Duration(i) * time.Minute)
+	}
 	for _, left := range [][]Line{lines[:3], nil} {
 		for _, expired := range []bool{false, true} {
 			v := Verification{Keys: keys, Now: noon, Notes: []Note{{Name: "head", Data: data, Expires: noon.Add(time.Hour)}}}
@@ -335,6 +338,45 @@ func TestExpiredEnd(t *testing.T) {
 			if err != nil || (r.Failure() == nil) != expired {
 				t.Errorf("%d lines are left, expired %v: %v, %v", len(left), expired, r.Failure(), err)
 			}
+		}
+	}
+}
+
+// TestOldCheckpointVouchesForNothing: whoever makes a chain may have kept a
+// checkpoint of the one whose id it has. Where what a checkpoint is about has
+// expired it may be gone before the last lines are.
+func TestOldCheckpointVouchesForNothing(t *testing.T) {
+	by, keys := newKey(t)
+	dir := t.TempDir()
+	fill(t, Options{Dir: dir}, 5)
+	lines, err := Tail(dir, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := Checkpoint{Chain: lines[0].Chain, Seq: 1, Hash: lines[0].Hash(), Time: noon}.sign(by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := Note{Name: "head", Data: data}
+	for i := range lines {
+		lines[i].Expires = noon.Add(time.Duration(i) * time.Minute)
+	}
+	for _, c := range []struct {
+		name  string
+		lines []Line
+		notes []Note
+		now   time.Time
+		fails bool
+	}{
+		{"the checkpoint's line is there", lines, []Note{old}, noon, false},
+		{"what follows it is there", lines[1:], []Note{old}, noon, false},
+		{"no line that it vouches for is there", lines[2:], []Note{old}, noon, true},
+		{"none, and the last has not expired", lines[2:], nil, noon.Add(4*time.Minute - 1), true},
+		{"none, and the last has expired", lines[2:], nil, noon.Add(4 * time.Minute), false},
+	} {
+		r, err := Verification{Keys: keys, Now: c.now, Notes: c.notes}.Lines(t.Context(), theseLines(c.lines))
+		if err != nil || (len(r.Unsigned) > 0) != c.fails || (r.Failure() != nil) != c.fails {
+			t.Errorf("%s: %v, %v", c.name, r.Failure(), err)
 		}
 	}
 }
