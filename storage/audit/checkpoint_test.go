@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -292,6 +293,31 @@ func TestHeadsAreOfWhatWasShipped(t *testing.T) {
 	if h.Seq != 22 || h.Event.IsZero() || r.Newest.Seq != 22 {
 		t.Errorf("after Close the head is at %d: %+v", h.Seq, r)
 	}
+}
+
+// TestFirstHead: a process that dies before its first checkpoint leaves a chain
+// at the sink that verify holds for somebody else's.
+func TestFirstHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		by, _ := newKey(t)
+		sink := &headSink{}
+		sink.down = errors.New("unavailable")
+		l := open(t, Options{Dir: t.TempDir(), Now: time.Now, Signer: by, Sink: sink})
+		mustPut(t, l, "r", Crash)
+		time.Sleep(3 * time.Second) // of the bubble's clock
+		sink.fakeSink.set(func() { sink.down = nil })
+		for range 2 {
+			for l.Stats().Shipped < l.Stats().Seq {
+				time.Sleep(time.Millisecond)
+			}
+			synctest.Wait()
+			if s := l.Stats(); s.Head != 1 {
+				t.Errorf("of %d shipped events, the head is at %d", s.Shipped, s.Head)
+			}
+			mustPut(t, l, "r", Crash) // whose checkpoint has time
+		}
+		closed(t, l)
+	})
 }
 
 // FuzzCheckpoint: what is taken has that very text.

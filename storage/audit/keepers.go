@@ -115,7 +115,7 @@ func (l *Ledger) startKeepers() {
 		go k.run(l.opt.Checkpoint, k.segments, func() bool { k.segments(); return k.head() })
 	}
 	if h := l.heads; h != nil {
-		go h.run(l.opt.Checkpoint, func() {}, func() bool { return h.keep(h.ctx) })
+		go h.run(l.opt.Checkpoint, func() { h.keep(h.ctx) }, func() bool { return h.keep(h.ctx) })
 	}
 	if r := l.retire; r != nil {
 		go r.run(retireEvery, r.sweep, func() bool { r.sweep(); return true })

@@ -394,6 +394,9 @@ func (s *shipper) save(lines []Line, at resume) error {
 	}
 	s.saved = at
 	s.dead.forget(at.Seq)
+	if h := s.l.heads; h != nil && s.tip.seq == 0 {
+		defer h.poke() // who dies soon, and often, must not leave chains without any
+	}
 	s.change(func() {
 		s.outage, s.fails = nil, 0
 		s.shipped = at.Seq
