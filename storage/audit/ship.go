@@ -278,7 +278,7 @@ func (s *shipper) deliver(lines []Line) error {
 	half := len(lines) // how many may go together, since one among them is never taken
 	for len(lines) > 0 {
 		n := min(len(lines), s.most, half)
-		s.ramp.age(s.ctx, s.l.opt.Sink, s.l.opt.Now())
+		s.ramp.age(s.ctx, s.l.opt.Sink, s.l.opt.Now(), lines[0].Time)
 		if err := s.ramp.wait(s.ctx, s.l.opt.Now, n); err != nil {
 			return err
 		}

@@ -544,6 +544,41 @@ func TestRampOfAnOldCollection(t *testing.T) {
 	}
 }
 
+// A timedSink has no other events than those that it was sent.
+type timedSink struct{ fakeSink }
+
+func (s *timedSink) HasBefore(_ context.Context, t time.Time) (old bool, err error) {
+	s.set(func() {
+		for _, l := range s.stored {
+			old = old || l.Time.Before(t)
+		}
+	})
+	return old, nil
+}
+
+// TestOwnOldEventsMakeNoOldCollection: a log that was kept here for long before
+// it is shipped, to a collection that is new, is what the ramp is for; also after
+// a restart.
+func TestOwnOldEventsMakeNoOldCollection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		sink := &timedSink{}
+		fill(t, Options{Dir: dir, Now: time.Now}, 2)
+		time.Sleep(24 * time.Hour) // of the bubble's clock
+		for range 2 {
+			l := open(t, Options{Dir: dir, Now: time.Now, Sink: sink})
+			for i := range 3 { // a batch each
+				mustPut(t, l, fmt.Sprint(i), Machine)
+				synctest.Wait()
+			}
+			closed(t, l)
+			if !l.ship.ramp.fresh {
+				t.Error("the ramp is over")
+			}
+		}
+	})
+}
+
 // TestFsyncedBeforeItIsSent: after a loss of power the sink must not have more
 // than the folder has.
 func TestFsyncedBeforeItIsSent(t *testing.T) {

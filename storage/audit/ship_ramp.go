@@ -15,8 +15,9 @@ import (
 // restart goes on where it was.
 type ramp struct {
 	fresh  bool      // the collection may be new
-	asked  bool      // the sink was, whether it is
+	asked  bool      // the sink was, whether it is, or need not be
 	answer chan bool // its answer; nil: none is expected
+	first  time.Time // of the first event that this process ships; zero: none yet
 	start  time.Time // when the first event was stored; zero: none is yet
 	free   time.Time // when the writes sent so far are used up
 }
@@ -39,8 +40,13 @@ type AgedStore interface {
 }
 
 // age asks the sink whether its collection is old, beside the shipping, once
-// it has stored something: while it is away that is for Store to notice.
-func (r *ramp) age(ctx context.Context, sink Sink, now time.Time) {
+// it has stored something: while it is away that is for Store to notice. A log
+// that was kept for long before it was shipped has old events itself; first is
+// the time of the next one to be shipped.
+func (r *ramp) age(ctx context.Context, sink Sink, now, first time.Time) {
+	if r.first.IsZero() {
+		r.first = first
+	}
 	select {
 	case old := <-r.answer:
 		r.answer, r.fresh = nil, !old
@@ -52,12 +58,16 @@ func (r *ramp) age(ctx context.Context, sink Sink, now time.Time) {
 		return
 	}
 	r.asked = true
+	before := now
+	if r.first.Before(now) {
+		before = r.first
+	}
 	answer := make(chan bool, 1)
 	r.answer = answer
 	go func() {
 		for range rampAsks {
 			ctx, cancel := context.WithTimeout(ctx, shipTimeout)
-			old, err := store.HasBefore(ctx, now.Add(-rampSpan))
+			old, err := store.HasBefore(ctx, before.Add(-rampSpan))
 			cancel()
 			if err == nil {
 				answer <- old
@@ -69,6 +79,7 @@ func (r *ramp) age(ctx context.Context, sink Sink, now time.Time) {
 
 func newRamp(from resume, now time.Time) ramp {
 	r := ramp{fresh: from.Seq == 0 || !from.Since.IsZero(), start: from.Since}
+	r.asked = from.Seq > 0  // how old what this folder shipped before is, nobody knows
 	if r.start.After(now) { // a clock was wrong: do not wait for that day
 		r.start = now
 	}
