@@ -358,6 +358,10 @@ func TestOldCheckpointVouchesForNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := Note{Name: "head", Data: data}
+	if data, err = (Checkpoint{Chain: lines[0].Chain, Seq: 5, Hash: lines[4].Hash(), Time: noon}).sign(by); err != nil {
+		t.Fatal(err)
+	}
+	end := Note{Name: "head", Data: data, Expires: noon} // as somebody may have written there who removed the last lines
 	for i := range lines {
 		lines[i].Expires = noon.Add(time.Duration(i) * time.Minute)
 	}
@@ -371,6 +375,7 @@ func TestOldCheckpointVouchesForNothing(t *testing.T) {
 		{"the checkpoint's line is there", lines, []Note{old}, noon, false},
 		{"what follows it is there", lines[1:], []Note{old}, noon, false},
 		{"no line that it vouches for is there", lines[2:], []Note{old}, noon, true},
+		{"only one that expires before the lines do", lines[:3], []Note{end}, noon.Add(2*time.Minute - 1), true},
 		{"none, and the last has not expired", lines[2:], nil, noon.Add(4*time.Minute - 1), true},
 		{"none, and the last has expired", lines[2:], nil, noon.Add(4 * time.Minute), false},
 	} {
