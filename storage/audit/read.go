@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"iter"
 	"time"
 )
@@ -37,7 +38,8 @@ func (c *cursor) all() iter.Seq2[Line, error] {
 }
 
 // Follow yields the last n lines of a folder and then every new one, until ctx
-// ends. It asks for new ones at each tick.
+// ends. It asks for new ones at each tick. A segment that somebody took away has
+// a few ticks in which the ledger may put it back.
 func Follow(ctx context.Context, dir string, n int, tick <-chan time.Time) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		c := cursor{dir: dir}
@@ -48,12 +50,20 @@ func Follow(ctx context.Context, dir string, n int, tick <-chan time.Time) iter.
 				return
 			}
 		}
+		away := 0
 		for {
 			var l Line
+			missing := false
 			if err == nil {
 				l, err = c.next()
+				missing = errors.Is(err, fs.ErrNotExist)
 			}
-			if errors.Is(err, io.EOF) {
+			if missing {
+				away++
+			} else {
+				away = 0
+			}
+			if errors.Is(err, io.EOF) || missing && away <= followAway {
 				err = nil
 				select {
 				case <-tick:
@@ -68,6 +78,10 @@ func Follow(ctx context.Context, dir string, n int, tick <-chan time.Time) iter.
 		}
 	}
 }
+
+// followAway is how many ticks in a row a segment may be away: longer than a
+// ledger takes to notice, where they are as often as the commands'.
+const followAway = 25
 
 // Tail is the last n lines of a folder, the oldest first.
 func Tail(dir string, n int) ([]Line, error) {

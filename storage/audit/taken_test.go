@@ -131,3 +131,69 @@ func TestTheFolderIsReplaced(t *testing.T) {
 		t.Errorf("the old log: %+v", r)
 	}
 }
+
+// TestFollowWhereTheSegmentIsTakenAway: a follower waits for the ledger to put it
+// back, but not for ever.
+func TestFollowWhereTheSegmentIsTakenAway(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, Options{Dir: dir}, 2)
+	name := filepath.Join(dir, segmentName(1))
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := strings.Index(string(text), "\n") + 1
+	if err := os.WriteFile(name, text[:half], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tick, lines, failed := make(chan time.Time), make(chan uint64, 2), make(chan error, 1)
+	asked := func(n int) {
+		for range n {
+			select {
+			case tick <- noon:
+			case err := <-failed:
+				t.Fatal(err)
+			}
+		}
+	}
+	go func() {
+		defer close(lines)
+		for l, err := range Follow(t.Context(), dir, 1, tick) {
+			if err != nil {
+				failed <- err
+				return
+			}
+			lines <- l.Seq
+		}
+	}()
+	if seq := <-lines; seq != 1 {
+		t.Errorf("it begins with %d", seq)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	asked(10)
+	if err := os.WriteFile(name+".new", text, 0o600); err != nil { // whole at once
+		t.Fatal(err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		t.Fatal(err)
+	}
+	asked(1)
+	if seq := <-lines; seq != 2 {
+		t.Errorf("it goes on with %d", seq)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	for over := false; !over; {
+		select {
+		case tick <- noon:
+		case _, more := <-lines:
+			over = !more
+		}
+	}
+	if err := <-failed; !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it ends with %v", err)
+	}
+}
