@@ -11,7 +11,7 @@ LDFLAGS := -s -w $(if $(VERSION),-X sidegate/cmd.version=$(VERSION))
 # The race detector needs cgo and a C compiler.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 10s
-KILLS ?= 100
+KILLS ?= 500
 FAULTS ?= 10000
 
 .PHONY: help build demo test unit e2e image-test soak-kill soak-faults lint bench fuzz image components
