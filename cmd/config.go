@@ -133,7 +133,7 @@ type Config struct {
 		// Segment is the size at which a new file is begun, in bytes. Default: 64MiB.
 		Segment int64
 		// Retention is how old the last event of a closed file may become
-		// before the file is deleted; 0, the default: none is.
+		// before the file is deleted. Default: 90d.
 		Retention time.Duration
 		// Key signs checkpoints (golang.org/x/mod/sumdb/note); without one, the
 		// default, there are none.

@@ -10,7 +10,7 @@ import (
 
 // readAuditKeeping reads what is signed and what is deleted of the audit log.
 func (l *configLoader) readAuditKeeping(m document.Map, c *Config) {
-	c.Audit.Retention = l.duration(m.Get("retention"), 0, time.Hour, 100*366*24*time.Hour)
+	c.Audit.Retention = l.duration(m.Get("retention"), 90*24*time.Hour, time.Hour, 100*366*24*time.Hour)
 	every := m.Get("checkpoint")
 	c.Audit.Checkpoint = l.duration(every, time.Minute, time.Second, longest)
 	key := m.Get("key")
