@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -153,5 +157,48 @@ func TestErrorsSteerNoTerminal(t *testing.T) {
 	}
 	if got := steerless("a\tb\n\xffä\u2028\ufffd \x7f"); got != "a\tb\n"+`\xffä\u2028`+"\ufffd "+`\u007f` {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestHugeHeadersAreOneLine: where headers may be as large as they can be, a
+// value of a megabyte that JSON cannot hold as it is leaves one bounded line,
+// which says what was cut.
+func TestHugeHeadersAreOneLine(t *testing.T) {
+	up := httptest.NewServer(http.NotFoundHandler())
+	defer up.Close()
+	g := startGateway(t, up.URL, newIssuer(t), "", "listen:max_header_bytes: 1MiB")
+	huge := strings.Repeat("\xff\x80{\"a\":", 120_000)
+	names := strings.Repeat("&"+strings.Repeat("n", 60)+"%1b=1", 100)
+	conn, r := connect(t, g.url)
+	fmt.Fprintf(conn, "GET /lost?%s HTTP/1.1\r\nHost: a\r\nUser-Agent: %s\r\nConnection: close\r\n\r\n", names, huge)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil || res.StatusCode != 404 {
+		t.Fatal(res, err)
+	}
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for l, err := range audit.Lines(filepath.Join(g.dir, "data", "audit")) {
+		if err != nil || !json.Valid(l.Raw) || len(l.Raw) > 64<<10 {
+			t.Fatalf("%d bytes, %v", len(l.Raw), err)
+		}
+		e, err := l.Event()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Type != audit.TypeDecision || e.Request.Path != "/lost" {
+			continue
+		}
+		found++
+		if e.Request.UserAgent != huge[:len(e.Request.UserAgent)] || len(e.Request.UserAgent) < 500 || !slices.Contains(e.Cut, "request.user_agent") {
+			t.Errorf("%d bytes, cut %q: %.80q", len(e.Request.UserAgent), e.Cut, e.Request.UserAgent)
+		}
+		if len(e.Request.QueryKeys) == 0 || len(e.Request.QueryKeys) > 32 {
+			t.Errorf("%d names", len(e.Request.QueryKeys))
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d decisions", found)
 	}
 }
