@@ -219,6 +219,8 @@ func (f *forwarder) failed(_ http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	case body != nil:
 		x.fail(bodyProblem(body))
+	case x.pastDeadline():
+		x.fail(&problem{status: http.StatusGatewayTimeout, code: codeUpstreamTimeout, detail: "the call's deadline has passed", cause: err})
 	default:
 		x.fail(&problem{status: http.StatusBadGateway, code: codeUpstreamFailed, detail: "the upstream could not be reached or broke off", cause: err})
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Status codes of gRPC (grpc.github.io/grpc/core/md_doc_statuscodes.html).
@@ -71,6 +72,45 @@ func hasGRPCType(h http.Header, then string) bool {
 	}
 	rest := types[0][len(grpc):]
 	return rest == "" || strings.IndexByte(then, rest[0]) >= 0
+}
+
+// grpcTimeout is how long a call may take, as its caller says (PROTOCOL-HTTP2.md,
+// Timeout: at most eight digits and a unit); 0: it does not say.
+func grpcTimeout(h http.Header) time.Duration {
+	v := h["Grpc-Timeout"]
+	if len(v) != 1 || len(v[0]) < 2 || len(v[0]) > 9 {
+		return 0
+	}
+	digits, unit := v[0][:len(v[0])-1], v[0][len(v[0])-1]
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil {
+		return 0
+	}
+	switch unit {
+	case 'H':
+		return time.Duration(min(n, 1<<20)) * time.Hour // more is for ever, and no Duration holds it
+	case 'M':
+		return time.Duration(n) * time.Minute
+	case 'S':
+		return time.Duration(n) * time.Second
+	case 'm':
+		return time.Duration(n) * time.Millisecond
+	case 'u':
+		return time.Duration(n) * time.Microsecond
+	case 'n':
+		return time.Duration(n)
+	}
+	return 0
+}
+
+// pastDeadline reports whether the time of a gRPC call is over, after which its
+// server may break off without a word: that is no fault of the server's.
+func (x *exchange) pastDeadline() bool {
+	if !isGRPC(x.r) {
+		return false
+	}
+	timeout := grpcTimeout(x.r.Header)
+	return timeout > 0 && x.duration() >= timeout
 }
 
 // grpcMessages follows the messages of a gRPC stream: each has a byte of flags,

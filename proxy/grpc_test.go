@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -482,4 +483,51 @@ func TestGRPCRecorderIsAway(t *testing.T) {
 	if s := status.Convert(err); s.Code() != codes.Unavailable || !strings.HasPrefix(s.Message(), "unavailable: ") || strings.Contains(s.Message(), "disk") {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestGRPCDeadlineOfTheApp: gRPC's servers break off without a word when a
+// call's deadline has passed, often before its caller's own clock says so.
+func TestGRPCDeadlineOfTheApp(t *testing.T) {
+	g, _, _ := grpcGate(t, newApp(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	defer client.CloseIdleConnections()
+	for timeout, want := range map[string]string{"1n": "4", "1H": "14", "": "14", "1": "14"} {
+		r, err := http.NewRequest("POST", g.url+"/t.T/Private", strings.NewReader("\x00\x00\x00\x00\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/grpc")
+		r.Header.Set("Authorization", "Bearer alice")
+		if timeout != "" {
+			r.Header.Set("Grpc-Timeout", timeout)
+		}
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := res.Header.Get("Grpc-Status"); got != want {
+			t.Errorf("within %q: status %s (%s)", timeout, got, res.Header.Get("Grpc-Message"))
+		}
+		if e := g.outcome().Outcome; (e.Error == codeUpstreamTimeout) != (want == "4") {
+			t.Errorf("within %q: %+v", timeout, e)
+		}
+	}
+}
+
+// FuzzGRPCTimeout: what is taken is a number and a unit of the protocol, and
+// comes to a time that is not before now.
+func FuzzGRPCTimeout(f *testing.F) {
+	for _, s := range []string{"1n", "99999999H", "5S", "0m", "+1S", "1", "", "123456789S", "1x", "-1S", " 1S", "8u", "3M"} {
+		f.Add(s)
+	}
+	form := regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
+	f.Fuzz(func(t *testing.T, s string) {
+		got := grpcTimeout(http.Header{"Grpc-Timeout": {s}})
+		if got < 0 || got > 0 && !form.MatchString(s) || got == 0 && form.MatchString(s) && strings.Trim(s[:len(s)-1], "0") != "" {
+			t.Errorf("%q is %v", s, got)
+		}
+	})
 }
