@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -50,12 +49,7 @@ func TestStopPutsCountedRefusalsOnRecord(t *testing.T) {
 		})
 	}
 	calling.Wait()
-	res, err := http.Get(g.admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	metrics, _ := io.ReadAll(res.Body)
-	res.Body.Close()
+	metrics := g.metrics(t)
 	if err := g.stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -275,14 +275,9 @@ func TestReloadKeepsTheLastGoodPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.log.awaitCount(t, "the new policy is refused", 6)
-	res, err := http.Get(g.admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	metrics, _ := io.ReadAll(res.Body)
-	res.Body.Close()
+	metrics := g.metrics(t)
 	for _, want := range []string{`sidegate_policy_reloads_total{result="refused"} 6`, "sidegate_policy_last_reload_ok 0"} {
-		if !strings.Contains(string(metrics), want) {
+		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %q", want)
 		}
 	}

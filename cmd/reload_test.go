@@ -320,16 +320,7 @@ func (h heard) complaint(e *audit.Event, n int) string {
 // metric is the value of a metric without labels.
 func (g *running) metric(t *testing.T, name string) string {
 	t.Helper()
-	res, err := http.Get(g.admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(g.metrics(t)) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strings.TrimSpace(value)
 		}

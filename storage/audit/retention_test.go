@@ -526,6 +526,11 @@ func TestClockPutAhead(t *testing.T) {
 		}
 	}
 
+	// The first look is at the start: a jump right behind it is one.
+	if r := newRetireKeeper(&Ledger{opt: Options{}.withDefaults()}); r.jump.look(time.Now().Add(365*day), time.Now()) == nil {
+		t.Error("the start did not look at the clock")
+	}
+
 	dir := t.TempDir()
 	var ahead atomic.Int64
 	l := open(t, Options{Dir: dir, Retention: 10 * day, Segment: 4000, Now: func() time.Time { return noon.Add(time.Duration(ahead.Load())) }})

@@ -508,6 +508,26 @@ func (s *agedSink) HasBefore(_ context.Context, t time.Time) (bool, error) {
 	return s.err == nil && s.first.Before(t), s.err
 }
 
+// TestRampAsksNobodyWhoIsAway: that the sink is away is for Store to notice.
+func TestRampAsksNobodyWhoIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &agedSink{}
+		sink.fault = func(int, int) fault {
+			return fault{err: errUnavailable, stored: func(int) bool { return false }}
+		}
+		l := open(t, Options{Dir: t.TempDir(), Sink: sink})
+		if err := put(t, l, "r", Machine); !errors.Is(err, ErrOutage) {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		l.Close(ctx)
+		if n := sink.asked.Load(); n != 0 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
 // TestRampOfAnOldCollection: a new folder, which is what each start has where
 // the disk is memory, is not held back on a collection that is not new.
 func TestRampOfAnOldCollection(t *testing.T) {
