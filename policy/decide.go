@@ -28,6 +28,14 @@ type Input struct {
 	ContentType string // UploadRequest.MediaType
 	Checksum    bool   // it came with one; for the record only
 
+	// SessionKey is the key of the upload session that the request is about
+	// (multipart, uppy): the key then, whatever the template gives.
+	SessionKey string
+	// BodyKey is ${request.key}: the key that the body names (presign_downloads).
+	BodyKey string
+	// Prefix is what list_objects is asked for; empty: the route's own prefix.
+	Prefix string
+
 	// Recorded is for replays of a decision: it reports whether the value of an
 	// input is known. Nil: every one is.
 	Recorded func(name string) bool

@@ -33,7 +33,7 @@ func (l *loader) readObject(m document.Map, r *Route) {
 	}
 	l.readBucket(o, obj)
 	obj.MaxBytes = o.Get("max_bytes").SizeIn(1, maxPut)
-	obj.NeedChecksum = o.Get("checksum").OneOf("sha256") == "sha256"
+	obj.NeedChecksum = o.Get("checksum").OneOf("sha256")
 	obj.Overwrite = o.Get("overwrite").Bool()
 	obj.Inline = o.Get("disposition").OneOf("attachment", "inline") == "inline"
 	if c := o.Get("confirm_within"); c.Present() {

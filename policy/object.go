@@ -14,15 +14,19 @@ type Object struct {
 	Bucket        string
 	ContentTypes  []string      // empty: all but those a browser would run
 	MaxBytes      int64         // 0: no limit
-	NeedChecksum  bool          // a SHA-256 must come with the request
+	NeedChecksum  string        // sha256 or crc64nvme must come with the request; empty: none
 	DefaultExpiry time.Duration // of a URL
 	MinExpiry     time.Duration
 	MaxExpiry     time.Duration
 	ConfirmWithin time.Duration // after the URL's end
 	Overwrite     bool
-	Inline        bool // Content-Disposition of downloads; else attachment
+	DeleteLate    bool     // what is not confirmed in time is deleted
+	Form          bool     // uploads are a POST with fields instead of a PUT
+	Metadata      []string // names of metadata that the caller may give
+	Inline        bool     // Content-Disposition of downloads; else attachment
 
-	key template
+	key    template
+	prefix template // of list_objects
 }
 
 // A Violation is an object limit that a request breaks.
@@ -43,6 +47,8 @@ type UploadRequest struct {
 	FileExt        string // with or without its dot; may be empty
 	Size           *int64
 	ChecksumSHA256 string
+	ChecksumCRC64  string // CRC-64/NVME
+	Metadata       map[string]string
 	Expires        *int64 // seconds
 }
 
@@ -111,7 +117,7 @@ const emptySum = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
 func (o *Object) checkChecksum(sum string) *Violation {
 	if sum == "" {
-		if o.NeedChecksum {
+		if o.NeedChecksum == "sha256" {
 			return invalidField("checksumSha256", "checksumSha256 is needed here: the SHA-256 of the content in base64")
 		}
 		return nil

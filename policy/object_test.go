@@ -19,7 +19,7 @@ func objectOf(t *testing.T, keys string) *Object {
 
 func TestObjectDefaults(t *testing.T) {
 	o := objectOf(t, "")
-	if o.Bucket != "default" || o.MaxBytes != 0 || o.NeedChecksum || o.Overwrite || o.Inline || o.ContentTypes != nil ||
+	if o.Bucket != "default" || o.MaxBytes != 0 || o.NeedChecksum != "" || o.Overwrite || o.Inline || o.ContentTypes != nil ||
 		o.MinExpiry != time.Minute || o.DefaultExpiry != 15*time.Minute || o.MaxExpiry != 15*time.Minute || o.ConfirmWithin != time.Hour {
 		t.Errorf("%+v", o)
 	}

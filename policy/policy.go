@@ -68,9 +68,17 @@ const (
 
 // Served operations.
 const (
-	PresignUpload   = "presign_upload"
-	ConfirmUpload   = "confirm_upload"
-	PresignDownload = "presign_download"
+	PresignUpload    = "presign_upload"
+	PresignUploads   = "presign_uploads" // up to 100 in one request
+	ConfirmUpload    = "confirm_upload"
+	PresignDownload  = "presign_download"
+	PresignDownloads = "presign_downloads" // up to 100, whose keys the body names
+	Multipart        = "multipart"         // create, parts, complete and abort below one path
+	Uppy             = "uppy"              // what Uppy's clients call, below one path
+	DeleteObject     = "delete_object"
+	ListObjects      = "list_objects"
+	ListUploads      = "list_uploads" // of the caller's own
+	GetUpload        = "get_upload"   // of the caller's own
 )
 
 // A Route says what happens to the requests it matches. Its fields are never
@@ -80,7 +88,8 @@ type Route struct {
 	Access   Access
 	Upstream string  // or
 	Serve    string  // one of the served operations
-	Object   *Object // of presign_upload and presign_download
+	Object   *Object // of the served operations that make or read objects
+	Quota    *Quota  // of what a user uploads; nil: none
 
 	EncodedSlash bool          // %2F in the target is decoded instead of refused
 	WebSocket    bool          // upgrades to websocket pass
@@ -98,6 +107,13 @@ type Route struct {
 	entries []*condition
 
 	asksAppCheck bool
+}
+
+// A Quota bounds what one user begins to upload at a route within a window.
+type Quota struct {
+	Bytes   int64 // 0: no bound
+	Objects int64 // 0: no bound
+	Window  time.Duration
 }
 
 // Record is a route's own word on the audit log.

@@ -124,7 +124,7 @@ func (s *scene) blank() attempt {
 	}
 	if o := s.route.Object; o != nil && s.route.Serve == PresignUpload {
 		size := int64(1)
-		a.contentType, a.size, a.checksum = typeInstance(o), &size, o.NeedChecksum
+		a.contentType, a.size, a.checksum = typeInstance(o), &size, o.NeedChecksum != ""
 	}
 	return a
 }

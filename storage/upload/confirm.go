@@ -16,64 +16,114 @@ const clockTolerance = 10 * time.Second
 
 // Confirm looks at the session's object and moves the session on: to ready
 // where it is what was signed. It gives the session as it now stands with no
-// error where it is ready; else the error is [ErrNotUploaded] (still issued),
-// a [Mismatch] (rejected), [ErrExpired], [ErrNotFound] (the session is gone),
-// or it wraps [ErrUnavailable]: then the session was not moved, or it is
-// unknown whether it was. Asking again gives the same answer; of several
-// confirmations at once one moves the session, and all say the same.
+// error where it is ready; else the error is [ErrNotUploaded] (still open), a
+// [Mismatch] (rejected), [ErrExpired], [ErrState] (aborted), [ErrNoUpload] or
+// [ErrTaken] (failed), [ErrNotFound] (the session is gone), or it wraps
+// [ErrUnavailable]: then the session was not moved, or it is unknown whether
+// it was. Asking again gives the same answer; of several confirmations at once
+// one moves the session, and all say the same.
 //
 // Confirm looks only at s; whose it is was asked in [Uploads.Lookup].
 func (u *Uploads) Confirm(ctx context.Context, s *Session) (*Session, error) {
-	if s.Status != Issued {
+	if !s.Status.Open() {
 		return s.settled()
 	}
 	now := u.Now().UTC()
-	if now.After(s.ConfirmBy) {
-		next := *s
-		next.Status = Expired
-		return u.settle(ctx, &next)
+	late := now.After(s.ConfirmBy)
+	if late && !s.AutoConfirm {
+		return u.expire(ctx, s)
 	}
 	bucket, err := u.bucket(s.Bucket)
 	if err != nil {
 		return s, err
 	}
-	o, err := bucket.Head(ctx, s.Key)
-	if errors.Is(err, ErrNoObject) {
-		return s, ErrNotUploaded
-	}
-	if err != nil {
+	o, err := landed(ctx, bucket, s)
+	switch {
+	case err == nil && late && o.Modified.After(s.ConfirmBy.Add(clockTolerance)):
+		return u.expire(ctx, s)
+	case err == nil:
+		return u.settle(ctx, s, func(s *Session) *Session { return u.judged(s, o, now) })
+	case !errors.Is(err, ErrNoObject):
 		return s, unavailable("look at the uploaded object", err)
+	case late:
+		return u.expire(ctx, s)
 	}
-	if !o.Modified.IsZero() && o.Modified.Before(s.CreatedAt.Add(-clockTolerance)) {
-		return s, ErrNotUploaded // what lies there was there before
+	return s, ErrNotUploaded
+}
+
+// landed is the object that this session made, or ErrNoObject. What lay under
+// the key before is not, and what came while the session's multipart upload is
+// still open is another's.
+func landed(ctx context.Context, bucket Bucket, s *Session) (Object, error) {
+	if s.Multipart {
+		if s.UploadID == "" {
+			return Object{}, ErrNoObject
+		}
+		switch _, err := bucket.ListParts(ctx, s.Key, s.UploadID); {
+		case err == nil:
+			return Object{}, ErrNoObject
+		case !errors.Is(err, ErrNoUpload):
+			return Object{}, err
+		}
 	}
-	return u.settle(ctx, s.judged(o, now))
+	o, err := bucket.Head(ctx, s.Key)
+	if err == nil && !o.Modified.IsZero() && o.Modified.Before(s.CreatedAt.Add(-clockTolerance)) {
+		return Object{}, ErrNoObject
+	}
+	return o, err
+}
+
+// expire ends a session that was not confirmed in time. What may have landed is
+// for a sweep to look after; until then the quota stays counted.
+func (u *Uploads) expire(ctx context.Context, s *Session) (*Session, error) {
+	return u.settle(ctx, s, func(s *Session) *Session {
+		next := *s
+		next.Status = Expired
+		if next.Wake.IsZero() {
+			next.Wake = s.over()
+		}
+		return &next
+	})
 }
 
 // judged is the session after o was found under its key.
-func (s *Session) judged(o Object, now time.Time) *Session {
-	next := *s
+func (u *Uploads) judged(s *Session, o Object, now time.Time) *Session {
 	if m := s.compare(o); m != nil {
-		next.Status = Rejected
-		next.Reason = m.Field + ": " + m.Reason
-		return &next
+		return u.rejected(s, m, now)
 	}
+	next := *s
 	next.Status = Ready
 	next.Size = o.Size
 	next.ContentType = o.ContentType
 	if o.Checksum != "" {
 		next.Checksum = o.Checksum
 	}
+	if o.Checksum64 != "" {
+		next.Checksum64 = o.Checksum64
+	}
 	// The confirmation is of these bytes, not of what the key holds later.
 	next.ETag = o.ETag
 	next.VersionID = o.VersionID
 	next.ReadyAt = now.Truncate(time.Millisecond)
+	u.ended(&next, now)
+	return &next
+}
+
+// rejected is the session whose object, or what would be it, differs.
+func (u *Uploads) rejected(s *Session, m *Mismatch, now time.Time) *Session {
+	next := *s
+	next.Status = Rejected
+	next.Reason = m.Field + ": " + m.Reason
+	u.ended(&next, now)
 	return &next
 }
 
 func (s *Session) compare(o Object) *Mismatch {
 	if s.Size >= 0 && o.Size != s.Size {
 		return &Mismatch{"size", fmt.Sprintf("%d was signed, %d is stored", s.Size, o.Size)}
+	}
+	if s.Size < 0 && s.MaxBytes > 0 && o.Size > s.MaxBytes {
+		return &Mismatch{"size", fmt.Sprintf("%d at most was signed, %d is stored", s.MaxBytes, o.Size)}
 	}
 	if !sameMediaType(s.ContentType, o.ContentType) {
 		return &Mismatch{"contentType", fmt.Sprintf("%.200q was signed, %.200q is stored", s.ContentType, o.ContentType)}
@@ -83,36 +133,59 @@ func (s *Session) compare(o Object) *Mismatch {
 	if s.Checksum != "" && o.Checksum != s.Checksum {
 		return &Mismatch{"checksumSha256", fmt.Sprintf("%.64q was signed, %.64q is stored", s.Checksum, o.Checksum)}
 	}
+	if s.Checksum64 != "" && o.Checksum64 != s.Checksum64 {
+		return &Mismatch{"checksumCrc64nvme", fmt.Sprintf("%.64q was signed, %.64q is stored", s.Checksum64, o.Checksum64)}
+	}
 	return nil
 }
 
-// settle stores the state that follows issued, unless somebody else did: then
-// theirs holds.
-func (u *Uploads) settle(ctx context.Context, next *Session) (*Session, error) {
-	err := u.Store.Transition(ctx, Issued, next)
-	switch {
-	case err == nil:
-		return next.settled()
-	case errors.Is(err, ErrNotFound):
-		return nil, ErrNotFound
-	case !errors.Is(err, ErrConflict):
-		return nil, unavailable("store the upload's new state", err)
+// maxRaces is how often a move is begun again because the session changed
+// in between without ending.
+const maxRaces = 8
+
+// settle moves an open session on, unless somebody else ended it: then theirs
+// holds. It gives the answer to a confirmation of the session as it then stands.
+func (u *Uploads) settle(ctx context.Context, s *Session, move func(*Session) *Session) (*Session, error) {
+	for range maxRaces {
+		next := move(s)
+		err := u.Store.Transition(ctx, s.Status, next)
+		switch {
+		case err == nil:
+			return next.settled()
+		case errors.Is(err, ErrNotFound):
+			return nil, ErrNotFound
+		case !errors.Is(err, ErrConflict):
+			return s, unavailable("store the upload's new state", err)
+		}
+		theirs, err := u.Lookup(ctx, s.Namespace, s.UID, s.ID)
+		if err != nil {
+			return nil, err
+		}
+		// A sweep that put it off, say: what was seen of the object holds as
+		// long as it is about the same multipart upload.
+		if theirs.Status != s.Status || theirs.UploadID != s.UploadID {
+			return theirs.settled()
+		}
+		s = theirs
 	}
-	theirs, err := u.Lookup(ctx, next.Namespace, next.UID, next.ID)
-	if err != nil {
-		return nil, err
-	}
-	return theirs.settled()
+	return s, unavailable("store the upload's new state", ErrConflict)
 }
 
-// settled is the answer to a confirmation of a session that is no longer issued.
+// settled is the answer to a confirmation of a session that is no longer open.
 func (s *Session) settled() (*Session, error) {
+	field, reason, _ := strings.Cut(s.Reason, ": ")
 	switch s.Status {
 	case Ready:
 		return s, nil
 	case Rejected:
-		field, reason, _ := strings.Cut(s.Reason, ": ")
 		return s, &Mismatch{field, reason}
+	case Failed:
+		if field == "key" {
+			return s, ErrTaken
+		}
+		return s, ErrNoUpload
+	case Aborted:
+		return s, ErrState
 	case Expired:
 		return s, ErrExpired
 	}

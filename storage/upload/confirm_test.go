@@ -11,7 +11,7 @@ import (
 func TestConfirmReady(t *testing.T) {
 	f := newFixture(t)
 	s := f.begin(t, jpeg())
-	f.now = start.Add(time.Minute)
+	f.set(start.Add(time.Minute))
 	f.bucket.object.Modified = start.Add(30 * time.Second)
 	got, err := f.Confirm(t.Context(), s)
 	if err != nil {
@@ -58,7 +58,7 @@ func TestConfirmMismatch(t *testing.T) {
 				c.request(&r)
 			}
 			if c.object != nil {
-				c.object(&f.bucket.object)
+				c.object(f.bucket.object)
 			}
 			s := f.begin(t, r)
 			_, first := f.Confirm(t.Context(), s)
@@ -183,9 +183,9 @@ func TestConfirmTakesTheFirstWord(t *testing.T) {
 	f := newFixture(t)
 	s := f.begin(t, jpeg())
 	f.store.meanwhile = func() {
-		other := f.bucket.object
+		other := *f.bucket.object
 		other.Size = 7
-		if err := f.store.Transition(t.Context(), Issued, s.judged(other, f.now)); err != nil {
+		if err := f.store.Transition(t.Context(), Issued, f.judged(s, other, f.now)); err != nil {
 			t.Error(err)
 		}
 	}

@@ -3,11 +3,9 @@ package upload
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"mime"
 	"time"
 )
 
@@ -17,33 +15,12 @@ import (
 // concurrent use.
 type Uploads struct {
 	Store   Store
+	Index   Index
 	Buckets map[string]Bucket // by their names in sidegate.yaml
+	// Notices: sessions that become ready or rejected are to be told of.
+	Notices bool
 	Now     func() time.Time
 }
-
-// A Request is an upload that was allowed.
-type Request struct {
-	ID            string // of the session, from NewID
-	Namespace     string
-	UID           string
-	Identity      string // the identity's name in sidegate.yaml
-	Record        string // the audit record that allowed it
-	Bucket        string // its name in sidegate.yaml
-	Key           string
-	ContentType   string
-	Size          int64  // in bytes; -1: not bound
-	Checksum      string // SHA-256 in base64; empty: not bound
-	Overwrite     bool
-	Expires       time.Duration // the URL's life, whole seconds; the credentials may cut it
-	ConfirmWithin time.Duration // after the URL's end
-}
-
-// maxContentType is the longest media type that is signed, in bytes: RFC 6838
-// (4.2) allows 127 for each of its two names, and parameters follow.
-const maxContentType = 512
-
-// emptySum is the SHA-256 of no bytes, in base64.
-const emptySum = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
 // NewID is a new session's id: 128 random bits in 32 hex digits.
 func NewID() string {
@@ -54,58 +31,65 @@ func NewID() string {
 
 // Begin puts the session on record and then signs its URL: nothing is ever
 // signed that is not on record, and a record whose URL could not be signed
-// stays issued until it expires. An error is an [InvalidError], or it wraps
-// [ErrUnavailable] and nothing was signed.
+// stays issued until it expires. An error is an [InvalidError] or a
+// [QuotaError], or it wraps [ErrUnavailable]; nothing was signed then.
 //
 // The URL's life begins at the session's CreatedAt, so that the ExpiresAt
 // recorded before holds. Credentials that end sooner cut the URL, not the
 // record: there ExpiresAt is the latest end, and Signed.Expires the true one.
+//
+// With an Idempotency-Key that came before, the session is that of the first
+// time and the URL is signed again, to the same bytes as long as the
+// credentials are the same; nothing is counted again. Then the error can be
+// [ErrOtherRequest], [ErrExpired] once the URL is over, and [ErrState] where
+// the session ended without an object.
 func (u *Uploads) Begin(ctx context.Context, r Request) (*Session, Signed, error) {
-	if err := r.check(); err != nil {
+	if err := r.check(single); err != nil {
 		return nil, Signed{}, err
 	}
 	bucket, err := u.bucket(r.Bucket)
 	if err != nil {
 		return nil, Signed{}, err
 	}
-	// Signatures and Firestore cut times: whole seconds come back as they went.
-	created := u.Now().UTC().Truncate(time.Second)
-	s := &Session{
-		ID:          r.ID,
-		UID:         r.UID,
-		Namespace:   r.Namespace,
-		Identity:    r.Identity,
-		Key:         r.Key,
-		Bucket:      r.Bucket,
-		ContentType: r.ContentType,
-		Size:        r.Size,
-		Checksum:    r.Checksum,
-		Status:      Issued,
-		Record:      r.Record,
-		CreatedAt:   created,
-		ExpiresAt:   created.Add(r.Expires),
-		ConfirmBy:   created.Add(r.Expires + max(r.ConfirmWithin, 0)),
-	}
-	if err := u.Store.Create(ctx, s); err != nil {
-		// ErrExists too: with 128 random bits it is a fault, not a caller's doing.
-		return nil, Signed{}, unavailable("store the upload session", err)
-	}
-	signed, err := bucket.SignPut(ctx, Put{
-		Key:         r.Key,
-		ContentType: r.ContentType,
-		Size:        r.Size,
-		Checksum:    r.Checksum,
-		Overwrite:   r.Overwrite,
-		At:          created,
-		Expires:     r.Expires,
-	})
+	s, err := u.record(ctx, &r, single)
 	if err != nil {
-		return nil, Signed{}, unavailable("sign the upload", err)
+		return nil, Signed{}, err
 	}
-	if signed.Expires.After(s.ExpiresAt) {
-		return nil, Signed{}, unavailable("sign the upload", errors.New("the bucket signed for longer than is on record"))
+	signed, err := bucket.SignPut(ctx, r.put(s))
+	if err := withinRecord(signed, s.ExpiresAt, err); err != nil {
+		return nil, Signed{}, err
 	}
 	return s, signed, nil
+}
+
+// withinRecord is why what a bucket signed must not be given away, or nil: the
+// end of what a URL can do is on record before.
+func withinRecord(signed Signed, end time.Time, err error) error {
+	if err != nil {
+		return unavailable("sign the upload", err)
+	}
+	if signed.Expires.After(end) {
+		return unavailable("sign the upload", errors.New("the bucket signed for longer than is on record"))
+	}
+	return nil
+}
+
+// record stores the session of a request, or finds the one that its
+// Idempotency-Key made before.
+func (u *Uploads) record(ctx context.Context, r *Request, k kind) (*Session, error) {
+	s := r.session(k, u.Now().UTC())
+	err := u.Store.Create(ctx, s, r.Quota)
+	var full *QuotaError
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.As(err, &full):
+		return nil, &QuotaError{What: full.What, Retry: r.Quota.next(u.Now())}
+	case errors.Is(err, ErrExists) && r.Idempotency != "":
+		return u.first(ctx, s)
+	}
+	// ErrExists too: with 128 random bits it is a fault, not a caller's doing.
+	return nil, unavailable("store the upload session", err)
 }
 
 // Lookup is the session of that id which belongs to the user. A malformed id,
@@ -137,8 +121,9 @@ type Download struct {
 	Expires     time.Duration // whole seconds; the credentials may cut it
 }
 
-// Download signs a download. An error is an [InvalidError] or wraps
-// [ErrUnavailable].
+// Download signs a download. Where the key's name is that of what a browser
+// would run (HTML, SVG, scripts), the answer's type is signed as bytes. An
+// error is an [InvalidError] or wraps [ErrUnavailable].
 func (u *Uploads) Download(ctx context.Context, d Download) (Signed, error) {
 	if err := CheckKey(d.Key); err != nil {
 		return Signed{}, err
@@ -154,6 +139,7 @@ func (u *Uploads) Download(ctx context.Context, d Download) (Signed, error) {
 		Key:         d.Key,
 		Head:        d.Head,
 		Disposition: d.Disposition.header(d.Key),
+		ContentType: inertType(d.Key),
 		Expires:     d.Expires,
 	})
 	if err != nil {
@@ -168,65 +154,6 @@ func (u *Uploads) bucket(name string) (Bucket, error) {
 		return nil, fmt.Errorf("%w: sidegate.yaml has no bucket %q", ErrUnavailable, name)
 	}
 	return b, nil
-}
-
-func (r *Request) check() error {
-	switch {
-	case !wellFormed(r.ID):
-		return &InvalidError{"session", "is not 32 lower-case hex digits"}
-	case r.Namespace == "" || r.UID == "":
-		return &InvalidError{"uid", "is empty"} // a session of nobody is everybody's
-	case r.Size < -1:
-		return &InvalidError{"size", "is negative"}
-	}
-	if err := CheckKey(r.Key); err != nil {
-		return err
-	}
-	if err := checkContentType(r.ContentType); err != nil {
-		return err
-	}
-	if err := checkChecksum(r.Checksum); err != nil {
-		return err
-	}
-	if r.Size == 0 && r.Checksum != "" && r.Checksum != emptySum {
-		return &InvalidError{"checksumSha256", "is not that of an empty object"}
-	}
-	return checkExpires(r.Expires)
-}
-
-func checkContentType(t string) error {
-	invalid := func(reason string) error { return &InvalidError{"contentType", reason} }
-	if len(t) > maxContentType {
-		return invalid(fmt.Sprintf("is longer than %d bytes", maxContentType))
-	}
-	for i := range len(t) {
-		// A signature folds spaces and cannot carry line breaks: the type
-		// must be the same bytes to whoever signs, sends and stores it.
-		if t[i] < ' ' || t[i] > '~' || t[i] == ' ' && (i == 0 || i == len(t)-1 || t[i-1] == ' ') {
-			return invalid("has spaces or bytes that a media type has not")
-		}
-	}
-	if _, _, err := mime.ParseMediaType(t); err != nil {
-		return invalid("is not a media type")
-	}
-	return nil
-}
-
-func checkChecksum(c string) error {
-	if c == "" {
-		return nil
-	}
-	if sum, err := base64.StdEncoding.Strict().DecodeString(c); err != nil || len(sum) != 32 || len(c) != 44 {
-		return &InvalidError{"checksumSha256", "is not a SHA-256 in base64"}
-	}
-	return nil
-}
-
-func checkExpires(d time.Duration) error {
-	if d < time.Second || d%time.Second != 0 {
-		return &InvalidError{"expiresSeconds", "is not a positive number of whole seconds"}
-	}
-	return nil
 }
 
 func wellFormed(id string) bool {

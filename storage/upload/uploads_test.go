@@ -1,138 +1,12 @@
 package upload
 
 import (
-	"context"
 	"errors"
-	"net/http"
+	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
-
-var start = time.Date(2026, 3, 2, 10, 0, 0, 500e6, time.UTC)
-
-// memory is a Store that fails on demand: before the write, or after it.
-type memory struct {
-	mu          sync.Mutex
-	sessions    map[string]Session
-	failBefore  error
-	failAfter   error
-	transitions int
-	meanwhile   func() // runs once before a transition, unlocked
-}
-
-func (m *memory) Create(_ context.Context, s *Session) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.failBefore != nil {
-		return m.failBefore
-	}
-	if _, ok := m.sessions[s.ID]; ok {
-		return ErrExists
-	}
-	m.sessions[s.ID] = *s
-	return m.failAfter
-}
-
-func (m *memory) Get(_ context.Context, id string) (*Session, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.failBefore != nil {
-		return nil, m.failBefore
-	}
-	s, ok := m.sessions[id]
-	if !ok {
-		return nil, ErrNotFound
-	}
-	return &s, nil
-}
-
-func (m *memory) Transition(_ context.Context, from Status, next *Session) error {
-	if f := m.meanwhile; f != nil {
-		m.meanwhile = nil
-		f()
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.failBefore != nil {
-		return m.failBefore
-	}
-	s, ok := m.sessions[next.ID]
-	if !ok {
-		return ErrNotFound
-	}
-	if s.Status != from {
-		return ErrConflict
-	}
-	m.sessions[next.ID] = *next
-	m.transitions++
-	return m.failAfter
-}
-
-// shelf is a Bucket with one object.
-type shelf struct {
-	t       *testing.T
-	store   *memory
-	object  Object
-	headErr error
-	signErr error
-	longer  time.Duration // signs beyond what was asked
-	puts    []Put
-	gets    []Get
-}
-
-func (b *shelf) SignPut(_ context.Context, p Put) (Signed, error) {
-	b.store.mu.Lock()
-	defer b.store.mu.Unlock()
-	if len(b.store.sessions) == 0 {
-		b.t.Error("signed before the session was on record")
-	}
-	b.puts = append(b.puts, p)
-	return Signed{URL: "https://store.test/" + p.Key, Method: http.MethodPut, Expires: p.At.Add(p.Expires + b.longer)}, b.signErr
-}
-
-func (b *shelf) SignGet(_ context.Context, g Get) (Signed, error) {
-	b.gets = append(b.gets, g)
-	return Signed{URL: "https://store.test/" + g.Key, Method: http.MethodGet}, b.signErr
-}
-
-func (b *shelf) Head(context.Context, string) (Object, error) { return b.object, b.headErr }
-
-type fixture struct {
-	*Uploads
-	store  *memory
-	bucket *shelf
-	now    time.Time
-}
-
-func newFixture(t *testing.T) *fixture {
-	f := &fixture{store: &memory{sessions: map[string]Session{}}, now: start}
-	f.bucket = &shelf{t: t, store: f.store, object: Object{Size: 5, ContentType: "image/jpeg", ETag: `"e"`, VersionID: "v"}}
-	f.Uploads = &Uploads{
-		Store:   f.store,
-		Buckets: map[string]Bucket{"default": f.bucket},
-		Now:     func() time.Time { return f.now },
-	}
-	return f
-}
-
-func jpeg() Request {
-	return Request{
-		ID: NewID(), Namespace: "users", UID: "u1", Identity: "users", Record: "r1",
-		Bucket: "default", Key: "users/u1/a.jpg", ContentType: "image/jpeg", Size: 5,
-		Expires: 15 * time.Minute, ConfirmWithin: time.Hour,
-	}
-}
-
-func (f *fixture) begin(t *testing.T, r Request) *Session {
-	t.Helper()
-	s, _, err := f.Begin(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
 
 func TestBeginRecordsThenSigns(t *testing.T) {
 	f := newFixture(t)
@@ -146,6 +20,7 @@ func TestBeginRecordsThenSigns(t *testing.T) {
 		ID: r.ID, UID: "u1", Namespace: "users", Identity: "users", Key: r.Key, Bucket: "default",
 		ContentType: "image/jpeg", Size: 5, Status: Issued, Record: "r1",
 		CreatedAt: second, ExpiresAt: second.Add(15 * time.Minute), ConfirmBy: second.Add(75 * time.Minute),
+		Route: "photos", Wake: second.Add(80 * time.Minute),
 	}
 	if *s != want || f.store.sessions[r.ID] != want {
 		t.Errorf("session\n%+v, stored\n%+v, want\n%+v", *s, f.store.sessions[r.ID], want)
@@ -154,7 +29,7 @@ func TestBeginRecordsThenSigns(t *testing.T) {
 		t.Errorf("signed until %v, recorded %v", signed.Expires, s.ExpiresAt)
 	}
 	put := Put{Key: r.Key, ContentType: "image/jpeg", Size: 5, At: second, Expires: 15 * time.Minute}
-	if f.bucket.puts[0] != put {
+	if !reflect.DeepEqual(f.bucket.puts[0], put) {
 		t.Errorf("signed %+v, want %+v", f.bucket.puts[0], put)
 	}
 }

@@ -1,0 +1,79 @@
+package upload
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// noticeDelays are how long after each attempt that failed the next one
+// comes; after the last it is given up.
+// https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+var noticeDelays = [...]time.Duration{
+	5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour,
+	10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
+}
+
+const (
+	maxNotices = len(noticeDelays) + 1
+	// noticeLease is how long an attempt may take at least before another
+	// gateway makes the next: longer than any time-out of a notice.
+	noticeLease = 2 * time.Minute
+)
+
+// tell makes one attempt to tell of a session. It is claimed before, so that of
+// several gateways one makes it, and one whose gateway is killed is made
+// again: what is told twice has the same id.
+func (s *Sweeper) tell(ctx context.Context, one *Session) (string, *Session, error) {
+	if s.Notify == nil {
+		return "tidied", one, s.move(ctx, one, func(next *Session) { s.told(next, "") })
+	}
+	if one.Attempts >= maxNotices {
+		return "notice_given_up", one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeGivenUp) })
+	}
+	delay := time.Duration(0)
+	if one.Attempts < len(noticeDelays) {
+		delay = noticeDelays[one.Attempts]
+	}
+	if err := s.move(ctx, one, func(next *Session) {
+		next.Attempts++
+		next.Wake = s.at(max(delay, noticeLease))
+	}); err != nil {
+		return "", one, err
+	}
+	told := *one
+	if err := s.Notify.Notify(ctx, &told); err != nil {
+		return s.notTold(ctx, one, delay, err)
+	}
+	// Not stored: it is told again.
+	return "notified", one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeSent) })
+}
+
+// notTold has the next attempt made after the delay and up to a fifth more, so
+// that what failed together does not come back together.
+func (s *Sweeper) notTold(ctx context.Context, one *Session, delay time.Duration, why error) (string, *Session, error) {
+	what := "notice_failed"
+	late := max(s.Uploads.Now().Sub(one.Wake), 0)
+	err := s.move(ctx, one, func(next *Session) {
+		if one.Attempts >= maxNotices {
+			what = "notice_given_up"
+			s.told(next, NoticeGivenUp)
+			return
+		}
+		next.Wake = s.at(delay + rand.N(delay/5+1))
+	})
+	s.report(Swept{Session: one, What: what, Err: why, Late: late})
+	return "", one, err
+}
+
+// told ends a notice. What else there is to do for the session comes next.
+func (s *Sweeper) told(next *Session, n Notice) {
+	next.Notice, next.Wake = n, time.Time{}
+	if next.untidy() {
+		next.Wake = s.at(0)
+	}
+}
+
+func (s *Sweeper) at(after time.Duration) time.Time {
+	return s.Uploads.Now().UTC().Truncate(time.Millisecond).Add(after)
+}

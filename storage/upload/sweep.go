@@ -1,0 +1,325 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A Notifier tells somebody of an upload that ended. An error means that it is
+// to be told again. It is safe for concurrent use.
+type Notifier interface {
+	Notify(ctx context.Context, s *Session) error
+}
+
+// A Sweeper ends sessions whose time is over, and has notices delivered. Several
+// gateways may sweep one store: what each does is decided by a transition, so
+// that one of them does it, and what is done at the bucket may be done twice.
+type Sweeper struct {
+	Uploads *Uploads
+	Notify  Notifier // nil: nobody is told
+	// Record puts on record what is about to be done to the bucket (late_deleted,
+	// aborted); after an error it is not done now. It is safe for concurrent use.
+	Record func(ctx context.Context, s *Session, what string) error
+	// Report is called for what was done, for metrics and the log; it must not
+	// block, and is safe for concurrent use.
+	Report func(Swept)
+}
+
+// Swept is one thing that a sweep did, or could not do.
+type Swept struct {
+	Session *Session
+	// What: ready or rejected (a session that nobody is expected to confirm),
+	// expired (nothing was there), late_kept, late_deleted, aborted (a
+	// multipart upload was open), tidied (an ended session had nothing left),
+	// notified, notice_failed, notice_given_up, failed (Err says why; it is
+	// tried again).
+	What string
+	Err  error
+	Late time.Duration // after the session's Wake
+}
+
+const (
+	// lateGrace is how long after ConfirmBy a slow upload, which began before
+	// its URL's end, is waited for at most.
+	lateGrace = 5 * time.Minute
+	// autoConfirmAfter is how long after the URL's end what nobody confirms
+	// is looked at first.
+	autoConfirmAfter = 5 * time.Second
+	// tidyAfter is when a sweep ends a multipart upload that the request which
+	// ended its session did not.
+	tidyAfter = time.Minute
+	// What could not be done is tried again after as long as it is late, within
+	// these bounds: the waiting doubles.
+	minRetry, maxRetry = 30 * time.Second, time.Hour
+
+	sweepPage    = 100
+	sweepWorkers = 8
+	// maxVersions is how many versions of a late object one look deletes.
+	maxVersions = 16
+)
+
+// grace is how long a session is left alone after its end.
+func (s *Session) grace() time.Duration {
+	return min(lateGrace, s.ExpiresAt.Sub(s.CreatedAt))
+}
+
+// over is when a sweep ends the session, if nobody has.
+func (s *Session) over() time.Time { return s.ConfirmBy.Add(s.grace()) }
+
+// ended sets who is to look at a session that has just ended.
+func (u *Uploads) ended(next *Session, now time.Time) {
+	now = now.Truncate(time.Millisecond)
+	next.Wake = time.Time{}
+	switch {
+	case u.Notices && (next.Status == Ready || next.Status == Rejected):
+		next.Notice, next.Wake = NoticeDue, now
+	case next.untidy():
+		next.Wake = now.Add(tidyAfter)
+	}
+}
+
+// untidy reports whether the ended session may have multipart uploads open at
+// the store: its own, or such as lost a race to be it.
+func (s *Session) untidy() bool {
+	if s.Status == Ready {
+		return s.Multipart && s.sole() && (s.Request != "" || s.AutoConfirm)
+	}
+	return s.Multipart
+}
+
+// Sweep looks at every session that is due, until none is or the context ends.
+// It gives how many it moved. An error wraps [ErrUnavailable]: it is not known
+// what is due. What could not be done for one session goes to Report, and is
+// tried again by a later sweep.
+func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
+	moved := 0
+	stuck := map[string]bool{} // could not even be put off
+	for ctx.Err() == nil {
+		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+len(stuck))
+		if err != nil {
+			return moved, unavailable("look for sessions that are due", err)
+		}
+		n, tried := s.page(ctx, due, stuck)
+		moved += n
+		if tried == 0 {
+			break
+		}
+	}
+	return moved, nil
+}
+
+// page looks at the sessions but for those that are stuck, several at once. It
+// gives how many it moved, and tried.
+func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]bool) (moved, tried int) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	work := make(chan *Session)
+	for range min(sweepWorkers, len(due)) {
+		wg.Go(func() {
+			for one := range work {
+				did, fast := s.one(ctx, one)
+				mu.Lock()
+				if did {
+					moved++
+				}
+				if fast {
+					stuck[one.ID] = true
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, one := range due {
+		mu.Lock()
+		skip := stuck[one.ID]
+		mu.Unlock()
+		if skip || ctx.Err() != nil {
+			continue
+		}
+		tried++
+		work <- one
+	}
+	close(work)
+	wg.Wait()
+	return moved, tried
+}
+
+// one looks at one session: whether it moved it, and whether it is still due.
+func (s *Sweeper) one(ctx context.Context, one *Session) (moved, stuck bool) {
+	late := max(s.Uploads.Now().Sub(one.Wake), 0)
+	what, now, err := s.look(ctx, one)
+	switch {
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
+		return false, false // somebody else was first
+	case err != nil:
+		s.report(Swept{Session: now, What: "failed", Err: err, Late: late})
+		return false, !s.putOff(ctx, now)
+	case what != "":
+		s.report(Swept{Session: now, What: what, Late: late})
+	}
+	return true, false
+}
+
+func (s *Sweeper) report(swept Swept) {
+	if s.Report != nil {
+		s.Report(swept)
+	}
+}
+
+// putOff has the session looked at again later, and says whether it is stored.
+func (s *Sweeper) putOff(ctx context.Context, one *Session) bool {
+	now := s.Uploads.Now().UTC().Truncate(time.Millisecond)
+	next := *one
+	next.Wake = now.Add(min(max(now.Sub(one.ConfirmBy), minRetry), maxRetry))
+	return s.Uploads.Store.Transition(ctx, one.Status, &next) == nil
+}
+
+// look does what the session is due for, and says what that was and how the
+// session then stands. ErrConflict says that somebody else did.
+func (s *Sweeper) look(ctx context.Context, one *Session) (what string, now *Session, err error) {
+	switch {
+	case one.Status.Open():
+		return s.end(ctx, one)
+	case one.Notice == NoticeDue:
+		return s.tell(ctx, one)
+	}
+	return s.resolve(ctx, one)
+}
+
+// end confirms a session that nobody is expected to confirm, and expires what
+// is over.
+func (s *Sweeper) end(ctx context.Context, one *Session) (string, *Session, error) {
+	u := s.Uploads
+	now := u.Now()
+	if !one.AutoConfirm && now.Before(one.over()) || one.AutoConfirm && now.Before(one.ExpiresAt) {
+		return "", one, s.move(ctx, one, func(next *Session) { next.Wake = one.over() })
+	}
+	next, err := u.Confirm(ctx, one)
+	switch {
+	case errors.Is(err, ErrNotUploaded):
+		if now.Before(one.over()) {
+			return "", next, s.move(ctx, next, func(next *Session) { next.Wake = one.over() })
+		}
+		next, err = u.expire(ctx, one)
+	case next == nil, errors.Is(err, ErrUnavailable):
+		return "", one, err
+	}
+	if next == nil || next.Status.Open() {
+		return "", one, err
+	}
+	if next.Status != Expired {
+		return string(next.Status), next, nil
+	}
+	return s.resolve(ctx, next)
+}
+
+// move stores a change of a session that stays in its state, in one too.
+func (s *Sweeper) move(ctx context.Context, one *Session, change func(next *Session)) error {
+	next := *one
+	change(&next)
+	if err := s.Uploads.Store.Transition(ctx, one.Status, &next); err != nil {
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return unavailable("store the upload's new state", err)
+	}
+	*one = next
+	return nil
+}
+
+const (
+	lateKept     = "late: kept"
+	lateDeleting = "late: to be deleted"
+	lateDeleted  = "late: deleted"
+)
+
+// resolve looks after what an ended session has left at the store. It can be
+// done again from its beginning at any time: Wake goes last.
+func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, error) {
+	if !one.untidy() && one.Status != Expired && one.Status != Aborted {
+		return "tidied", one, s.move(ctx, one, func(next *Session) { next.Wake = time.Time{} })
+	}
+	bucket, err := s.Uploads.bucket(one.Bucket)
+	if err != nil {
+		return "", one, err
+	}
+	// Before its multipart upload is ended: afterwards an object under a key
+	// that several share could not be told from another's.
+	o, found := Object{}, error(ErrNoObject)
+	if one.Status == Expired || one.Status == Aborted {
+		if o, found = landed(ctx, bucket, one); found != nil && !errors.Is(found, ErrNoObject) {
+			return "", one, unavailable("look at the uploaded object", found)
+		}
+	}
+	what := "tidied"
+	if one.Status == Expired {
+		what = "expired"
+	}
+	if one.Multipart {
+		n, err := s.Uploads.abortLeft(ctx, bucket, one, func() error { return s.record(ctx, one, "aborted") })
+		if err != nil {
+			return "", one, unavailable("abort the multipart upload", err)
+		}
+		if n > 0 {
+			what = "aborted"
+		}
+	}
+	if found == nil && !one.DeleteLate {
+		return "late_kept", one, s.move(ctx, one, func(next *Session) { next.Reason, next.Wake = lateKept, time.Time{} })
+	}
+	if found == nil {
+		if err := s.deleteLate(ctx, bucket, one, o); err != nil {
+			return "", one, err
+		}
+	}
+	err = s.move(ctx, one, func(next *Session) {
+		next.Wake = time.Time{}
+		if one.Status == Expired || one.Status == Aborted {
+			next.Held = false // nothing is there
+		}
+		if one.Reason == lateDeleting {
+			next.Reason, what = lateDeleted, "late_deleted"
+		}
+	})
+	return what, one, err
+}
+
+// deleteLate deletes what landed: first the session says so, then the record,
+// then it is done. With versions, those below the newest are this session's
+// too: its key is nobody else's.
+func (s *Sweeper) deleteLate(ctx context.Context, bucket Bucket, one *Session, o Object) error {
+	err := s.move(ctx, one, func(next *Session) {
+		next.Reason, next.ETag, next.VersionID = lateDeleting, o.ETag, o.VersionID
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.record(ctx, one, "late_deleted"); err != nil {
+		return err
+	}
+	for range maxVersions {
+		if err := bucket.Delete(ctx, one.Key, o.VersionID); err != nil {
+			return unavailable("delete the late object", err)
+		}
+		if o, err = landed(ctx, bucket, one); errors.Is(err, ErrNoObject) {
+			return nil
+		}
+		if err != nil {
+			return unavailable("look at the late object", err)
+		}
+	}
+	return unavailable("delete the late object", fmt.Errorf("more than %d versions are there", maxVersions))
+}
+
+func (s *Sweeper) record(ctx context.Context, one *Session, what string) error {
+	if s.Record == nil {
+		return fmt.Errorf("%w: there is nowhere to put %s on record", ErrUnavailable, what)
+	}
+	if err := s.Record(ctx, one, what); err != nil {
+		return unavailable("put "+what+" on record", err)
+	}
+	return nil
+}
