@@ -432,7 +432,7 @@ type fakeStore struct {
 	after    error
 }
 
-func (s *fakeStore) Create(_ context.Context, n *upload.Session) error {
+func (s *fakeStore) Create(_ context.Context, n *upload.Session, _ *upload.Quota) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.before != nil {
@@ -468,9 +468,10 @@ func (s *fakeStore) Transition(_ context.Context, from upload.Status, next *uplo
 	switch {
 	case !ok:
 		return upload.ErrNotFound
-	case have.Status != from:
+	case have.Status != from || have.Changes != next.Changes:
 		return upload.ErrConflict
 	}
+	next.Changes++
 	s.sessions[next.ID] = *next
 	return s.after
 }
@@ -483,14 +484,15 @@ func (s *fakeStore) count() int {
 
 // fakeBucket is an upload.Bucket with one object.
 type fakeBucket struct {
-	mu     sync.Mutex
-	store  *fakeStore
-	object upload.Object
-	head   error
-	sign   error
-	panics bool
-	signed int
-	late   bool // something was signed before its session was on record
+	upload.Bucket // of multipart uploads and lists there is none
+	mu            sync.Mutex
+	store         *fakeStore
+	object        upload.Object
+	head          error
+	sign          error
+	panics        bool
+	signed        int
+	late          bool // something was signed before its session was on record
 }
 
 func (b *fakeBucket) SignPut(_ context.Context, p upload.Put) (upload.Signed, error) {
