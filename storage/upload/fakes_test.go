@@ -22,6 +22,8 @@ const (
 	lost        mode = "lost"         // an error, and it was done
 	killedFirst mode = "killed first" // the process dies before it is done
 	killedThen  mode = "killed then"  // the process dies when it was done
+	deadFirst   mode = "dead first"   // as killed, of a process with many goroutines:
+	deadThen    mode = "dead then"    // nothing that it does from here on is done
 )
 
 var modes = []mode{refused, lost, killedFirst, killedThen}
@@ -36,6 +38,14 @@ type faults struct {
 	at    int // 0: none does
 	mode  mode
 	err   error
+	dead  bool
+}
+
+// reset forgets the calls that were made, and sets which one goes wrong.
+func (f *faults) reset(at int, m mode, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls, f.at, f.mode, f.err, f.dead = nil, at, m, err, false
 }
 
 // call runs do as one call, whose error it returns.
@@ -43,8 +53,12 @@ func (f *faults) call(name string, do func() error) error {
 	f.mu.Lock()
 	f.calls = append(f.calls, name)
 	hit := f.at != 0 && len(f.calls) == f.at
-	m, err := f.mode, f.err
+	m, err, dead := f.mode, f.err, f.dead
+	f.dead = dead || hit && (m == deadFirst || m == deadThen)
 	f.mu.Unlock()
+	if dead || hit && m == deadFirst {
+		return errors.New("the process is dead")
+	}
 	if !hit {
 		return do()
 	}
