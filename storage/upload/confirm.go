@@ -25,30 +25,37 @@ const clockTolerance = 10 * time.Second
 //
 // Confirm looks only at s; whose it is was asked in [Uploads.Lookup].
 func (u *Uploads) Confirm(ctx context.Context, s *Session) (*Session, error) {
+	next, _, err := u.confirm(ctx, s)
+	return next, err
+}
+
+// confirm says too whether it was this call that moved the session.
+func (u *Uploads) confirm(ctx context.Context, s *Session) (next *Session, moved bool, err error) {
 	if !s.Status.Open() {
-		return s.settled()
+		next, err = s.settled()
+		return next, false, err
 	}
 	now := u.Now().UTC()
 	late := now.After(s.ConfirmBy)
 	if late && !s.AutoConfirm {
-		return u.expire(ctx, s)
+		return u.move(ctx, s, (*Session).expired)
 	}
 	bucket, err := u.bucket(s.Bucket)
 	if err != nil {
-		return s, err
+		return s, false, err
 	}
 	o, err := landed(ctx, bucket, s)
 	switch {
 	case err == nil && late && o.Modified.After(s.ConfirmBy.Add(clockTolerance)):
-		return u.expire(ctx, s)
+		return u.move(ctx, s, (*Session).expired)
 	case err == nil:
-		return u.settle(ctx, s, func(s *Session) *Session { return u.judged(s, o, now) })
+		return u.move(ctx, s, func(s *Session) *Session { return u.judged(s, o, now) })
 	case !errors.Is(err, ErrNoObject):
-		return s, unavailable("look at the uploaded object", err)
+		return s, false, unavailable("look at the uploaded object", err)
 	case late:
-		return u.expire(ctx, s)
+		return u.move(ctx, s, (*Session).expired)
 	}
-	return s, ErrNotUploaded
+	return s, false, ErrNotUploaded
 }
 
 // landed is the object that this session made, or ErrNoObject. What lay under
@@ -73,17 +80,15 @@ func landed(ctx context.Context, bucket Bucket, s *Session) (Object, error) {
 	return o, err
 }
 
-// expire ends a session that was not confirmed in time. What may have landed is
-// for a sweep to look after; until then the quota stays counted.
-func (u *Uploads) expire(ctx context.Context, s *Session) (*Session, error) {
-	return u.settle(ctx, s, func(s *Session) *Session {
-		next := *s
-		next.Status = Expired
-		if next.Wake.IsZero() {
-			next.Wake = s.over()
-		}
-		return &next
-	})
+// expired is the session that was not confirmed in time. What may have landed
+// is for a sweep to look after; until then the quota stays counted.
+func (s *Session) expired() *Session {
+	next := *s
+	next.Status = Expired
+	if next.Wake.IsZero() {
+		next.Wake = s.over()
+	}
+	return &next
 }
 
 // judged is the session after o was found under its key.
@@ -143,32 +148,40 @@ func (s *Session) compare(o Object) *Mismatch {
 // in between without ending.
 const maxRaces = 8
 
-// settle moves an open session on, unless somebody else ended it: then theirs
+// settle is move, of those who do not ask who moved it.
+func (u *Uploads) settle(ctx context.Context, s *Session, how func(*Session) *Session) (*Session, error) {
+	next, _, err := u.move(ctx, s, how)
+	return next, err
+}
+
+// move moves an open session on, unless somebody else ended it: then theirs
 // holds. It gives the answer to a confirmation of the session as it then stands.
-func (u *Uploads) settle(ctx context.Context, s *Session, move func(*Session) *Session) (*Session, error) {
+func (u *Uploads) move(ctx context.Context, s *Session, how func(*Session) *Session) (next *Session, moved bool, err error) {
 	for range maxRaces {
-		next := move(s)
+		next := how(s)
 		err := u.Store.Transition(ctx, s.Status, next)
 		switch {
 		case err == nil:
-			return next.settled()
+			next, err = next.settled()
+			return next, true, err
 		case errors.Is(err, ErrNotFound):
-			return nil, ErrNotFound
+			return nil, false, ErrNotFound
 		case !errors.Is(err, ErrConflict):
-			return s, unavailable("store the upload's new state", err)
+			return s, false, unavailable("store the upload's new state", err)
 		}
 		theirs, err := u.Lookup(ctx, s.Namespace, s.UID, s.ID)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		// A sweep that put it off, say: what was seen of the object holds as
 		// long as it is about the same multipart upload.
 		if theirs.Status != s.Status || theirs.UploadID != s.UploadID {
-			return theirs.settled()
+			theirs, err = theirs.settled()
+			return theirs, false, err
 		}
 		s = theirs
 	}
-	return s, unavailable("store the upload's new state", ErrConflict)
+	return s, false, unavailable("store the upload's new state", ErrConflict)
 }
 
 // settled is the answer to a confirmation of a session that is no longer open.

@@ -96,7 +96,7 @@ func (s *Session) untidy() bool {
 // tried again by a later sweep.
 func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	moved := 0
-	stuck := map[string]bool{} // could not even be put off
+	stuck := map[string]bool{} // not to be looked at again now
 	for ctx.Err() == nil {
 		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+len(stuck))
 		if err != nil {
@@ -147,19 +147,21 @@ func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]boo
 	return moved, tried
 }
 
-// one looks at one session: whether it moved it, and whether it is still due.
+// one looks at one session: whether it moved it, and whether this sweep should
+// not look at it again: what it was found by may be older than what is stored.
 func (s *Sweeper) one(ctx context.Context, one *Session) (moved, stuck bool) {
 	late := max(s.Uploads.Now().Sub(one.Wake), 0)
 	what, now, err := s.look(ctx, one)
 	switch {
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-		return false, false // somebody else was first
+		return false, true // somebody else was first
 	case err != nil:
 		s.report(Swept{Session: now, What: "failed", Err: err, Late: late})
 		return false, !s.putOff(ctx, now)
-	case what != "":
-		s.report(Swept{Session: now, What: what, Late: late})
+	case what == "":
+		return false, false // put off
 	}
+	s.report(Swept{Session: now, What: what, Late: late})
 	return true, false
 }
 
@@ -194,23 +196,18 @@ func (s *Sweeper) look(ctx context.Context, one *Session) (what string, now *Ses
 func (s *Sweeper) end(ctx context.Context, one *Session) (string, *Session, error) {
 	u := s.Uploads
 	now := u.Now()
-	if !one.AutoConfirm && now.Before(one.over()) || one.AutoConfirm && now.Before(one.ExpiresAt) {
+	if !one.AutoConfirm && !now.After(one.ConfirmBy) {
 		return "", one, s.move(ctx, one, func(next *Session) { next.Wake = one.over() })
 	}
-	next, err := u.Confirm(ctx, one)
+	next, moved, err := u.confirm(ctx, one)
 	switch {
 	case errors.Is(err, ErrNotUploaded):
-		if now.Before(one.over()) {
-			return "", next, s.move(ctx, next, func(next *Session) { next.Wake = one.over() })
-		}
-		next, err = u.expire(ctx, one)
-	case next == nil, errors.Is(err, ErrUnavailable):
+		return "", next, s.move(ctx, next, func(next *Session) { next.Wake = one.over() })
+	case next == nil || next.Status.Open():
 		return "", one, err
-	}
-	if next == nil || next.Status.Open() {
-		return "", one, err
-	}
-	if next.Status != Expired {
+	case !moved:
+		return "", next, ErrConflict
+	case next.Status != Expired:
 		return string(next.Status), next, nil
 	}
 	return s.resolve(ctx, next)
