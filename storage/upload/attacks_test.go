@@ -106,7 +106,20 @@ func TestAttackPartsOutsideTheSession(t *testing.T) {
 		}
 	}
 	f := newEmpty(t)
-	s := f.in(t, Uploading, video(), true)
+	r := video()
+	r.Size = -1
+	s := f.in(t, Uploading, r, true)
+	for size, field := range map[int64]string{20 << 20: "", 20<<20 + 1: "size"} {
+		if _, err := f.SignParts(t.Context(), s, []PartRequest{{Number: 1, Size: size}}, time.Minute); invalidField(err) != field {
+			t.Errorf("%d of max_bytes: %v", size, err)
+		}
+	}
+	r.ID, r.MaxBytes = NewID(), 0
+	s = f.in(t, Uploading, owned(r), true)
+	if _, err := f.SignParts(t.Context(), s, []PartRequest{{Number: 1, Size: 5 << 30}}, time.Minute); err != nil {
+		t.Errorf("without a bound: %v", err)
+	}
+	f.bucket.calls = nil
 	if signed, err := f.SignParts(t.Context(), s, many[:10_000], time.Minute); err != nil || len(signed) != 10_000 {
 		t.Errorf("10000 parts: %d, %v", len(signed), err)
 	}

@@ -173,9 +173,9 @@ func (u *Uploads) move(ctx context.Context, s *Session, how func(*Session) *Sess
 		if err != nil {
 			return nil, false, err
 		}
-		// A sweep that put it off, say: what was seen of the object holds as
-		// long as it is about the same multipart upload.
-		if theirs.Status != s.Status || theirs.UploadID != s.UploadID {
+		// A sweep that put it off, say, changes nothing of what was seen: its
+		// multipart upload is the same for as long as its state is.
+		if theirs.Status != s.Status {
 			theirs, err = theirs.settled()
 			return theirs, false, err
 		}

@@ -110,6 +110,51 @@ func TestIdempotencyAfterTheEnd(t *testing.T) {
 	}
 }
 
+// A multipart upload goes on until it is to be confirmed, whatever became of
+// the first answer.
+func TestIdempotencyOfAMultipartUntilItsEnd(t *testing.T) {
+	f, r := newEmpty(t), idempotent(video(), "k")
+	s := f.in(t, Uploading, r, true)
+	f.set(s.ExpiresAt.Add(time.Minute))
+	if again, err := f.BeginMultipart(t.Context(), r); err != nil || *again != *s {
+		t.Errorf("after the first URLs' end: %+v, %v", again, err)
+	}
+	if _, _, err := f.SignCreate(t.Context(), r); err != ErrOtherRequest {
+		t.Errorf("by the client itself: %v", err)
+	}
+	f.set(s.ConfirmBy)
+	if again, err := f.BeginMultipart(t.Context(), r); err != ErrExpired || again != nil {
+		t.Errorf("at its end: %+v, %v", again, err)
+	}
+	f = newEmpty(t)
+	r = idempotent(video(), "direct")
+	created, signed, err := f.SignCreate(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	adopted, err := f.Adopt(t.Context(), created, f.bucket.create(Put{Key: r.Key}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, url, err := f.SignCreate(t.Context(), r); err != nil || *again != *adopted || url.URL != signed.URL {
+		t.Errorf("again: %+v, %v, %v", again, url, err)
+	}
+	f.set(created.ExpiresAt)
+	if _, url, err := f.SignCreate(t.Context(), r); err != ErrExpired || url.URL != "" {
+		t.Errorf("once the URL is over: %v", err)
+	}
+}
+
+// An id that is taken without an Idempotency-Key is a fault: what is there is
+// somebody's, and no answer.
+func TestATakenIDIsAFault(t *testing.T) {
+	f, r := newEmpty(t), owned(jpeg())
+	f.begin(t, r)
+	if s, signed, err := f.Begin(t.Context(), r); !errors.Is(err, ErrUnavailable) || s != nil || signed.URL != "" {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 func TestRequestChecksItsIdempotencyKey(t *testing.T) {
 	for _, c := range []struct{ key, field string }{
 		{"a b", "idempotency_key"}, {"a\n", "idempotency_key"}, {"é", "idempotency_key"}, {strings.Repeat("k", 259), "idempotency_key"},

@@ -35,10 +35,8 @@ func (u *Uploads) BeginMultipart(ctx context.Context, r Request) (*Session, erro
 	}
 	s, err = u.bind(ctx, s, id)
 	if err == nil && s.UploadID != id || errors.Is(err, ErrState) || errors.Is(err, ErrNotFound) {
-		// Ours lost. What cannot be ended now is found when the session ends.
-		if lost := bucket.AbortMultipart(ctx, r.Key, id); lost != nil && err == nil {
-			return s, nil
-		}
+		// Ours lost. One that cannot be ended now is found when the session ends.
+		_ = bucket.AbortMultipart(ctx, r.Key, id)
 	}
 	if err != nil {
 		return nil, err

@@ -146,6 +146,17 @@ func TestNoticeIsToldAtLeastOnce(t *testing.T) {
 	}
 }
 
+// The gateway that made the last attempt was killed: there is no other.
+func TestNoticeIsNotTriedForEver(t *testing.T) {
+	f := newEmpty(t)
+	s, sweeper, l := f.ready(t)
+	s.Attempts = maxNotices
+	f.store.sessions[s.ID] = *s
+	if got := f.swept(t, start, sweeper, l); got != "notice_given_up" || len(l.told) != 0 {
+		t.Errorf("did %s, told %v", got, l.told)
+	}
+}
+
 // A webhook that was taken out of the configuration leaves nothing behind.
 func TestNoticeWithoutANotifier(t *testing.T) {
 	f := newEmpty(t)

@@ -131,6 +131,37 @@ func TestCompleteIsNotTakenByItself(t *testing.T) {
 	}
 }
 
+// The store ends the upload between its list of parts and the completion: by
+// another completion, or by an abort.
+func TestCompleteFindsItGone(t *testing.T) {
+	for _, completed := range []bool{true, false} {
+		f, r := newEmpty(t), video()
+		r.Overwrite = true
+		s := f.in(t, Uploading, r, true)
+		part := f.bucket.part(s.UploadID, 1, 12<<20)
+		var once sync.Once
+		f.bucket.hook = func(op string) {
+			if op == "CompleteMultipart" {
+				once.Do(func() {
+					if completed {
+						if err := f.bucket.complete(Put{Key: s.Key, Overwrite: true}, s.UploadID, []Part{part}); err != nil {
+							t.Error(err)
+						}
+						return
+					}
+					f.bucket.mu.Lock()
+					defer f.bucket.mu.Unlock()
+					delete(f.bucket.open, s.UploadID)
+				})
+			}
+		}
+		got, err := f.Complete(t.Context(), s, nil)
+		if completed && (err != nil || got.Status != Ready) || !completed && (err != ErrNoUpload || got.Status != Failed) {
+			t.Errorf("completed %t: %+v, %v", completed, got, err)
+		}
+	}
+}
+
 // One opened while the session was aborted: it is ended, and nobody's.
 func TestBeginMultipartOfAnAbortedSession(t *testing.T) {
 	f, r := newEmpty(t), video()

@@ -199,6 +199,50 @@ func TestConfirmOfMultipart(t *testing.T) {
 	}
 }
 
+// A client that opened no upload of the session made no object of it.
+func TestConfirmOfWhatWasNeverOpened(t *testing.T) {
+	f := newEmpty(t)
+	s := f.in(t, Issued, video(), true)
+	f.bucket.put(s.Key, Object{Size: 12 << 20, ContentType: "video/mp4"}, true)
+	if got, err := f.Confirm(t.Context(), s); err != ErrNotUploaded || got.Status != Issued {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// What lands after it was given up is deleted where what is late is.
+func TestAbortedPutThatLands(t *testing.T) {
+	f, r := newEmpty(t), owned(jpeg())
+	r.DeleteLate = true
+	s := f.begin(t, r)
+	if _, err := f.Abort(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	f.bucket.put(r.Key, Object{Size: 5, ContentType: "image/jpeg"}, false)
+	f.set(start.Add(21 * time.Minute))
+	sweepAll(t, f)
+	if s = f.stored(t, s.ID); s.Status != Aborted || s.Reason != lateDeleted || len(f.bucket.objects[r.Key]) != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Nobody looks again at what ended and left nothing.
+func TestEndedSessionsSleep(t *testing.T) {
+	for _, many := range []bool{false, true} {
+		for _, status := range []Status{Ready, Rejected, Aborted, Failed} {
+			if status == Failed && !many {
+				continue
+			}
+			f, r := newEmpty(t), owned(jpeg())
+			if many {
+				r = video()
+			}
+			if s := f.in(t, status, r, many); !s.Wake.IsZero() && status != Failed || !f.stored(t, s.ID).Wake.Equal(s.Wake) {
+				t.Errorf("%s (multipart %t): wakes %v", status, many, s.Wake)
+			}
+		}
+	}
+}
+
 // An aborted PUT's URL lives on: what it counted is given back when it is sure
 // that nothing came of it, and only then.
 func TestAbortedPutCountsUntilItsEnd(t *testing.T) {

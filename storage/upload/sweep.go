@@ -155,6 +155,8 @@ func (s *Sweeper) one(ctx context.Context, one *Session) (moved, stuck bool) {
 	switch {
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
 		return false, true // somebody else was first
+	case err != nil && ctx.Err() != nil:
+		return false, true // this gateway stops
 	case err != nil:
 		s.report(Swept{Session: now, What: "failed", Err: err, Late: late})
 		return false, !s.putOff(ctx, now)
@@ -236,9 +238,6 @@ const (
 // resolve looks after what an ended session has left at the store. It can be
 // done again from its beginning at any time: Wake goes last.
 func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, error) {
-	if !one.untidy() && one.Status != Expired && one.Status != Aborted {
-		return "tidied", one, s.move(ctx, one, func(next *Session) { next.Wake = time.Time{} })
-	}
 	bucket, err := s.Uploads.bucket(one.Bucket)
 	if err != nil {
 		return "", one, err

@@ -230,6 +230,48 @@ func (s *stuckStore) Transition(ctx context.Context, from Status, next *Session)
 	return s.memory.Transition(ctx, from, next)
 }
 
+// An index that is behind gives sessions as they were: the sweep ends all the same.
+func TestSweepOfAStaleIndex(t *testing.T) {
+	f := newEmpty(t)
+	s := f.begin(t, owned(jpeg()))
+	sweeper, l := f.sweeper()
+	sweeper.Uploads.Index = &staleIndex{f.store, *s}
+	if got := f.swept(t, s.over(), sweeper, l); got != "expired" {
+		t.Errorf("did %s", got)
+	}
+	if got := f.swept(t, s.over().Add(time.Hour), sweeper, l); got != "" || f.store.transitions != 2 {
+		t.Errorf("did %s in %d", got, f.store.transitions)
+	}
+}
+
+type staleIndex struct {
+	*memory
+	s Session
+}
+
+func (i *staleIndex) Due(context.Context, time.Time, int) ([]*Session, error) {
+	s := i.s
+	return []*Session{&s}, nil
+}
+
+// A gateway that stops says nothing of what it did not do.
+func TestSweepStops(t *testing.T) {
+	f := newEmpty(t)
+	s := f.begin(t, owned(jpeg()))
+	ctx, cancel := context.WithCancel(t.Context())
+	f.bucket.hook = func(string) { cancel() }
+	f.bucket.headErr = context.Canceled
+	sweeper, l := f.sweeper()
+	f.set(s.over())
+	if _, err := sweeper.Sweep(ctx); err != nil || len(l.swept) != 0 {
+		t.Errorf("%v, %+v", err, l.swept)
+	}
+	f.bucket.hook, f.bucket.headErr = nil, nil
+	if got := f.swept(t, s.over(), sweeper, l); got != "expired" {
+		t.Errorf("then %s", got)
+	}
+}
+
 func TestSweepSaysThatItCannotTell(t *testing.T) {
 	f := newEmpty(t)
 	sweeper, _ := f.sweeper()

@@ -47,7 +47,9 @@ type Session struct {
 	ETag        string    `json:"etag,omitempty"`
 	VersionID   string    `json:"versionId,omitempty"`
 	ReadyAt     time.Time `json:"readyAt,omitzero"`
-	Reason      string    `json:"reason,omitempty"` // why it was rejected, failed or expired: the field, a colon, the rest
+	// Reason is why it was rejected or failed (the field, a colon, the rest), or
+	// what became of an object that came too late (late: kept, late: deleted).
+	Reason string `json:"reason,omitempty"`
 
 	// Route is the policy's route that issued it; a multipart upload goes on
 	// at that route only.
@@ -147,7 +149,10 @@ var (
 // An InvalidError says which field of a request cannot be signed, and why. Both
 // parts are for the caller and hold nothing that the caller did not send.
 type InvalidError struct {
-	Field  string // key, contentType, size, checksumSha256, expiresSeconds
+	// key, contentType, size, checksumSha256, checksumCrc64nvme, expiresSeconds,
+	// metadata, parts, partNumber, prefix, idempotency_key; session and uid are
+	// faults of whoever asks.
+	Field  string
 	Reason string
 }
 
@@ -155,7 +160,7 @@ func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
 
 // A Mismatch says that the object that landed is not what was signed.
 type Mismatch struct {
-	Field  string // size, contentType or checksumSha256
+	Field  string // size, contentType, checksumSha256 or checksumCrc64nvme
 	Reason string // for the log: what was signed, what is stored
 }
 

@@ -83,7 +83,7 @@ func (u *Uploads) record(ctx context.Context, r *Request, k kind) (*Session, err
 	switch {
 	case err == nil:
 		return s, nil
-	case errors.As(err, &full):
+	case errors.As(err, &full) && r.Quota != nil:
 		return nil, &QuotaError{What: full.What, Retry: r.Quota.next(u.Now())}
 	case errors.Is(err, ErrExists) && r.Idempotency != "":
 		return u.first(ctx, s)

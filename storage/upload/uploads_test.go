@@ -120,6 +120,10 @@ func TestDownload(t *testing.T) {
 	if f.bucket.gets[0] != want {
 		t.Errorf("signed %+v, want %+v", f.bucket.gets[0], want)
 	}
+	d.Key = "users/u1/a.svg"
+	if _, err := f.Download(t.Context(), d); err != nil || f.bucket.gets[1].ContentType != "application/octet-stream" {
+		t.Errorf("what a browser runs: %+v, %v", f.bucket.gets, err)
+	}
 	d.Key = "users/u1/../u2/a.jpg"
 	var invalid *InvalidError
 	if _, err := f.Download(t.Context(), d); !errors.As(err, &invalid) {
