@@ -160,6 +160,21 @@ func TestAttackSigningBeyondTheSession(t *testing.T) {
 func TestAttackSigningACallersCall(t *testing.T) {
 	f := newEmpty(t)
 	s := f.in(t, Uploading, video(), true)
+	r := video()
+	r.Overwrite = true
+	again := f.in(t, Uploading, r, true)
+	for _, s := range []*Session{s, again} {
+		f.bucket.part(s.UploadID, 1, 12<<20)
+		for _, op := range []MultipartOp{ListParts, CompleteUpload, AbortUpload} {
+			if _, err := f.SignCall(t.Context(), s, op, time.Minute); err != nil {
+				t.Errorf("call %d: %v", op, err)
+			}
+			c := f.bucket.calls[len(f.bucket.calls)-1]
+			if c.Op != op || c.Key != s.Key || c.UploadID != s.UploadID || c.Overwrite != s.Overwrite || c.Expires != time.Minute {
+				t.Errorf("call %d: signed %+v", op, c)
+			}
+		}
+	}
 	for _, op := range []MultipartOp{0, CreateUpload, UploadPart, 9} {
 		if signed, err := f.SignCall(t.Context(), s, op, time.Minute); err == nil || signed.URL != "" {
 			t.Errorf("call %d: %v, %v", op, signed, err)

@@ -197,10 +197,6 @@ func (s *Sweeper) look(ctx context.Context, one *Session) (what string, now *Ses
 // is over.
 func (s *Sweeper) end(ctx context.Context, one *Session) (string, *Session, error) {
 	u := s.Uploads
-	now := u.Now()
-	if !one.AutoConfirm && !now.After(one.ConfirmBy) {
-		return "", one, s.move(ctx, one, func(next *Session) { next.Wake = one.over() })
-	}
 	next, moved, err := u.confirm(ctx, one)
 	switch {
 	case errors.Is(err, ErrNotUploaded):
