@@ -4,8 +4,6 @@
 package local
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,8 +12,6 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-
-	"sidegate/storage/upload"
 )
 
 const (
@@ -28,11 +24,10 @@ const (
 	batchDelay = 2 * time.Millisecond
 )
 
-var sessions = []byte("uploadSessions")
-
-// A Store is an upload.Store in a file. Sessions are JSON under their IDs.
-// What Create and Transition reported as done is fsynced. It is safe for
-// concurrent use.
+// A Store is an upload.Store and an upload.Index in a file. Sessions are JSON
+// under their IDs; what they are found by, and what is counted, are buckets of
+// their own that change in the same transaction. What Create and Transition
+// reported as done is fsynced. It is safe for concurrent use.
 type Store struct {
 	db *bolt.DB
 }
@@ -52,11 +47,7 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("open the upload sessions in %s: %w", path, err)
 	}
 	db.MaxBatchDelay = batchDelay
-	err = db.Update(func(tx *bolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(sessions)
-		return err
-	})
-	if err != nil {
+	if err := prepare(db); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the upload sessions in %s: %w", path, err), db.Close())
 	}
 	if err := syncFolder(dir); err != nil {
@@ -76,84 +67,3 @@ func syncFolder(dir string) error {
 
 // Close waits for what is being written and lets go of the file.
 func (s *Store) Close() error { return s.db.Close() }
-
-// Create stores a new session.
-func (s *Store) Create(ctx context.Context, next *upload.Session) error {
-	return s.write(ctx, next, func(old []byte) error {
-		if old != nil {
-			return upload.ErrExists
-		}
-		return nil
-	})
-}
-
-// Transition replaces a session that is still in the state from.
-func (s *Store) Transition(ctx context.Context, from upload.Status, next *upload.Session) error {
-	return s.write(ctx, next, func(old []byte) error {
-		if old == nil {
-			return upload.ErrNotFound
-		}
-		was, err := decode(next.ID, old)
-		if err != nil {
-			return err
-		}
-		if was.Status != from {
-			return upload.ErrConflict
-		}
-		return nil
-	})
-}
-
-// write stores next if may lets it replace what is there (nil: nothing).
-func (s *Store) write(ctx context.Context, next *upload.Session, may func(old []byte) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	value, err := json.Marshal(next)
-	if err != nil {
-		return fmt.Errorf("encode upload session %.64q: %w", next.ID, err)
-	}
-	// A refusal is no fault of the transaction: returned from within it, it
-	// would roll back the writes of others that share it.
-	var refused error
-	err = s.db.Batch(func(tx *bolt.Tx) error {
-		b, key := tx.Bucket(sessions), []byte(next.ID)
-		if refused = may(b.Get(key)); refused != nil {
-			return nil
-		}
-		return b.Put(key, value)
-	})
-	if err != nil {
-		return fmt.Errorf("store upload session %.64q: %w", next.ID, err)
-	}
-	return refused
-}
-
-// Get is the session of that id.
-func (s *Store) Get(ctx context.Context, id string) (*upload.Session, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	var found *upload.Session
-	err := s.db.View(func(tx *bolt.Tx) error {
-		value := tx.Bucket(sessions).Get([]byte(id))
-		if value == nil {
-			return upload.ErrNotFound
-		}
-		var err error
-		found, err = decode(id, value)
-		return err
-	})
-	return found, err
-}
-
-func decode(id string, value []byte) (*upload.Session, error) {
-	var s upload.Session
-	if err := json.Unmarshal(value, &s); err != nil {
-		return nil, fmt.Errorf("read upload session %.64q: %w", id, err)
-	}
-	if s.ID != id {
-		return nil, fmt.Errorf("read upload session %.64q: it is stored as another's", id)
-	}
-	return &s, nil
-}

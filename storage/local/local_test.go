@@ -39,7 +39,7 @@ func session() *upload.Session {
 func TestSessionsOutliveTheProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "data")
 	s, want := open(t, dir), session()
-	if err := s.Create(t.Context(), want); err != nil {
+	if err := s.Create(t.Context(), want, nil); err != nil {
 		t.Fatal(err)
 	}
 	ready := *want
@@ -72,12 +72,12 @@ func TestRefusals(t *testing.T) {
 	if err := s.Transition(t.Context(), upload.Issued, one); err != upload.ErrNotFound {
 		t.Errorf("Transition: %v", err)
 	}
-	if err := s.Create(t.Context(), one); err != nil {
+	if err := s.Create(t.Context(), one, nil); err != nil {
 		t.Fatal(err)
 	}
 	other := *one
 	other.UID = "u2"
-	if err := s.Create(t.Context(), &other); err != upload.ErrExists {
+	if err := s.Create(t.Context(), &other, nil); err != upload.ErrExists {
 		t.Errorf("Create: %v", err)
 	}
 	if err := s.Transition(t.Context(), upload.Ready, &other); err != upload.ErrConflict {
@@ -88,7 +88,7 @@ func TestRefusals(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Create(ended, session()); !errors.Is(err, context.Canceled) {
+	if err := s.Create(ended, session(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Create for nobody: %v", err)
 	}
 }
@@ -101,7 +101,7 @@ func TestOneProcessAtATime(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "another sidegate uses "+dir) {
 		t.Errorf("second: %v", err)
 	}
-	if err := first.Create(t.Context(), session()); err != nil {
+	if err := first.Create(t.Context(), session(), nil); err != nil {
 		t.Errorf("the first goes on: %v", err)
 	}
 }
@@ -134,7 +134,7 @@ func TestAtOnce(t *testing.T) {
 		wg.Go(func() {
 			one := session()
 			one.ID, one.Record = ids[i%len(ids)], fmt.Sprint(i)
-			switch err := s.Create(t.Context(), one); {
+			switch err := s.Create(t.Context(), one, nil); {
 			case err == nil:
 				made.Add(1)
 			case err != upload.ErrExists:
@@ -177,7 +177,7 @@ func TestDamagedSession(t *testing.T) {
 func TestClosed(t *testing.T) {
 	s := open(t, t.TempDir())
 	s.Close()
-	if err := s.Create(t.Context(), session()); err == nil {
+	if err := s.Create(t.Context(), session(), nil); err == nil {
 		t.Error("stored after Close")
 	}
 	if _, err := s.Get(t.Context(), upload.NewID()); err == nil || errors.Is(err, upload.ErrNotFound) {
