@@ -14,13 +14,19 @@ import (
 	"sidegate/storage/upload"
 )
 
-// What sessions are found by. A time is timeSize bytes that sort as it does, a
-// hash is hashSize bytes over who and what.
+// A time is timeSize bytes that sort as it does, a hash is hashSize bytes.
 var (
 	sessions = []byte("uploadSessions") // ID: the session
-	owners   = []byte("uploadOwners")   // hash of the owner, CreatedAt, ID: nothing
-	keys     = []byte("uploadKeys")     // hash of the owner and key: CreatedAt and ID of the newest
-	wakes    = []byte("uploadWakes")    // Wake, ID: nothing
+	// owners has all that is about one owner side by side, so that a session
+	// changes few pages: hash of the owner, one of the kinds below, and then
+	owners = []byte("uploadOwners")
+	wakes  = []byte("uploadWakes") // Wake, ID: nothing
+)
+
+const (
+	listed  = 'l' // CreatedAt, ID: nothing
+	byKey   = 'k' // hash of the key: CreatedAt and ID of its newest session
+	counted = 'q' // hash of the account, its window's begin: a usage
 )
 
 const (
@@ -45,6 +51,9 @@ func hash(parts ...string) []byte {
 	return sum[:hashSize]
 }
 
+// of is the begin of an owner's entries of one kind.
+func of(namespace, uid string, kind byte) []byte { return append(hash(namespace, uid), kind) }
+
 // place is where s stands among those of its owner or key; a cursor holds
 // microseconds.
 func place(s *upload.Session) []byte {
@@ -57,11 +66,11 @@ func wakeKey(s *upload.Session) []byte {
 
 // enter puts a session where it is found.
 func enter(tx *bolt.Tx, s *upload.Session) error {
-	at := place(s)
-	if err := tx.Bucket(owners).Put(append(hash(s.Namespace, s.UID), at...), nil); err != nil {
+	at, b := place(s), tx.Bucket(owners)
+	if err := b.Put(append(of(s.Namespace, s.UID, listed), at...), nil); err != nil {
 		return brokenError{err}
 	}
-	if b, k := tx.Bucket(keys), hash(s.Namespace, s.UID, s.Key); bytes.Compare(b.Get(k), at) < 0 {
+	if k := append(of(s.Namespace, s.UID, byKey), hash(s.Key)...); bytes.Compare(b.Get(k), at) < 0 {
 		if err := b.Put(k, at); err != nil {
 			return brokenError{err}
 		}
@@ -98,7 +107,7 @@ func (s *Store) List(ctx context.Context, namespace, uid, cursor string, limit i
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	owner := hash(namespace, uid)
+	owner := of(namespace, uid, listed)
 	before := append(bytes.Clone(owner), bytes.Repeat([]byte{0xff}, timeSize)...) // behind every time
 	if cursor != "" {
 		created, id, err := upload.ParseCursor(cursor)
@@ -125,7 +134,7 @@ func (s *Store) List(ctx context.Context, namespace, uid, cursor string, limit i
 				}
 				return nil
 			}
-			found, err := indexed(tx, k[min(len(k), hashSize+timeSize):])
+			found, err := indexed(tx, k[min(len(k), len(owner)+timeSize):])
 			if err != nil {
 				return err
 			}
@@ -158,7 +167,7 @@ func (s *Store) Find(ctx context.Context, namespace, uid, key string) (*upload.S
 	}
 	var found *upload.Session
 	err := s.db.View(func(tx *bolt.Tx) error {
-		at := tx.Bucket(keys).Get(hash(namespace, uid, key))
+		at := tx.Bucket(owners).Get(append(of(namespace, uid, byKey), hash(key)...))
 		if at == nil {
 			return upload.ErrNotFound
 		}

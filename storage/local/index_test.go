@@ -275,7 +275,7 @@ func TestManySessionsAreIndexedInParts(t *testing.T) {
 	s := open(t, dir)
 	n := 0
 	err := s.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(owners).ForEach(func(_, _ []byte) error { n++; return nil })
+		return ofKind(tx, listed, &n)
 	})
 	if err != nil || n != len(old) {
 		t.Errorf("%d, %v, want %d", n, err, len(old))
@@ -365,7 +365,7 @@ func TestDamagedQuota(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, value := range []string{"", "x", strings.Repeat("\xff", usageSize)} {
-		err := s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(quotas).Put(quotaKey(one), []byte(value)) })
+		err := s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(owners).Put(quotaKey(one), []byte(value)) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -410,7 +410,7 @@ func TestCountsOfOldWindowsGo(t *testing.T) {
 		}
 	}
 	err := s.db.View(func(tx *bolt.Tx) error {
-		u, err := decodeUsage(tx.Bucket(quotas).Get(quotaKey(grown)))
+		u, err := decodeUsage(tx.Bucket(owners).Get(quotaKey(grown)))
 		if err == nil && u.objects != 2 {
 			err = fmt.Errorf("%d objects", u.objects)
 		}
@@ -428,12 +428,21 @@ func TestCountsOfOldWindowsGo(t *testing.T) {
 	}
 }
 
+func ofKind(tx *bolt.Tx, kind byte, n *int) error {
+	return tx.Bucket(owners).ForEach(func(k, _ []byte) error {
+		if k[hashSize] == kind {
+			*n++
+		}
+		return nil
+	})
+}
+
 func counts(t *testing.T, s *Store) (n int) {
 	t.Helper()
 	err := s.db.View(func(tx *bolt.Tx) error {
 		ends := 0
 		err := tx.Bucket(quotaEnds).ForEach(func(_, _ []byte) error { ends++; return nil })
-		return errors.Join(err, tx.Bucket(quotas).ForEach(func(_, _ []byte) error { n++; return nil }), func() error {
+		return errors.Join(err, ofKind(tx, counted, &n), func() error {
 			if n != ends {
 				return fmt.Errorf("%d counts, %d ends", n, ends)
 			}

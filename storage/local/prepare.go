@@ -13,7 +13,7 @@ func prepare(db *bolt.DB) error {
 	complete := false
 	err := db.View(func(tx *bolt.Tx) error {
 		complete = true
-		for _, name := range [][]byte{sessions, owners, keys, wakes, quotas, quotaEnds} {
+		for _, name := range [][]byte{sessions, owners, wakes, quotaEnds} {
 			complete = complete && tx.Bucket(name) != nil
 		}
 		complete = complete && tx.Bucket(sessions).Sequence() == uint64(tx.ID())
@@ -23,14 +23,14 @@ func prepare(db *bolt.DB) error {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{owners, keys, wakes} {
-			if tx.Bucket(name) != nil {
-				if err := tx.DeleteBucket(name); err != nil {
-					return err
-				}
+		// Of the rest nothing is ever wrong: sessions stay, and so does what they
+		// are found by. What is counted must stay.
+		if tx.Bucket(wakes) != nil {
+			if err := tx.DeleteBucket(wakes); err != nil {
+				return err
 			}
 		}
-		for _, name := range [][]byte{sessions, owners, keys, wakes, quotas, quotaEnds} {
+		for _, name := range [][]byte{sessions, owners, wakes, quotaEnds} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

@@ -11,10 +11,8 @@ import (
 	"sidegate/storage/upload"
 )
 
-var (
-	quotas    = []byte("uploadQuotas")    // hash of the account, its window's begin: a usage
-	quotaEnds = []byte("uploadQuotaEnds") // the window's end, the key in quotas: nothing
-)
+// quotaEnds says which counts can go: the window's end, the key in owners: nothing.
+var quotaEnds = []byte("uploadQuotaEnds")
 
 // A usage is what an account has counted in one window.
 type usage struct {
@@ -62,13 +60,13 @@ func checkQuota(s *upload.Session, q *upload.Quota) error {
 }
 
 func quotaKey(s *upload.Session) []byte {
-	return appendTime(hash(s.Namespace, s.UID, s.Quota), s.QuotaWindow)
+	return appendTime(append(of(s.Namespace, s.UID, counted), hash(s.Quota)...), s.QuotaWindow)
 }
 
 // count adds s to its account, or is a QuotaError. The session's CreatedAt is
 // what time it is: the store has no clock of its own.
 func count(tx *bolt.Tx, s *upload.Session, q *upload.Quota) error {
-	b, key := tx.Bucket(quotas), quotaKey(s)
+	b, key := tx.Bucket(owners), quotaKey(s)
 	end := s.QuotaWindow.Add(q.Window)
 	u := usage{end: end}
 	stored := b.Get(key)
@@ -117,7 +115,7 @@ func count(tx *bolt.Tx, s *upload.Session, q *upload.Quota) error {
 // giveBack takes s out of its account, where that still is: of a window long
 // over nothing is kept.
 func giveBack(tx *bolt.Tx, s *upload.Session) error {
-	b, key := tx.Bucket(quotas), quotaKey(s)
+	b, key := tx.Bucket(owners), quotaKey(s)
 	stored := b.Get(key)
 	if stored == nil {
 		return nil
@@ -156,7 +154,7 @@ func removeEnded(tx *bolt.Tx, now time.Time) error {
 		if err := c.Delete(); err != nil {
 			return err
 		}
-		if err := tx.Bucket(quotas).Delete(account); err != nil {
+		if err := tx.Bucket(owners).Delete(account); err != nil {
 			return fmt.Errorf("remove the count of a window that is over: %w", err)
 		}
 	}
