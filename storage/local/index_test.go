@@ -411,8 +411,8 @@ func TestCountsOfOldWindowsGo(t *testing.T) {
 	}
 	err := s.db.View(func(tx *bolt.Tx) error {
 		u, err := decodeUsage(tx.Bucket(owners).Get(quotaKey(grown)))
-		if err == nil && u.objects != 2 {
-			err = fmt.Errorf("%d objects", u.objects)
+		if err == nil && u.Objects != 2 {
+			err = fmt.Errorf("%d objects", u.Objects)
 		}
 		return err
 	})

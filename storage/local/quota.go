@@ -16,15 +16,15 @@ var quotaEnds = []byte("uploadQuotaEnds")
 
 // A usage is what an account has counted in one window.
 type usage struct {
-	objects, bytes int64
-	end            time.Time // of the window
+	upload.Usage
+	end time.Time // of the window
 }
 
 const usageSize = 8 + 8 + timeSize
 
 func (u *usage) encode() []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, usageSize), uint64(u.objects))
-	b = binary.BigEndian.AppendUint64(b, uint64(u.bytes))
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, usageSize), uint64(u.Objects))
+	b = binary.BigEndian.AppendUint64(b, uint64(u.Bytes))
 	return appendTime(b, u.end)
 }
 
@@ -33,30 +33,13 @@ func decodeUsage(b []byte) (usage, error) {
 		return usage{}, errors.New("read a quota: what is stored is no count")
 	}
 	u := usage{
-		objects: int64(binary.BigEndian.Uint64(b)),
-		bytes:   int64(binary.BigEndian.Uint64(b[8:])),
-		end:     time.Unix(int64(binary.BigEndian.Uint64(b[16:])^1<<63), int64(binary.BigEndian.Uint32(b[24:]))),
+		Usage: upload.Usage{Objects: int64(binary.BigEndian.Uint64(b)), Bytes: int64(binary.BigEndian.Uint64(b[8:]))},
+		end:   time.Unix(int64(binary.BigEndian.Uint64(b[16:])^1<<63), int64(binary.BigEndian.Uint32(b[24:]))),
 	}
-	if u.objects < 0 || u.bytes < 0 {
+	if u.Objects < 0 || u.Bytes < 0 {
 		return usage{}, errors.New("read a quota: what is stored is less than nothing")
 	}
 	return u, nil
-}
-
-// checkQuota holds what is to be counted: a session that is held without a
-// quota, or a quota that nothing counts in, would let everything pass.
-func checkQuota(s *upload.Session, q *upload.Quota) error {
-	switch {
-	case s.Held != (q != nil):
-		return errors.New("a session counts where there is a quota, and only there")
-	case q == nil:
-		return nil
-	case q.Window <= 0 || q.Bytes < 0 || q.Objects < 0:
-		return errors.New("the quota has no window, or less than nothing")
-	case s.Quota == "" || s.Counted < 0:
-		return errors.New("the session names no account, or counts less than nothing")
-	}
-	return nil
 }
 
 func quotaKey(s *upload.Session) []byte {
@@ -67,49 +50,38 @@ func quotaKey(s *upload.Session) []byte {
 // what time it is: the store has no clock of its own.
 func count(tx *bolt.Tx, s *upload.Session, q *upload.Quota) error {
 	b, key := tx.Bucket(owners), quotaKey(s)
-	end := s.QuotaWindow.Add(q.Window)
-	u := usage{end: end}
+	var was usage
 	stored := b.Get(key)
 	if stored != nil {
 		var err error
-		if u, err = decodeUsage(stored); err != nil {
+		if was, err = decodeUsage(stored); err != nil {
 			return err
 		}
 	}
-	what := ""
+	sum, err := was.Add(s, q)
+	if err != nil {
+		return err
+	}
+	now := usage{sum, s.QuotaWindow.Add(q.Window)}
 	switch {
-	case q.Objects > 0 && u.objects >= q.Objects:
-		what = "objects"
-	case q.Bytes > 0 && (u.bytes > q.Bytes || s.Counted > q.Bytes-u.bytes):
-		what = "bytes"
-	case s.Counted > 1<<63-1-u.bytes:
-		return errors.New("count an upload: more bytes than can be counted")
+	case stored == nil:
+		err = errors.Join(keepUntil(tx, now.end, key), removeEnded(tx, s.CreatedAt))
+	case now.end.After(was.end): // a policy made the window longer meanwhile
+		err = errors.Join(tx.Bucket(quotaEnds).Delete(append(appendTime(nil, was.end), key...)), keepUntil(tx, now.end, key))
+	default:
+		now.end = was.end
 	}
-	if what != "" {
-		return &upload.QuotaError{Retry: max(end.Sub(s.CreatedAt), 0), What: what}
+	if err == nil {
+		err = b.Put(key, now.encode())
 	}
-	if stored == nil || end.After(u.end) {
-		// Its end moves where a policy made the window longer meanwhile.
-		ends := tx.Bucket(quotaEnds)
-		if stored != nil {
-			if err := ends.Delete(append(appendTime(nil, u.end), key...)); err != nil {
-				return brokenError{err}
-			}
-		}
-		u.end = end
-		if err := ends.Put(append(appendTime(nil, end), key...), nil); err != nil {
-			return brokenError{err}
-		}
-		if err := removeEnded(tx, s.CreatedAt); err != nil {
-			return brokenError{err}
-		}
-	}
-	u.objects++
-	u.bytes += s.Counted
-	if err := b.Put(key, u.encode()); err != nil {
+	if err != nil {
 		return brokenError{err}
 	}
 	return nil
+}
+
+func keepUntil(tx *bolt.Tx, end time.Time, key []byte) error {
+	return tx.Bucket(quotaEnds).Put(append(appendTime(nil, end), key...), nil)
 }
 
 // giveBack takes s out of its account, where that still is: of a window long
@@ -124,8 +96,7 @@ func giveBack(tx *bolt.Tx, s *upload.Session) error {
 	if err != nil {
 		return err
 	}
-	u.objects = max(u.objects-1, 0)
-	u.bytes = max(u.bytes-max(s.Counted, 0), 0)
+	u.Usage = u.Sub(s)
 	if err := b.Put(key, u.encode()); err != nil {
 		return brokenError{err}
 	}

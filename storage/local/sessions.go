@@ -13,7 +13,7 @@ import (
 
 // Create stores a new session, and counts it where it is held.
 func (s *Store) Create(ctx context.Context, next *upload.Session, q *upload.Quota) error {
-	if err := checkQuota(next, q); err != nil {
+	if err := upload.CheckCreate(next, q); err != nil {
 		return fmt.Errorf("store upload session %.64q: %w", next.ID, err)
 	}
 	return s.write(ctx, next, func(tx *bolt.Tx, old []byte) error {
@@ -45,8 +45,8 @@ func (s *Store) Transition(ctx context.Context, from upload.Status, next *upload
 		if was.Status != from || was.Changes != next.Changes {
 			return upload.ErrConflict
 		}
-		if err := sameUpload(was, next); err != nil {
-			return err
+		if err := upload.CheckTransition(was, next); err != nil {
+			return fmt.Errorf("store upload session %.64q: %w", next.ID, err)
 		}
 		if was.Held && !next.Held {
 			if err := giveBack(tx, was); err != nil {
@@ -59,17 +59,6 @@ func (s *Store) Transition(ctx context.Context, from upload.Status, next *upload
 		next.Changes = changed.Changes
 	}
 	return err
-}
-
-// sameUpload holds what a session is found by, and counted in: it never changes.
-func sameUpload(was, next *upload.Session) error {
-	if was.Namespace != next.Namespace || was.UID != next.UID || was.Key != next.Key || !was.CreatedAt.Equal(next.CreatedAt) {
-		return fmt.Errorf("store upload session %.64q: a transition makes it another upload", was.ID)
-	}
-	if next.Held && (!was.Held || was.Quota != next.Quota || was.Counted != next.Counted || !was.QuotaWindow.Equal(next.QuotaWindow)) {
-		return fmt.Errorf("store upload session %.64q: a transition counts it", was.ID)
-	}
-	return nil
 }
 
 // A brokenError is a fault of the file, after which a transaction must not
