@@ -236,8 +236,15 @@ func (a *Audit) run(ctx context.Context, q *firestorepb.StructuredQuery) ([]*fir
 func (a *Audit) ask(ctx context.Context, q *firestorepb.StructuredQuery) ([]*firestorepb.Document, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTime)
 	defer cancel()
-	stream, err := a.client.api.RunQuery(ctx, &firestorepb.RunQueryRequest{
-		Parent:    a.client.documents(),
+	return a.client.runQuery(ctx, q)
+}
+
+// runQuery asks once, for all that the query finds.
+func (c *Client) runQuery(ctx context.Context, q *firestorepb.StructuredQuery) ([]*firestorepb.Document, error) {
+	ctx, cancel := context.WithCancel(ctx) // lets go of the stream
+	defer cancel()
+	stream, err := c.api.RunQuery(ctx, &firestorepb.RunQueryRequest{
+		Parent:    c.documents(),
 		QueryType: &firestorepb.RunQueryRequest_StructuredQuery{StructuredQuery: q},
 	})
 	if err != nil {

@@ -88,7 +88,7 @@ func (s *fakeServer) RunQuery(req *firestorepb.RunQueryRequest, stream firestore
 	}
 	for i := range q.Limit.GetValue() {
 		d := &firestorepb.Document{Name: fmt.Sprintf("%s/auditLog/%08d", req.Parent, i), Fields: map[string]*firestorepb.Value{
-			"chain": text("c"), "seq": integer(int64(i)), "time": instant(time.Now()), "sha256": text(strings.Repeat("00", 32))}}
+			"size": integer(1), "chain": text("c"), "seq": integer(int64(i)), "time": instant(time.Now()), "sha256": text(strings.Repeat("00", 32))}}
 		if err := stream.Send(&firestorepb.RunQueryResponse{Document: d}); err != nil {
 			return err
 		}

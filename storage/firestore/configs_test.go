@@ -65,16 +65,21 @@ func TestEveryFieldIsExempt(t *testing.T) {
 	exempt := map[string]bool{}
 	for _, o := range readIndexes(t).FieldOverrides {
 		exempt[o.CollectionGroup+"."+o.FieldPath] = len(o.Indexes) == 0 || o.CollectionGroup+o.FieldPath == "auditLogrecord"
-		if audited := o.CollectionGroup == "auditLog" || o.CollectionGroup == "auditCheckpoints"; o.TTL != (audited && o.FieldPath == "expireAt") {
+		if o.TTL != (o.CollectionGroup != "uploadSessions" && o.FieldPath == "expireAt") {
 			t.Errorf("ttl of %s.%s is %v", o.CollectionGroup, o.FieldPath, o.TTL)
 		}
 	}
 	head := a.headDocument("", &audit.Head{})
 	var session upload.Session
+	count, err := (&Sessions{}).decodeCount(&session, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for collection, names := range map[string][]string{
-		"auditLog":         append(keys(event.Fields), keys(stub.Fields)...),
-		"auditCheckpoints": keys(head.Fields),
-		"uploadSessions":   append(append(keys(sessionTexts(&session)), keys(sessionTimes(&session))...), "size", revisionField),
+		"auditLog":             append(keys(event.Fields), keys(stub.Fields)...),
+		"auditCheckpoints":     keys(head.Fields),
+		"uploadSessions":       sessionMask().FieldPaths,
+		"uploadSessionsQuotas": keys(count.sub(&session).GetUpdate().Fields),
 	} {
 		for _, name := range names {
 			if !exempt[collection+"."+name] {
@@ -109,7 +114,7 @@ func TestRulesKeepClientsOut(t *testing.T) {
 	} {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		for _, collection := range []string{"auditLog", "auditCheckpoints", "uploadSessions"} {
+		for _, collection := range []string{"auditLog", "auditCheckpoints", "uploadSessions", "uploadSessionsQuotas"} {
 			for _, under := range []string{"", "/x/sub"} {
 				for what, err := range tries(ctx, client, collection+under) {
 					if status.Code(err) != codes.PermissionDenied {

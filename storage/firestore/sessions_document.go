@@ -20,50 +20,94 @@ const revisionField = "revision"
 // sessionTexts are the fields of a session's document that are strings.
 func sessionTexts(s *upload.Session) map[string]*string {
 	return map[string]*string{
-		"uid":            &s.UID,
-		"namespace":      &s.Namespace,
-		"identity":       &s.Identity,
-		"key":            &s.Key,
-		"bucket":         &s.Bucket,
-		"contentType":    &s.ContentType,
-		"checksumSha256": &s.Checksum,
-		"status":         (*string)(&s.Status),
-		"record":         &s.Record,
-		"etag":           &s.ETag,
-		"versionId":      &s.VersionID,
-		"reason":         &s.Reason,
+		"uid":               &s.UID,
+		"namespace":         &s.Namespace,
+		"identity":          &s.Identity,
+		"key":               &s.Key,
+		"bucket":            &s.Bucket,
+		"contentType":       &s.ContentType,
+		"checksumSha256":    &s.Checksum,
+		"checksumCrc64nvme": &s.Checksum64,
+		"status":            (*string)(&s.Status),
+		"record":            &s.Record,
+		"etag":              &s.ETag,
+		"versionId":         &s.VersionID,
+		"reason":            &s.Reason,
+		"route":             &s.Route,
+		"uploadId":          &s.UploadID,
+		"request":           &s.Request,
+		"quota":             &s.Quota,
+		"notice":            (*string)(&s.Notice),
 	}
 }
 
 // sessionTimes are those that are timestamps, exact to the microsecond.
 func sessionTimes(s *upload.Session) map[string]*time.Time {
 	return map[string]*time.Time{
-		"createdAt": &s.CreatedAt,
-		"expiresAt": &s.ExpiresAt,
-		"confirmBy": &s.ConfirmBy,
-		"readyAt":   &s.ReadyAt,
+		"createdAt":   &s.CreatedAt,
+		"expiresAt":   &s.ExpiresAt,
+		"confirmBy":   &s.ConfirmBy,
+		"readyAt":     &s.ReadyAt,
+		"quotaWindow": &s.QuotaWindow,
+		wakeField:     &s.Wake,
 	}
 }
 
-// sessionFields is the document of a session; empty texts and zero times are
+// sessionFlags are those that are booleans.
+func sessionFlags(s *upload.Session) map[string]*bool {
+	return map[string]*bool{
+		"multipart":   &s.Multipart,
+		"overwrite":   &s.Overwrite,
+		"deleteLate":  &s.DeleteLate,
+		"autoConfirm": &s.AutoConfirm,
+		"held":        &s.Held,
+	}
+}
+
+// sessionNumbers are those that are integers, but for the size: 0 is left out,
+// and what is left out is 0.
+func sessionNumbers(s *upload.Session) map[string]*int64 {
+	return map[string]*int64{
+		"maxBytes": &s.MaxBytes,
+		"counted":  &s.Counted,
+		"changes":  &s.Changes,
+	}
+}
+
+// attemptsField is an int of a session, and so in none of the lists.
+const attemptsField = "attempts"
+
+// sessionFields is the document of a session; what is empty, zero or false is
 // left out, and the ID is the document's name.
 func sessionFields(s *upload.Session, revision string) map[string]*firestorepb.Value {
 	fields := map[string]*firestorepb.Value{
-		"size": {ValueType: &firestorepb.Value_IntegerValue{IntegerValue: s.Size}},
+		"size":     integer(s.Size),
+		shardField: integer(shardOf(s.ID)),
 	}
 	texts := sessionTexts(s)
 	texts[revisionField] = &revision
 	for name, v := range texts {
 		if *v != "" {
-			fields[name] = &firestorepb.Value{ValueType: &firestorepb.Value_StringValue{StringValue: *v}}
+			fields[name] = text(*v)
 		}
 	}
 	for name, v := range sessionTimes(s) {
 		if !v.IsZero() {
-			fields[name] = &firestorepb.Value{ValueType: &firestorepb.Value_TimestampValue{
-				TimestampValue: timestamppb.New(v.Truncate(time.Microsecond)),
-			}}
+			fields[name] = instant(v.Truncate(time.Microsecond))
 		}
+	}
+	for name, v := range sessionFlags(s) {
+		if *v {
+			fields[name] = &firestorepb.Value{ValueType: &firestorepb.Value_BooleanValue{BooleanValue: true}}
+		}
+	}
+	for name, v := range sessionNumbers(s) {
+		if *v != 0 {
+			fields[name] = integer(*v)
+		}
+	}
+	if s.Attempts != 0 {
+		fields[attemptsField] = integer(int64(s.Attempts))
 	}
 	return fields
 }
@@ -72,9 +116,11 @@ func sessionFields(s *upload.Session, revision string) map[string]*firestorepb.V
 // that are empty now and leaves alone what an app added.
 func sessionMask() *firestorepb.DocumentMask {
 	var s upload.Session
-	mask := []string{"size", revisionField}
+	mask := []string{"size", revisionField, shardField, attemptsField}
 	mask = slices.AppendSeq(mask, maps.Keys(sessionTexts(&s)))
 	mask = slices.AppendSeq(mask, maps.Keys(sessionTimes(&s)))
+	mask = slices.AppendSeq(mask, maps.Keys(sessionFlags(&s)))
+	mask = slices.AppendSeq(mask, maps.Keys(sessionNumbers(&s)))
 	return &firestorepb.DocumentMask{FieldPaths: mask}
 }
 
@@ -106,14 +152,40 @@ func decodeSession(id string, doc *firestorepb.Document) (*storedSession, error)
 		}
 		*v = at.TimestampValue.AsTime()
 	}
-	size, ok := doc.Fields["size"].GetValueType().(*firestorepb.Value_IntegerValue)
-	if !ok {
-		return nil, fmt.Errorf("field size is not an integer")
+	for name, v := range sessionFlags(s.session) {
+		field, ok := doc.Fields[name]
+		if !ok {
+			continue
+		}
+		flag, ok := field.ValueType.(*firestorepb.Value_BooleanValue)
+		if !ok {
+			return nil, fmt.Errorf("field %s is not a boolean", name)
+		}
+		*v = flag.BooleanValue
 	}
-	s.session.Size = size.IntegerValue
-	// The emulator gives nanoseconds and takes none of them back.
-	s.updated = timestamppb.New(doc.GetUpdateTime().AsTime().Truncate(time.Microsecond))
+	var attempts int64
+	numbers := sessionNumbers(s.session)
+	numbers["size"], numbers[attemptsField] = &s.session.Size, &attempts
+	for name, v := range numbers {
+		field, ok := doc.Fields[name]
+		if !ok && name != "size" { // which every version wrote
+			continue
+		}
+		number, ok := field.GetValueType().(*firestorepb.Value_IntegerValue)
+		if !ok {
+			return nil, fmt.Errorf("field %s is not an integer", name)
+		}
+		*v = number.IntegerValue
+	}
+	s.session.Attempts = int(attempts)
+	s.updated = updateTime(doc)
 	return s, nil
+}
+
+// updateTime is when a document was written, as a condition has it: the
+// emulator gives nanoseconds and takes none of them back.
+func updateTime(doc *firestorepb.Document) *timestamppb.Timestamp {
+	return timestamppb.New(doc.GetUpdateTime().AsTime().Truncate(time.Microsecond))
 }
 
 // sameSession tells whether two sessions make the same document.

@@ -35,7 +35,7 @@ func TestSessionsOnTheEmulator(t *testing.T) {
 		if err := s.Transition(t.Context(), upload.Issued, one); err != upload.ErrNotFound {
 			t.Errorf("Transition before: %v", err)
 		}
-		if err := s.Create(t.Context(), one); err != nil {
+		if err := s.Create(t.Context(), one, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := s.Get(t.Context(), one.ID); err != nil || *got != *one {
@@ -43,24 +43,25 @@ func TestSessionsOnTheEmulator(t *testing.T) {
 		}
 		other := *one
 		other.UID = "u2"
-		if err := s.Create(t.Context(), &other); err != upload.ErrExists {
+		if err := s.Create(t.Context(), &other, nil); err != upload.ErrExists {
 			t.Errorf("Create again: %v", err)
 		}
 		if err := s.Transition(t.Context(), upload.Ready, readied(one)); err != upload.ErrConflict {
 			t.Errorf("Transition from another state: %v", err)
 		}
-		if err := s.Transition(t.Context(), upload.Issued, readied(one)); err != nil {
-			t.Error(err)
+		next := readied(one)
+		if err := s.Transition(t.Context(), upload.Issued, next); err != nil || next.Changes != 1 {
+			t.Error(next.Changes, err)
 		}
-		if got, err := s.Get(t.Context(), one.ID); err != nil || *got != *readied(one) {
-			t.Errorf("got %+v, %v, want %+v", got, err, readied(one))
+		if got, err := s.Get(t.Context(), one.ID); err != nil || *got != *next {
+			t.Errorf("got %+v, %v, want %+v", got, err, next)
 		}
 	})
 
 	// The field names are what apps read: those of the first FastAPI version.
 	t.Run("fields", func(t *testing.T) {
 		one := aSession()
-		if err := s.Create(t.Context(), one); err != nil {
+		if err := s.Create(t.Context(), one, nil); err != nil {
 			t.Fatal(err)
 		}
 		doc, err := client.api.GetDocument(t.Context(), &firestorepb.GetDocumentRequest{
@@ -100,7 +101,7 @@ func TestSessionsOnTheEmulator(t *testing.T) {
 			wg.Go(func() {
 				mine := *one
 				mine.Record = string(rune('a' + i))
-				switch err := s.Create(t.Context(), &mine); {
+				switch err := s.Create(t.Context(), &mine, nil); {
 				case err == nil:
 					made.Add(1)
 				case err != upload.ErrExists:

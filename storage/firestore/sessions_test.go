@@ -39,11 +39,16 @@ func (s *sessionServer) BatchGetDocuments(r *firestorepb.BatchGetDocumentsReques
 	if s.readFails != nil {
 		return s.readFails
 	}
-	name := r.Documents[0]
-	if doc := s.docs[name]; doc != nil {
-		return out.Send(&firestorepb.BatchGetDocumentsResponse{Result: &firestorepb.BatchGetDocumentsResponse_Found{Found: doc}})
+	for _, name := range r.Documents {
+		answer := &firestorepb.BatchGetDocumentsResponse{Result: &firestorepb.BatchGetDocumentsResponse_Missing{Missing: name}}
+		if doc := s.docs[name]; doc != nil {
+			answer.Result = &firestorepb.BatchGetDocumentsResponse_Found{Found: doc}
+		}
+		if err := out.Send(answer); err != nil {
+			return err
+		}
 	}
-	return out.Send(&firestorepb.BatchGetDocumentsResponse{Result: &firestorepb.BatchGetDocumentsResponse_Missing{Missing: name}})
+	return nil
 }
 
 func (s *sessionServer) Commit(_ context.Context, r *firestorepb.CommitRequest) (*firestorepb.CommitResponse, error) {
@@ -58,30 +63,40 @@ func (s *sessionServer) Commit(_ context.Context, r *firestorepb.CommitRequest) 
 		s.failBefore = nil
 		return nil, err
 	}
-	w := r.Writes[0]
-	name := w.GetUpdate().GetName()
-	was := s.docs[name]
-	switch c := w.GetCurrentDocument().GetConditionType().(type) {
-	case *firestorepb.Precondition_Exists:
-		if was != nil {
-			return nil, status.Error(codes.AlreadyExists, "exists")
+	for _, w := range r.Writes {
+		if err := s.allows(w); err != nil {
+			return nil, err
 		}
-	case *firestorepb.Precondition_UpdateTime:
-		if was == nil {
-			return nil, status.Error(codes.NotFound, "no document")
-		}
-		if !was.UpdateTime.AsTime().Equal(c.UpdateTime.AsTime()) {
-			return nil, status.Error(codes.FailedPrecondition, "changed")
-		}
-	default:
-		return nil, status.Error(codes.InvalidArgument, "a write without condition")
 	}
-	s.put(w.GetUpdate())
+	for _, w := range r.Writes {
+		s.put(w.GetUpdate())
+	}
 	if err := s.failAfter; err != nil {
 		s.failAfter = nil
 		return nil, err
 	}
 	return &firestorepb.CommitResponse{WriteResults: []*firestorepb.WriteResult{{}}}, nil
+}
+
+// allows holds the condition of a write against what is there.
+func (s *sessionServer) allows(w *firestorepb.Write) error {
+	was := s.docs[w.GetUpdate().GetName()]
+	switch c := w.GetCurrentDocument().GetConditionType().(type) {
+	case *firestorepb.Precondition_Exists:
+		if was != nil {
+			return status.Error(codes.AlreadyExists, "exists")
+		}
+	case *firestorepb.Precondition_UpdateTime:
+		if was == nil {
+			return status.Error(codes.NotFound, "no document")
+		}
+		if !was.UpdateTime.AsTime().Equal(c.UpdateTime.AsTime()) {
+			return status.Error(codes.FailedPrecondition, "changed")
+		}
+	default:
+		return status.Error(codes.InvalidArgument, "a write without condition")
+	}
+	return nil
 }
 
 func (s *sessionServer) put(doc *firestorepb.Document) {
@@ -138,22 +153,23 @@ func TestSessionLostAnswers(t *testing.T) {
 	s, fake := faultySessions(t)
 	one := aSession()
 	fake.failAfter = lost
-	if err := s.Create(t.Context(), one); err != nil || fake.commits != 2 {
+	if err := s.Create(t.Context(), one, nil); err != nil || fake.commits != 2 {
 		t.Errorf("Create: %v after %d commits", err, fake.commits)
 	}
-	if err := s.Create(t.Context(), one); err != nil {
+	if err := s.Create(t.Context(), one, nil); err != nil {
 		t.Errorf("Create again by the caller: %v", err)
 	}
 	other := *one
 	other.UID = "u2"
-	if err := s.Create(t.Context(), &other); err != upload.ErrExists {
+	if err := s.Create(t.Context(), &other, nil); err != upload.ErrExists {
 		t.Errorf("somebody else's Create: %v", err)
 	}
 	fake.failAfter = lost
-	if err := s.Transition(t.Context(), upload.Issued, readied(one)); err != nil {
+	next := readied(one)
+	if err := s.Transition(t.Context(), upload.Issued, next); err != nil || next.Changes != 1 {
 		t.Errorf("Transition: %v", err)
 	}
-	if got, err := s.Get(t.Context(), one.ID); err != nil || *got != *readied(one) {
+	if got, err := s.Get(t.Context(), one.ID); err != nil || *got != *next {
 		t.Errorf("stored %+v, %v", got, err)
 	}
 	// The same transition by another gateway is not this one's.
@@ -174,12 +190,12 @@ func TestSessionFaultsAreUnknown(t *testing.T) {
 			s, fake := faultySessions(t)
 			one, fault := aSession(), status.Error(code, "fault")
 			fake.failBefore = fault
-			unknown(t, "Create", s.Create(t.Context(), one))
+			unknown(t, "Create", s.Create(t.Context(), one, nil))
 			if _, err := s.Get(t.Context(), one.ID); err != upload.ErrNotFound {
 				t.Errorf("Get: %v", err)
 			}
 			fake.failAfter = fault
-			unknown(t, "Create, but stored", s.Create(t.Context(), one))
+			unknown(t, "Create, but stored", s.Create(t.Context(), one, nil))
 			if got, err := s.Get(t.Context(), one.ID); err != nil || *got != *one {
 				t.Errorf("Get: %+v, %v", got, err)
 			}
@@ -189,7 +205,7 @@ func TestSessionFaultsAreUnknown(t *testing.T) {
 			_, err := s.Get(t.Context(), one.ID)
 			unknown(t, "Get", err)
 			unknown(t, "Transition, reading", s.Transition(t.Context(), upload.Issued, readied(one)))
-			unknown(t, "Create, reading", s.Create(t.Context(), one))
+			unknown(t, "Create, reading", s.Create(t.Context(), one, nil))
 		})
 	}
 }
@@ -208,7 +224,7 @@ func TestSessionTransitionRaces(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			one := aSession()
-			if err := s.Create(t.Context(), one); err != nil {
+			if err := s.Create(t.Context(), one, nil); err != nil {
 				t.Fatal(err)
 			}
 			fake.meanwhile = func() { c.meanwhile(s.parent+one.ID, one) }
@@ -217,15 +233,24 @@ func TestSessionTransitionRaces(t *testing.T) {
 			}
 		})
 	}
+	// It is still what the transition starts from: once it is tried again, and
+	// where that has no end it is no conflict.
 	t.Run("touched by an app", func(t *testing.T) {
 		one := aSession()
-		if err := s.Create(t.Context(), one); err != nil {
+		if err := s.Create(t.Context(), one, nil); err != nil {
 			t.Fatal(err)
 		}
-		fake.meanwhile = func() { fake.put(fake.docs[s.parent+one.ID]) }
+		touch := func() { fake.put(fake.docs[s.parent+one.ID]) }
+		var always func()
+		always = func() { touch(); fake.meanwhile = always }
+		fake.meanwhile, fake.commits = always, 0
 		err := s.Transition(t.Context(), upload.Issued, readied(one))
-		if err == nil || errors.Is(err, upload.ErrConflict) {
-			t.Errorf("still issued, but %v", err)
+		if err == nil || errors.Is(err, upload.ErrConflict) || fake.commits != rounds {
+			t.Errorf("still issued, but %v after %d commits", err, fake.commits)
+		}
+		fake.meanwhile = touch
+		if err := s.Transition(t.Context(), upload.Issued, readied(one)); err != nil {
+			t.Errorf("touched once: %v", err)
 		}
 	})
 }
@@ -233,11 +258,11 @@ func TestSessionTransitionRaces(t *testing.T) {
 func TestSessionDocumentOfAnotherShape(t *testing.T) {
 	s, fake := faultySessions(t)
 	text := &firestorepb.Value{ValueType: &firestorepb.Value_StringValue{StringValue: "1"}}
-	for _, field := range []string{"size", "createdAt", "status"} {
+	for _, field := range []string{"size", "createdAt", "status", "wake", "held", "multipart", "attempts", "changes", "quota"} {
 		one := aSession()
 		fields := sessionFields(one, "r")
 		fields[field] = text
-		if field == "status" {
+		if field == "status" || field == "quota" {
 			fields[field] = &firestorepb.Value{ValueType: &firestorepb.Value_BooleanValue{BooleanValue: true}}
 		}
 		fake.put(&firestorepb.Document{Name: s.parent + one.ID, Fields: fields})
@@ -256,7 +281,7 @@ func TestSessionIDNamesNoOtherDocument(t *testing.T) {
 			t.Errorf("%q: Get: %v", id, err)
 		}
 		one.ID = id
-		if err := s.Create(t.Context(), one); err == nil {
+		if err := s.Create(t.Context(), one, nil); err == nil {
 			t.Errorf("%q: created", id)
 		}
 	}
