@@ -31,6 +31,7 @@ type Sessions struct {
 	collection string
 	parent     string // of the documents, with the final slash
 	quotas     string // the same of the counts
+	firstPause time.Duration
 }
 
 // NewSessions keeps sessions in the collection of that name, and what is
@@ -42,7 +43,7 @@ func NewSessions(c *Client, collection string) (*Sessions, error) {
 	}
 	return &Sessions{client: c, collection: collection,
 		parent: c.documents() + "/" + collection + "/",
-		quotas: c.documents() + "/" + collection + quotasSuffix + "/"}, nil
+		quotas: c.documents() + "/" + collection + quotasSuffix + "/", firstPause: firstPause}, nil
 }
 
 // Create stores a new session and counts it, in one commit. Where the document
@@ -82,7 +83,7 @@ func (s *Sessions) Create(ctx context.Context, next *upload.Session, q *upload.Q
 		if lost = s.commit(ctx, writes...); lost == nil || !contended(lost) {
 			break
 		}
-		pause(ctx, round)
+		s.pause(ctx, round)
 	}
 	return wrapSession(next.ID, lost)
 }
@@ -134,7 +135,7 @@ func (s *Sessions) Transition(ctx context.Context, from upload.Status, next *upl
 		}
 		// Somebody else was first, or this call's own first attempt was, whose
 		// answer was lost and which the SDK repeated: the next look tells.
-		pause(ctx, round)
+		s.pause(ctx, round)
 	}
 	return wrapSession(next.ID, lost)
 }
@@ -188,8 +189,8 @@ func contended(err error) bool {
 
 // pause waits for others to get out of the way; after the context's end the
 // next call says so.
-func pause(ctx context.Context, round int) {
-	timer := time.NewTimer(mathrand.N(min(firstPause<<round, maxPause)))
+func (s *Sessions) pause(ctx context.Context, round int) {
+	timer := time.NewTimer(mathrand.N(min(s.firstPause<<round, maxPause)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

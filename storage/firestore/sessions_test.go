@@ -128,6 +128,7 @@ func faultySessions(t *testing.T) (*Sessions, *sessionServer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.firstPause = time.Microsecond
 	return s, fake
 }
 
