@@ -119,6 +119,13 @@ func (l *configLoader) readFirestore(m document.Map, collection string) *Firesto
 	return f
 }
 
+// firestoreQuotas is where a store of upload sessions counts quotas.
+func firestoreQuotas(s *FirestoreConfig) FirestoreConfig {
+	quotas := *s
+	quotas.Collection += "Quotas"
+	return quotas
+}
+
 func (l *configLoader) readLookups(m document.Map, c *Config) {
 	if v := m.Get("firestore"); v.Present() {
 		c.Lookups = l.readFirestore(v.Map(l.keys["lookups.firestore"]), "")
@@ -136,7 +143,7 @@ func (l *configLoader) readAudit(m document.Map, c *Config) {
 		f := v.Map(l.keys["audit.firestore"])
 		c.Audit.Firestore = l.readFirestore(f, "auditLog")
 		c.Audit.TTL = l.duration(f.Get("ttl"), 400*24*time.Hour, time.Hour, 100*366*24*time.Hour)
-		if s := c.Storage.Firestore; s != nil && *s == *c.Audit.Firestore {
+		if s := c.Storage.Firestore; s != nil && (*s == *c.Audit.Firestore || firestoreQuotas(s) == *c.Audit.Firestore) {
 			v.Errorf("`audit.firestore` and `storage.firestore` are one collection: the audit log needs its own")
 		}
 	} else if c.Audit.Survive == audit.Machine {
