@@ -198,10 +198,11 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) ([]*upload.Se
 	err := s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(wakes).Cursor()
 		for k, _ := c.First(); k != nil && len(due) < limit; k, _ = c.Next() {
-			if len(k) < timeSize || bytes.Compare(k[:timeSize], end) > 0 {
+			at := k[:min(len(k), timeSize)]
+			if bytes.Compare(at, end) > 0 {
 				break
 			}
-			found, err := indexed(tx, k[timeSize:])
+			found, err := indexed(tx, k[len(at):])
 			if err == nil && !bytes.Equal(wakeKey(found), k) {
 				err = fmt.Errorf("read upload session %.64q: it is listed as due at another time", found.ID)
 			}

@@ -491,6 +491,78 @@ func TestQuotaIsExactAtOnce(t *testing.T) {
 	}
 }
 
+// Whatever stands in the file is a session as it was stored, or an error.
+func FuzzDamagedRecords(f *testing.F) {
+	one := held("u1", 0, 1)
+	one.ID = "a"
+	for _, seed := range [][4]string{
+		{"{", "", "", ""}, {`{"session":"a"}`, "a", "a", strings.Repeat("\x80", usageSize)},
+		{`{"session":"a","uid":"u1","namespace":"users","wake":"9999-99-99"}`, strings.Repeat("\xff", 40), strings.Repeat("\x00", 40), "x"},
+		{`null`, string(place(one)), string(wakeKey(one)), ""}, {`{"session":"a","held":1}`, "\x80", "\x80", ""}, {`[]`, "", "\x00", ""},
+	} {
+		f.Add(seed[0], seed[1], seed[2], seed[3])
+	}
+	s, err := Open(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	s.db.NoSync = true
+	f.Fuzz(func(t *testing.T, value, at, wake, count string) {
+		owner := of(one.Namespace, one.UID, listed)
+		byItsKey := append(of(one.Namespace, one.UID, byKey), hash(one.Key)...)
+		if len(wake) > 1<<10 || len(at) > 1<<10 || wake == "" {
+			t.Skip()
+		}
+		err := s.db.Update(func(tx *bolt.Tx) error {
+			return errors.Join(
+				tx.Bucket(sessions).Put([]byte("a"), []byte(value)), tx.Bucket(owners).Put(append(owner, at...), nil),
+				tx.Bucket(owners).Put(byItsKey, []byte(at)), tx.Bucket(wakes).Put([]byte(wake), nil),
+				tx.Bucket(owners).Put(quotaKey(one), []byte(count)), tx.Bucket(quotaEnds).Put([]byte(wake), nil))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Get(t.Context(), "a"); (got == nil) == (err == nil) || got != nil && got.ID != "a" {
+			t.Errorf("Get: %+v, %v", got, err)
+		}
+		list, _, err := s.List(t.Context(), one.Namespace, one.UID, "", 10)
+		if found, err2 := s.Find(t.Context(), one.Namespace, one.UID, one.Key); err2 == nil {
+			list = append(list, found)
+		}
+		due, _ := s.Due(t.Context(), start.AddDate(100, 0, 0), 10)
+		for _, x := range append(list, due...) {
+			if x == nil || x.ID != "a" {
+				t.Errorf("found %+v, %v", x, err)
+			}
+		}
+		_ = s.Transition(t.Context(), upload.Issued, released(one))
+		next := held("u1", 1, 1)
+		if err := s.Create(t.Context(), next, &upload.Quota{Objects: 5, Window: time.Hour}); err == nil {
+			if got, err := s.Get(t.Context(), next.ID); err != nil || *got != *next {
+				t.Errorf("stored %+v, %v", got, err)
+			}
+		}
+		err = s.db.Update(func(tx *bolt.Tx) error {
+			for _, name := range [][]byte{sessions, owners, wakes, quotaEnds} {
+				if err := errors.Join(tx.DeleteBucket(name), func() error { _, err := tx.CreateBucket(name); return err }()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func released(s *upload.Session) *upload.Session {
+	next := *s
+	next.Status, next.Held = upload.Aborted, false
+	return &next
+}
+
 // Times sort as their bytes do.
 func FuzzTimesSort(f *testing.F) {
 	f.Add(int64(0), int64(0), int64(-1), int64(999999999))

@@ -2,6 +2,7 @@ package upload
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -55,7 +56,7 @@ func (s *Sweeper) notTold(ctx context.Context, one *Session, delay time.Duration
 	what := "notice_failed"
 	late := max(s.Uploads.Now().Sub(one.Wake), 0)
 	err := s.move(ctx, one, func(next *Session) {
-		if one.Attempts >= maxNotices {
+		if one.Attempts >= maxNotices || errors.Is(why, ErrGone) {
 			what = "notice_given_up"
 			s.told(next, NoticeGivenUp)
 			return

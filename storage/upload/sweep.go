@@ -99,11 +99,11 @@ func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	stuck := map[string]bool{} // not to be looked at again now
 	for ctx.Err() == nil {
 		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+len(stuck))
-		if err != nil {
-			return moved, unavailable("look for sessions that are due", err)
-		}
 		n, tried := s.page(ctx, due, stuck)
 		moved += n
+		if err != nil { // of some: one that cannot be read holds up no other
+			return moved, unavailable("look for sessions that are due", err)
+		}
 		if tried == 0 {
 			break
 		}

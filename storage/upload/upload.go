@@ -174,11 +174,11 @@ func (e *Mismatch) Error() string {
 // is unknown whether it was done.
 type Store interface {
 	// Create stores a new session: ErrExists where the ID is taken, also where
-	// the quota is used up: the first answer is asked for again. Where s.Held it counts s in the account (s.Namespace, s.UID, s.Quota) of the
-	// window s.QuotaWindow, one object and s.Counted bytes, in the same
-	// transaction, or stores nothing and gives a QuotaError where q would be
-	// exceeded (its Retry is the caller's to know). q is nil where nothing is
-	// counted.
+	// the quota is used up: the first answer is asked for again. Where s.Held it
+	// counts s in the account (s.Namespace, s.UID, s.Quota) of the window
+	// s.QuotaWindow, one object and s.Counted bytes, in the same transaction, or
+	// stores nothing and gives a QuotaError where q would be exceeded (its Retry
+	// is the caller's to know). q is nil where nothing is counted.
 	Create(ctx context.Context, s *Session, q *Quota) error
 	// Get is the session of that id, or ErrNotFound.
 	Get(ctx context.Context, id string) (*Session, error)
@@ -199,7 +199,8 @@ type Index interface {
 	// Find is the newest of a user's sessions with that key, or ErrNotFound.
 	Find(ctx context.Context, namespace, uid, key string) (*Session, error)
 	// Due are sessions whose Wake is set and not after now, at most limit,
-	// the longest due first as far as that is cheap to tell.
+	// the longest due first as far as that is cheap to tell. An error may come
+	// with some: with all that could be read.
 	Due(ctx context.Context, now time.Time, limit int) ([]*Session, error)
 }
 

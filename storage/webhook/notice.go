@@ -8,7 +8,7 @@ import (
 	"sidegate/storage/upload"
 )
 
-// A payload is what is told. Its fields are a contract: docs/http.md.
+// A payload is what is told. Its fields are a contract: docs/webhooks.md.
 type payload struct {
 	Type      string    `json:"type"`      // upload.ready or upload.rejected
 	Timestamp time.Time `json:"timestamp"` // when it became so, where that is known; else of this attempt
