@@ -14,30 +14,31 @@ import (
 // all threads, for so many that ask at once and share transactions.
 func BenchmarkCreate(b *testing.B) {
 	for _, quota := range []*upload.Quota{nil, {Objects: 1 << 40, Window: time.Hour}} {
-		for _, callers := range []int{1, 8, 64} {
-			b.Run(fmt.Sprintf("quota=%v/callers=%d", quota != nil, callers), func(b *testing.B) {
+		for _, c := range [][2]int{{1, 1000}, {8, 1000}, {64, 1}, {64, 1000}} {
+			callers, users := c[0], c[1]
+			b.Run(fmt.Sprintf("quota=%v/callers=%d/users=%d", quota != nil, callers, users), func(b *testing.B) {
 				s, err := Open(b.TempDir())
 				if err != nil {
 					b.Fatal(err)
 				}
 				defer s.Close()
-				createAtOnce(b, s, 20000, 1000, quota)
+				createAtOnce(b, s, 20000, 1000, users, quota)
 				b.ResetTimer()
 				before := cpu(b)
-				createAtOnce(b, s, b.N, callers, quota)
+				createAtOnce(b, s, b.N, callers, users, quota)
 				b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 			})
 		}
 	}
 }
 
-func createAtOnce(b *testing.B, s *Store, n, callers int, q *upload.Quota) {
+func createAtOnce(b *testing.B, s *Store, n, callers, users int, q *upload.Quota) {
 	var wg sync.WaitGroup
 	for c := range callers {
 		wg.Go(func() {
 			for i := c; i < n; i += callers {
 				one := session()
-				one.UID, one.Key = fmt.Sprint("u", i%1000), "users/u1/"+one.ID
+				one.UID, one.Key = fmt.Sprint("u", i%users), "users/u1/"+one.ID
 				one.CreatedAt = one.CreatedAt.Add(time.Duration(i) * time.Millisecond)
 				one.Wake = one.CreatedAt.Add(time.Hour)
 				if q != nil {
