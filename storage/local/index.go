@@ -16,7 +16,7 @@ import (
 
 // A time is timeSize bytes that sort as it does, a hash is hashSize bytes.
 var (
-	sessions = []byte("uploadSessions") // ID: the session
+	sessions = []byte("uploads") // ID, its end first: the session
 	// owners has all that is about one owner side by side, so that a session
 	// changes few pages: hash of the owner, one of the kinds below, and then
 	owners = []byte("uploadOwners")
@@ -24,8 +24,7 @@ var (
 )
 
 const (
-	listed  = 'l' // CreatedAt, ID: nothing
-	byKey   = 'k' // hash of the key: CreatedAt and ID of its newest session
+	listed  = 'l' // CreatedAt, ID: the mark of its key
 	counted = 'q' // hash of the account, its window's begin: a usage
 )
 
@@ -54,7 +53,12 @@ func hash(parts ...string) []byte {
 // of is the begin of an owner's entries of one kind.
 func of(namespace, uid string, kind byte) []byte { return append(hash(namespace, uid), kind) }
 
-// place is where s stands among those of its owner or key; a cursor holds
+// keyMark tells one key from nearly every other: a search reads only sessions
+// that bear the mark. An index of keys would change a page more with each
+// upload, for a search that is rare, and of one's own newest sessions.
+func keyMark(key string) []byte { return hash(key)[:8] }
+
+// place is where s stands among those of its owner; a cursor holds
 // microseconds.
 func place(s *upload.Session) []byte {
 	return append(appendTime(make([]byte, 0, timeSize+len(s.ID)), s.CreatedAt.Truncate(time.Microsecond)), s.ID...)
@@ -66,14 +70,9 @@ func wakeKey(s *upload.Session) []byte {
 
 // enter puts a session where it is found.
 func enter(tx *bolt.Tx, s *upload.Session) error {
-	at, b := place(s), tx.Bucket(owners)
-	if err := b.Put(append(of(s.Namespace, s.UID, listed), at...), nil); err != nil {
+	entry := append(of(s.Namespace, s.UID, listed), place(s)...)
+	if err := tx.Bucket(owners).Put(entry, keyMark(s.Key)); err != nil {
 		return brokenError{err}
-	}
-	if k := append(of(s.Namespace, s.UID, byKey), hash(s.Key)...); bytes.Compare(b.Get(k), at) < 0 {
-		if err := b.Put(k, at); err != nil {
-			return brokenError{err}
-		}
 	}
 	if !s.Wake.IsZero() {
 		if err := tx.Bucket(wakes).Put(wakeKey(s), nil); err != nil {
@@ -108,24 +107,21 @@ func (s *Store) List(ctx context.Context, namespace, uid, cursor string, limit i
 		return nil, "", err
 	}
 	owner := of(namespace, uid, listed)
-	before := append(bytes.Clone(owner), bytes.Repeat([]byte{0xff}, timeSize)...) // behind every time
+	var from []byte
 	if cursor != "" {
 		created, id, err := upload.ParseCursor(cursor)
 		if err != nil {
 			return nil, "", err
 		}
-		before = append(append(bytes.Clone(owner), appendTime(nil, created)...), id...)
+		from = append(append(bytes.Clone(owner), appendTime(nil, created)...), id...)
 	}
 	var page []*upload.Session
 	var next string
 	err := s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(owners).Cursor()
-		// Seek finds the first that is not before; or none, behind the last.
-		k, _ := c.Seek(before)
-		if k == nil {
-			k, _ = c.Last()
-		} else {
-			k, _ = c.Prev()
+		k, _ := last(c, owner)
+		if from != nil {
+			k, _ = before(c, from)
 		}
 		for ; bytes.HasPrefix(k, owner); k, _ = c.Prev() {
 			if len(page) >= limit {
@@ -167,23 +163,43 @@ func (s *Store) Find(ctx context.Context, namespace, uid, key string) (*upload.S
 	}
 	var found *upload.Session
 	err := s.db.View(func(tx *bolt.Tx) error {
-		at := tx.Bucket(owners).Get(append(of(namespace, uid, byKey), hash(key)...))
-		if at == nil {
-			return upload.ErrNotFound
+		owner, mark := of(namespace, uid, listed), keyMark(key)
+		c := tx.Bucket(owners).Cursor()
+		for k, v := last(c, owner); bytes.HasPrefix(k, owner); k, v = c.Prev() {
+			if !bytes.Equal(v, mark) {
+				continue
+			}
+			one, err := indexed(tx, k[min(len(k), len(owner)+timeSize):])
+			if err != nil {
+				return err
+			}
+			if one.Namespace != namespace || one.UID != uid {
+				return fmt.Errorf("find an upload session by its key: %.64q is listed as another's", one.ID)
+			}
+			if one.Key == key { // and not one of the same mark
+				found = one
+				return nil
+			}
 		}
-		var err error
-		if found, err = indexed(tx, at[min(len(at), timeSize):]); err != nil {
-			return err
-		}
-		if found.Namespace != namespace || found.UID != uid || found.Key != key {
-			return fmt.Errorf("find an upload session by its key: %.64q is listed as another's", found.ID)
-		}
-		return nil
+		return upload.ErrNotFound
 	})
 	if err != nil {
 		return nil, err
 	}
 	return found, nil
+}
+
+// last is the last entry that begins with the prefix, or one that does not.
+func last(c *bolt.Cursor, prefix []byte) (k, v []byte) {
+	return before(c, append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, timeSize)...)) // behind every time
+}
+
+// before is the last entry before that key.
+func before(c *bolt.Cursor, key []byte) (k, v []byte) {
+	if k, _ = c.Seek(key); k == nil {
+		return c.Last() // all are
+	}
+	return c.Prev()
 }
 
 // Due are the sessions that are due, the longest due first. One that cannot be

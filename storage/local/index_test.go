@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -138,8 +139,8 @@ func TestDueGoesOnBehindADamagedSession(t *testing.T) {
 		create(t, s, one)
 	}
 	for what, damage := range map[string]func(b *bolt.Bucket) error{
-		"no JSON": func(b *bolt.Bucket) error { return b.Put([]byte(strings.Repeat("a", 32)), []byte("{")) },
-		"gone":    func(b *bolt.Bucket) error { return b.Delete([]byte(strings.Repeat("a", 32))) },
+		"no JSON": func(b *bolt.Bucket) error { return b.Put(sessionKey(strings.Repeat("a", 32)), []byte("{")) },
+		"gone":    func(b *bolt.Bucket) error { return b.Delete(sessionKey(strings.Repeat("a", 32))) },
 	} {
 		if err := s.db.Update(func(tx *bolt.Tx) error { return damage(tx.Bucket(sessions)) }); err != nil {
 			t.Fatal(err)
@@ -191,7 +192,7 @@ func earlier(t *testing.T, dir string, list ...*upload.Session) {
 	}
 	defer db.Close()
 	err = db.Update(func(tx *bolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(sessions)
+		b, err := tx.CreateBucketIfNotExists(oldSessions)
 		for _, s := range list {
 			value := fmt.Sprintf(`{"session":%q,"uid":%q,"namespace":"users","key":%q,"size":-1,"status":"issued","createdAt":%q}`,
 				s.ID, s.UID, s.Key, s.CreatedAt.Format(time.RFC3339))
@@ -226,47 +227,34 @@ func TestSessionsOfAnEarlierVersionAreFound(t *testing.T) {
 	}
 	s.Close()
 
-	// A version that was gone back to adds one, and ends one without its Wake.
+	// A version that was gone back to adds one, and takes nothing back.
 	again := sessionOf("u1", 100, '0')
 	earlier(t, dir, again, list[0])
 	s = open(t, dir)
-	if list, _, err := s.List(t.Context(), "users", "u1", "", 1); err != nil || idsOf(list) != "0" {
+	if list, _, err := s.List(t.Context(), "users", "u1", "", 2); err != nil || idsOf(list) != "0z" {
 		t.Errorf("%s, %v", idsOf(list), err)
 	}
-	if due, err := s.Due(t.Context(), start, 10); err != nil || len(due) != 0 {
+	if due, err := s.Due(t.Context(), start, 10); err != nil || idsOf(due) != "z" || *due[0] != next {
 		t.Errorf("due %s, %v", idsOf(due), err)
 	}
-}
-
-// What was written by this version needs no look at every session again, also
-// where the last thing that it did was to refuse.
-func TestOpenMakesNoIndexTwice(t *testing.T) {
-	dir := t.TempDir()
-	s, one := open(t, dir), session()
-	for range 2 {
-		create(t, s, one)
-		if err := s.Create(t.Context(), one, nil); err != upload.ErrExists {
-			t.Fatal(err)
+	if got, err := s.Get(t.Context(), "damaged"); err == nil || errors.Is(err, upload.ErrNotFound) {
+		t.Errorf("damaged: %+v, %v", got, err)
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		if tx.Bucket(oldSessions) != nil {
+			return errors.New("the old bucket is there")
 		}
-		one.ID = upload.NewID()
-		err := s.db.View(func(tx *bolt.Tx) error {
-			if tx.Bucket(sessions).Sequence() != uint64(tx.ID()) {
-				return errors.New("not as the last transaction left it")
-			}
-			return nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-		s.Close()
-		s = open(t, dir)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
-func TestManySessionsAreIndexedInParts(t *testing.T) {
+func TestManySessionsAreTakenOverInParts(t *testing.T) {
 	dir := t.TempDir()
 	var old []*upload.Session
-	for i := range 2*indexedAtOnce + 1 {
+	for i := range 2 * takenAtOnce {
 		one := sessionOf("u1", i, 'a')
 		one.ID = fmt.Sprintf("%032x", i)
 		old = append(old, one)
@@ -279,6 +267,11 @@ func TestManySessionsAreIndexedInParts(t *testing.T) {
 	})
 	if err != nil || n != len(old) {
 		t.Errorf("%d, %v, want %d", n, err, len(old))
+	}
+	for _, one := range []*upload.Session{old[0], old[len(old)-1]} {
+		if got, err := s.Get(t.Context(), one.ID); err != nil || got.Key != one.Key {
+			t.Errorf("%+v, %v", got, err)
+		}
 	}
 }
 
@@ -491,6 +484,27 @@ func TestQuotaIsExactAtOnce(t *testing.T) {
 	}
 }
 
+// New sessions stand side by side, and no two in one place.
+func TestSessionKeysRise(t *testing.T) {
+	seen := map[string]bool{}
+	for _, id := range []string{"", "a", "ab", strings.Repeat("a", 11) + "b", "b" + strings.Repeat("a", 11), strings.Repeat("a", 31) + "b", "b" + strings.Repeat("a", 31)} {
+		if k := string(sessionKey(id)); seen[k] || len(k) != len(id) {
+			t.Errorf("%q: %q", id, k)
+		} else {
+			seen[k] = true
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { // whose clock nobody sets back
+		for range 100 {
+			before := sessionKey(upload.NewID())
+			time.Sleep(time.Millisecond)
+			if after := sessionKey(upload.NewID()); bytes.Compare(before, after) >= 0 {
+				t.Errorf("%s after %s", after, before)
+			}
+		}
+	})
+}
+
 // Whatever stands in the file is a session as it was stored, or an error.
 func FuzzDamagedRecords(f *testing.F) {
 	one := held("u1", 0, 1)
@@ -510,14 +524,13 @@ func FuzzDamagedRecords(f *testing.F) {
 	s.db.NoSync = true
 	f.Fuzz(func(t *testing.T, value, at, wake, count string) {
 		owner := of(one.Namespace, one.UID, listed)
-		byItsKey := append(of(one.Namespace, one.UID, byKey), hash(one.Key)...)
 		if len(wake) > 1<<10 || len(at) > 1<<10 || wake == "" {
 			t.Skip()
 		}
 		err := s.db.Update(func(tx *bolt.Tx) error {
 			return errors.Join(
-				tx.Bucket(sessions).Put([]byte("a"), []byte(value)), tx.Bucket(owners).Put(append(owner, at...), nil),
-				tx.Bucket(owners).Put(byItsKey, []byte(at)), tx.Bucket(wakes).Put([]byte(wake), nil),
+				tx.Bucket(sessions).Put([]byte("a"), []byte(value)), tx.Bucket(owners).Put(append(owner, at...), keyMark(one.Key)),
+				tx.Bucket(wakes).Put([]byte(wake), nil),
 				tx.Bucket(owners).Put(quotaKey(one), []byte(count)), tx.Bucket(quotaEnds).Put([]byte(wake), nil))
 		})
 		if err != nil {

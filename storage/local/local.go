@@ -24,8 +24,8 @@ const (
 	batchDelay = 2 * time.Millisecond
 )
 
-// A Store is an upload.Store and an upload.Index in a file. Sessions are JSON
-// under their IDs; what they are found by, and what is counted, are buckets of
+// A Store is an upload.Store and an upload.Index in a file. Sessions are JSON;
+// what they are found by, and what is counted, are buckets of
 // their own that change in the same transaction. What Create and Transition
 // reported as done is fsynced. It is safe for concurrent use.
 type Store struct {

@@ -161,7 +161,7 @@ func TestAtOnce(t *testing.T) {
 func TestDamagedSession(t *testing.T) {
 	s, one := open(t, t.TempDir()), session()
 	for _, value := range []string{"{", `{"session":"another"}`, ""} {
-		err := s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(sessions).Put([]byte(one.ID), []byte(value)) })
+		err := s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(sessions).Put(sessionKey(one.ID), []byte(value)) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,74 +6,62 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// prepare makes the buckets, and what sessions are found by, where the last to
-// write did not: a version that knew no indexes, also one that was gone back
-// to, or a process that ended while it made them.
+// oldSessions is where the version before had its sessions: ID: the session.
+var oldSessions = []byte("uploadSessions")
+
+// prepare makes the buckets, and takes over what the version before left, also
+// one that was gone back to, or a process that ended while it did this.
 func prepare(db *bolt.DB) error {
-	complete := false
-	err := db.View(func(tx *bolt.Tx) error {
-		complete = true
-		for _, name := range [][]byte{sessions, owners, wakes, quotaEnds} {
-			complete = complete && tx.Bucket(name) != nil
-		}
-		complete = complete && tx.Bucket(sessions).Sequence() == uint64(tx.ID())
-		return nil
-	})
-	if err != nil || complete {
-		return err
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		// Of the rest nothing is ever wrong: sessions stay, and so does what they
-		// are found by. What is counted must stay.
-		if tx.Bucket(wakes) != nil {
-			if err := tx.DeleteBucket(wakes); err != nil {
-				return err
-			}
-		}
+	old := false
+	err := db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{sessions, owners, wakes, quotaEnds} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
+		old = tx.Bucket(oldSessions) != nil
 		return nil
 	})
-	for from := []byte(nil); err == nil; {
-		if from, err = index(db, from); from == nil && err == nil {
-			return db.Update(signOff)
-		}
+	for err == nil && old {
+		old, err = takeOver(db)
 	}
 	return err
 }
 
-// signOff notes that this transaction left the indexes as the sessions are: the
-// number of a transaction that did not is another. It costs nothing, for the
-// page that the sequence stands in is written anyway.
-func signOff(tx *bolt.Tx) error { return tx.Bucket(sessions).SetSequence(uint64(tx.ID())) }
+// takenAtOnce bounds the memory that a transaction of takeOver takes.
+const takenAtOnce = 5000
 
-// indexedAtOnce bounds the memory that a transaction of index takes.
-const indexedAtOnce = 5000
-
-// index enters the sessions from that ID on, and gives the ID to go on from,
-// nil at the end. A session that cannot be read cannot be found either, but by
-// its ID, and there it is an error as before: it keeps no gateway from starting.
-func index(db *bolt.DB, from []byte) (next []byte, err error) {
+// takeOver moves some sessions to where they are found, and says whether there
+// are more. One that cannot be read is moved as it is: it is an error to whoever
+// asks for it, as before, and keeps no gateway from starting.
+func takeOver(db *bolt.DB) (more bool, err error) {
 	err = db.Update(func(tx *bolt.Tx) error {
-		c := tx.Bucket(sessions).Cursor()
-		n := 0
-		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
-			if n++; n > indexedAtOnce {
-				next = bytes.Clone(k)
-				return nil
-			}
-			s, err := decode(string(k), v)
-			if err != nil {
+		from, to := tx.Bucket(oldSessions), tx.Bucket(sessions)
+		var ids [][]byte
+		c := from.Cursor()
+		for k, v := c.First(); k != nil && len(ids) < takenAtOnce; k, v = c.Next() {
+			ids = append(ids, bytes.Clone(k))
+			if to.Get(sessionKey(string(k))) != nil {
 				continue
 			}
-			if err := enter(tx, s); err != nil {
+			if err := to.Put(sessionKey(string(k)), bytes.Clone(v)); err != nil {
+				return err
+			}
+			if s, err := decode(string(k), v); err == nil {
+				if err := enter(tx, s); err != nil {
+					return err
+				}
+			}
+		}
+		if more = len(ids) == takenAtOnce; !more {
+			return tx.DeleteBucket(oldSessions)
+		}
+		for _, id := range ids {
+			if err := from.Delete(id); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return next, err
+	return more, err
 }

@@ -81,11 +81,8 @@ func (s *Store) write(ctx context.Context, next *upload.Session, change func(tx 
 	// would roll back the writes of others that share it.
 	var refused error
 	err = s.db.Batch(func(tx *bolt.Tx) error {
-		// Also where all is refused: a transaction counts even without changes.
-		if err := signOff(tx); err != nil {
-			return err
-		}
-		b, key := tx.Bucket(sessions), []byte(next.ID)
+		b, key := tx.Bucket(sessions), sessionKey(next.ID)
+		b.FillPercent = 0.9 // most keys rise
 		if refused = change(tx, b.Get(key)); refused != nil {
 			if broken := (brokenError{}); errors.As(refused, &broken) {
 				return broken.error
@@ -114,8 +111,18 @@ func (s *Store) Get(ctx context.Context, id string) (*upload.Session, error) {
 	return found, err
 }
 
+// timeDigits is how many hex digits of time an id ends in.
+const timeDigits = 12
+
+// sessionKey is where the session of that id stands: the end of the id first,
+// which is its time, so that new sessions stand side by side.
+func sessionKey(id string) []byte {
+	cut := max(len(id)-timeDigits, 0)
+	return append([]byte(id[cut:]), id[:cut]...)
+}
+
 func get(tx *bolt.Tx, id string) (*upload.Session, error) {
-	value := tx.Bucket(sessions).Get([]byte(id))
+	value := tx.Bucket(sessions).Get(sessionKey(id))
 	if value == nil {
 		return nil, upload.ErrNotFound
 	}
