@@ -415,6 +415,7 @@ func TestRefused(t *testing.T) {
 		{"storage: {firestore: {project: p1, database: a/b}}", "want a database's id"},
 		{"storage: {local: {dir: x}}\naudit: {dir: x}", "are one folder"},
 		{"storage: {firestore: {project: p1, collection: c}}\naudit: {firestore: {project: p1, collection: c}}", "are one collection"},
+		{"storage: {firestore: {project: p1, collection: c}}\naudit: {firestore: {project: p1, collection: cQuotas}}", "are one collection"},
 		{"lookups: {firestore: {}}", "`lookups.firestore.project` is missing, and the variable GOOGLE_CLOUD_PROJECT names no project"},
 		{"lookups: {firestore: {project: p1, database: a/b}}", "`lookups.firestore.database`: want a database's id"},
 		{"lookups: {firestore: {project: p1, collection: c}}", "unknown key `lookups.firestore.collection`"},
