@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,6 +31,10 @@ const (
 type credentialSource struct {
 	cache *aws.CredentialsCache // nil: there is no provider at all
 	now   func() time.Time
+
+	// have are those of the last answer: signing takes them without asking the
+	// cache as long as their end is far.
+	have atomic.Pointer[aws.Credentials]
 
 	mu     sync.Mutex
 	forced time.Time // when they were last asked for out of turn
@@ -61,12 +66,21 @@ func (c *credentialSource) Retrieve(ctx context.Context) (aws.Credentials, error
 	if !got.HasKeys() {
 		return aws.Credentials{}, noCredentials("they are empty")
 	}
+	c.have.Store(&got)
 	return got, nil
 }
 
 // lasting is the credentials with the end of what they may sign; where that
 // is near, new ones are asked for first. The end is zero where they have none.
 func (c *credentialSource) lasting(ctx context.Context) (got aws.Credentials, end time.Time, err error) {
+	if have := c.have.Load(); have != nil {
+		if !have.CanExpire {
+			return *have, time.Time{}, nil
+		}
+		if have.Expires.Sub(c.now()) >= credentialMargin+refreshBelow {
+			return *have, have.Expires.Add(-credentialMargin), nil
+		}
+	}
 	got, err = c.Retrieve(ctx)
 	if err != nil || !got.CanExpire {
 		return got, time.Time{}, err

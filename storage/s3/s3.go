@@ -28,6 +28,18 @@ type Options struct {
 	Endpoint       string // where this process reaches the store; empty: AWS
 	PublicEndpoint string // where clients reach it; empty: Endpoint
 	PathStyle      bool
+	// Store is one of Stores; empty: aws without an endpoint, else other.
+	Store string
+	// AES256 and KMSKey (a key's id or ARN) ask for encryption by the store;
+	// StorageClass, Tags and Metadata (lower-case names) are every object's.
+	// They are signed in each upload, and no caller can say otherwise.
+	AES256         bool
+	KMSKey         string
+	StorageClass   string
+	Tags, Metadata map[string]string
+	// Role is the ARN of a role that is assumed with the ID tokens of
+	// TokenSource, in the place of keys.
+	Role string
 	// AccessKey and SecretKey are used as they are; both empty: the AWS
 	// default chain (environment, profile, web identity, task role, instance
 	// role), which is asked when first needed and refreshed in time.
@@ -44,14 +56,26 @@ const (
 
 // A Bucket is one bucket. It is an upload.Bucket and safe for concurrent use.
 type Bucket struct {
-	name        string
-	region      string
-	public      url.URL // of the bucket, as clients reach it; the key follows
-	client      *s3.Client
-	signer      *v4.Signer // keeps the last derived key: one for each bucket
-	credentials *credentialSource
-	now         func() time.Time
-	headTimeout time.Duration
+	name     string
+	region   string
+	store    string
+	limits   Limits
+	public   place // of the bucket, as clients reach it; the key follows
+	fixed    []field
+	metadata map[string]string // the configuration's
+	// metadataSize is what of maxMetadata the configuration's takes.
+	metadataSize int
+	client       *s3.Client
+	signer       *v4.Signer // keeps the last derived key: one for each bucket
+	credentials  *credentialSource
+	now          func() time.Time
+	headTimeout  time.Duration
+}
+
+// A place is a URL in the pieces that signing needs.
+type place struct {
+	scheme, host string
+	at           string // all but the scheme and the last slash: //host/path
 }
 
 // Open prepares a bucket. It reads the AWS environment variables and files,
@@ -64,6 +88,12 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 	cfg, err := o.load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: read the AWS configuration: %w", o.Bucket, err)
+	}
+	if o.Store == "" {
+		o.Store = "aws"
+		if o.Endpoint != "" {
+			o.Store = "other"
+		}
 	}
 	public := o.PublicEndpoint
 	if public == "" {
@@ -81,9 +111,13 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 	return &Bucket{
 		name:        o.Bucket,
 		region:      cfg.Region,
-		public:      at,
+		store:       o.Store,
+		limits:      LimitsOf(o.Store),
+		public:      place{at.Scheme, at.Host, "//" + at.Host + at.EscapedPath()},
+		fixed:       o.fixedFields(),
+		metadata:    o.Metadata,
 		client:      s3.New(clientOptions(cfg, o, creds)),
-		signer:      v4.NewSigner(func(s *v4.SignerOptions) { s.DisableURIPathEscaping = true }),
+		signer:      v4.NewSigner(func(s *v4.SignerOptions) { s.DisableURIPathEscaping, s.DisableHeaderHoisting = true, true }),
 		credentials: creds,
 		now:         now,
 		headTimeout: headTimeout,

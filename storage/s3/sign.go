@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 
 	"sidegate/storage/upload"
@@ -26,57 +27,46 @@ const (
 
 // A request is what one URL lets its holder do.
 type request struct {
-	method  string
-	key     string
-	query   url.Values
-	header  http.Header
-	size    int64 // Content-Length; not signed where it is not above 0
-	at      time.Time
-	expires time.Duration
+	method string
+	key    string
+	query  string      // escaped, without X-Amz-Expires
+	header http.Header // it may be shared: nobody changes it
+	size   int64       // Content-Length; not signed where it is not above 0
 }
 
 // SignPut signs an upload. Signed are the host, the content type, the length
-// where it is known, the checksum where one is given, and If-None-Match
-// unless overwriting is wanted: the store refuses whatever differs. A length
-// of 0 cannot be signed (the SDK leaves Content-Length: 0 out): there the
-// checksum of the empty object is.
+// where it is known, the checksum where one is given, If-None-Match unless
+// overwriting is wanted, the caller's metadata, and what the bucket's
+// configuration says of every object: the store refuses whatever differs. A
+// length of 0 cannot be signed (the SDK leaves Content-Length: 0 out): there
+// the checksum of the empty object is.
 func (b *Bucket) SignPut(ctx context.Context, p upload.Put) (upload.Signed, error) {
-	header := http.Header{"Content-Type": {p.ContentType}}
-	if p.Size == 0 {
-		p.Checksum = emptySum
+	if p.Form {
+		return b.signForm(ctx, p)
 	}
-	if p.Checksum != "" {
-		header.Set("X-Amz-Checksum-Sha256", p.Checksum)
+	header, err := b.putHeader(p)
+	if err != nil {
+		return upload.Signed{}, err
 	}
-	if !p.Overwrite {
-		header.Set("If-None-Match", "*")
-	}
-	return b.sign(ctx, request{
-		method:  http.MethodPut,
-		key:     p.Key,
-		query:   url.Values{"x-id": {"PutObject"}},
-		header:  header,
-		size:    p.Size,
-		at:      p.At,
-		expires: p.Expires,
-	})
+	return b.sign(ctx, p.At, p.Expires, request{method: http.MethodPut, key: p.Key, query: "&x-id=PutObject", header: header, size: p.Size})
 }
 
 // SignGet signs a download, or the look at one.
 func (b *Bucket) SignGet(ctx context.Context, g upload.Get) (upload.Signed, error) {
-	r := request{method: http.MethodGet, key: g.Key, query: url.Values{}, expires: g.Expires}
+	r := request{method: http.MethodGet, key: g.Key, query: "&x-id=GetObject"}
 	if g.Head {
-		r.method = http.MethodHead
-	} else {
-		r.query.Set("x-id", "GetObject")
+		r.method, r.query = http.MethodHead, ""
 	}
 	if g.Disposition != "" {
-		r.query.Set("response-content-disposition", g.Disposition)
+		r.query += "&response-content-disposition=" + url.QueryEscape(g.Disposition)
 	}
-	return b.sign(ctx, r)
+	if g.ContentType != "" {
+		r.query += "&response-content-type=" + url.QueryEscape(g.ContentType)
+	}
+	return b.sign(ctx, time.Time{}, g.Expires, r)
 }
 
-func (b *Bucket) sign(ctx context.Context, r request) (upload.Signed, error) {
+func (b *Bucket) sign(ctx context.Context, at time.Time, expires time.Duration, r request) (upload.Signed, error) {
 	if err := upload.CheckKey(r.key); err != nil {
 		return upload.Signed{}, err
 	}
@@ -84,37 +74,37 @@ func (b *Bucket) sign(ctx context.Context, r request) (upload.Signed, error) {
 	if err != nil {
 		return upload.Signed{}, fmt.Errorf("bucket %s: %w", b.name, err)
 	}
-	begin, life, err := b.window(r.at, r.expires, last)
+	begin, life, err := b.window(at, expires, last)
 	if err != nil {
 		return upload.Signed{}, err
 	}
-	r.query.Set("X-Amz-Expires", strconv.FormatInt(int64(life/time.Second), 10))
-	signed, header, err := b.signer.PresignHTTP(ctx, creds, b.unsigned(r), unsignedPayload, "s3", b.region, begin)
+	return b.presign(ctx, creds, begin, life, r, b.opaque(r.key))
+}
+
+// opaque is the URL of the key without its scheme. The signer takes it as it
+// is, where it would take a path apart and put it together again.
+func (b *Bucket) opaque(key string) string {
+	return b.public.at + "/" + httpbinding.EscapePath(key, false)
+}
+
+func (b *Bucket) presign(ctx context.Context, creds aws.Credentials, begin time.Time, life time.Duration, r request, opaque string) (upload.Signed, error) {
+	header := r.header
+	if header == nil {
+		header = http.Header{}
+	}
+	signed, headers, err := b.signer.PresignHTTP(ctx, creds, &http.Request{
+		Method:        r.method,
+		URL:           &url.URL{Scheme: b.public.scheme, Host: b.public.host, Opaque: opaque, RawQuery: "X-Amz-Expires=" + strconv.FormatInt(int64(life/time.Second), 10) + r.query},
+		Host:          b.public.host,
+		Header:        header,
+		ContentLength: r.size,
+	}, unsignedPayload, "s3", b.region, begin)
 	if err != nil {
 		return upload.Signed{}, fmt.Errorf("%w: bucket %s: sign %s: %w", upload.ErrUnavailable, b.name, r.method, err)
 	}
-	header.Del("Host")
-	header.Del("Content-Length")
-	return upload.Signed{URL: signed, Method: r.method, Headers: header, Expires: begin.Add(life)}, nil
-}
-
-// unsigned is the request as the client will send it.
-func (b *Bucket) unsigned(r request) *http.Request {
-	u := b.public
-	prefix := u.EscapedPath()
-	u.Path += "/" + r.key
-	u.RawPath = prefix + "/" + httpbinding.EscapePath(r.key, false)
-	u.RawQuery = r.query.Encode()
-	if r.header == nil {
-		r.header = http.Header{}
-	}
-	return &http.Request{
-		Method:        r.method,
-		URL:           &u,
-		Host:          u.Host,
-		Header:        r.header,
-		ContentLength: r.size,
-	}
+	delete(headers, "Host")
+	delete(headers, "Content-Length")
+	return upload.Signed{URL: signed, Method: r.method, Headers: headers, Expires: begin.Add(life)}, nil
 }
 
 // window is when a URL begins and how long it lives, in whole seconds: as

@@ -86,13 +86,8 @@ func signsSame(t *testing.T, b *Bucket, sdk *v4.PresignedHTTPRequest, err error,
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := url.Parse(ours.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Scheme != want.Scheme || got.Host != want.Host || got.EscapedPath() != want.EscapedPath() ||
-		got.Query().Encode() != want.Query().Encode() || ours.Method != sdk.Method {
-		t.Errorf("signed\n%s %s, the SDK\n%s %s", ours.Method, got, sdk.Method, want)
+	if ours.URL != sdk.URL || ours.Method != sdk.Method {
+		t.Errorf("signed\n%s %s, the SDK\n%s %s", ours.Method, ours.URL, sdk.Method, sdk.URL)
 	}
 }
 
