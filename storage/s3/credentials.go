@@ -24,6 +24,10 @@ const (
 	// often, as long as the same ones come back.
 	refreshBelow = time.Minute
 	refreshEvery = time.Second
+	// Credentials that cut a URL short, and are past half of their life, are
+	// asked for anew as well, but not as urgently: some sources give the same
+	// ones until shortly before their end.
+	renewEvery = 30 * time.Second
 )
 
 // A credentialSource is the cached credentials of a bucket: many requests at
@@ -33,11 +37,25 @@ type credentialSource struct {
 	now   func() time.Time
 
 	// have are those of the last answer: signing takes them without asking the
-	// cache as long as their end is far.
-	have atomic.Pointer[aws.Credentials]
+	// cache as long as they last.
+	have atomic.Pointer[held]
 
 	mu     sync.Mutex
 	forced time.Time // when they were last asked for out of turn
+}
+
+type held struct {
+	aws.Credentials
+	since time.Time
+}
+
+// left is how long they may sign yet.
+func (h *held) left(now time.Time) time.Duration { return h.Expires.Add(-credentialMargin).Sub(now) }
+
+// renewAt is what may be left of them before a URL of that life has them asked
+// for anew.
+func (h *held) renewAt(want time.Duration) time.Duration {
+	return max(min(want, h.Expires.Sub(h.since)/2), refreshBelow)
 }
 
 func newCredentialSource(p aws.CredentialsProvider, now func() time.Time) *credentialSource {
@@ -66,43 +84,48 @@ func (c *credentialSource) Retrieve(ctx context.Context) (aws.Credentials, error
 	if !got.HasKeys() {
 		return aws.Credentials{}, noCredentials("they are empty")
 	}
-	c.have.Store(&got)
+	if have := c.have.Load(); have == nil || have.AccessKeyID != got.AccessKeyID || have.Expires != got.Expires {
+		c.have.Store(&held{got, c.now()})
+	}
 	return got, nil
 }
 
-// lasting is the credentials with the end of what they may sign; where that
-// is near, new ones are asked for first. The end is zero where they have none.
-func (c *credentialSource) lasting(ctx context.Context) (got aws.Credentials, end time.Time, err error) {
-	if have := c.have.Load(); have != nil {
-		if !have.CanExpire {
-			return *have, time.Time{}, nil
+// lasting is the credentials with the end of what they may sign, for a URL of
+// that life; where they would cut it short, new ones are asked for first. The
+// end is zero where they have none.
+func (c *credentialSource) lasting(ctx context.Context, want time.Duration) (got aws.Credentials, end time.Time, err error) {
+	have := c.have.Load()
+	if have == nil || have.CanExpire && have.left(c.now()) < refreshBelow {
+		if got, err = c.Retrieve(ctx); err != nil {
+			return aws.Credentials{}, time.Time{}, err
 		}
-		if have.Expires.Sub(c.now()) >= credentialMargin+refreshBelow {
-			return *have, have.Expires.Add(-credentialMargin), nil
-		}
+		have = c.have.Load()
 	}
-	got, err = c.Retrieve(ctx)
-	if err != nil || !got.CanExpire {
-		return got, time.Time{}, err
+	if !have.CanExpire {
+		return have.Credentials, time.Time{}, nil
 	}
-	if got.Expires.Sub(c.now()) < credentialMargin+refreshBelow && c.mayForce() {
+	if left := have.left(c.now()); left < have.renewAt(want) && c.mayForce(left) {
 		c.cache.Invalidate()
 		// Those at hand may still do, if there are no better ones.
-		if fresh, err := c.Retrieve(ctx); err == nil {
-			got = fresh
+		if _, err := c.Retrieve(ctx); err == nil {
+			have = c.have.Load()
 		}
 	}
-	if !got.CanExpire {
-		return got, time.Time{}, nil
+	if !have.CanExpire {
+		return have.Credentials, time.Time{}, nil
 	}
-	return got, got.Expires.Add(-credentialMargin), nil
+	return have.Credentials, have.Expires.Add(-credentialMargin), nil
 }
 
-func (c *credentialSource) mayForce() bool {
+func (c *credentialSource) mayForce(left time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	every := refreshEvery
+	if left >= refreshBelow {
+		every = renewEvery
+	}
 	now := c.now()
-	if !c.forced.IsZero() && now.Sub(c.forced) < refreshEvery {
+	if !c.forced.IsZero() && now.Sub(c.forced) < every {
 		return false
 	}
 	c.forced = now

@@ -62,12 +62,12 @@ func TestRefreshIsBounded(t *testing.T) {
 	now := clock
 	source := &rotating{ends: []time.Duration{90 * time.Second}, broken: errors.New("metadata service is down"), breakAt: 2}
 	c := newCredentialSource(source, func() time.Time { return now })
-	if _, end, err := c.lasting(t.Context()); err != nil || !end.Equal(clock.Add(30*time.Second)) {
+	if _, end, err := c.lasting(t.Context(), time.Minute); err != nil || !end.Equal(clock.Add(30*time.Second)) {
 		t.Errorf("end %v, %v", end, err)
 	}
 	source.broken = nil
 	for range 3 {
-		if _, _, err := c.lasting(t.Context()); err != nil {
+		if _, _, err := c.lasting(t.Context(), time.Minute); err != nil {
 			t.Error(err)
 		}
 	}
@@ -75,7 +75,7 @@ func TestRefreshIsBounded(t *testing.T) {
 		t.Errorf("asked %d times", source.asked)
 	}
 	now = now.Add(refreshEvery)
-	if _, _, err := c.lasting(t.Context()); err != nil || source.asked != 4 {
+	if _, _, err := c.lasting(t.Context(), time.Minute); err != nil || source.asked != 4 {
 		t.Errorf("asked %d times, %v", source.asked, err)
 	}
 }

@@ -3,12 +3,16 @@ package s3
 import (
 	"encoding/base64"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"sidegate/storage/upload"
 )
@@ -22,6 +26,8 @@ type field struct {
 }
 
 const (
+	kmsHeader  = "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"
+	tagsHeader = "X-Amz-Tagging"
 	metaHeader = "X-Amz-Meta-"
 	metaField  = "x-amz-meta-"
 	// maxMetadata is the most metadata of one object, names and values, in
@@ -29,6 +35,58 @@ const (
 	maxMetadata = 2048
 	maxMetaName = 64
 )
+
+var storageClass = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+
+// checkFixed says what in the configuration no store would take.
+func (o *Options) checkFixed() error {
+	switch {
+	case o.AES256 && o.KMSKey != "":
+		return errors.New("sse: aes256 and kms_key exclude each other")
+	case strings.ContainsFunc(o.KMSKey, func(r rune) bool { return r <= ' ' || r > '~' }) || len(o.KMSKey) > 2048:
+		return errors.New("sse.kms_key: is not a key's id or ARN")
+	case o.StorageClass != "" && !storageClass.MatchString(o.StorageClass):
+		return errors.New("storage_class: is not a storage class, such as STANDARD_IA")
+	}
+	if err := checkTags(o.Tags); err != nil {
+		return err
+	}
+	size := 0
+	for name, value := range o.Metadata {
+		if !isMetaName(name) {
+			return fmt.Errorf("metadata: the name %.70q is not 1 to %d of a to z, 0 to 9 and -", name, maxMetaName)
+		}
+		if strings.ContainsFunc(value, isControl) {
+			return fmt.Errorf("metadata: %s holds a control character", name)
+		}
+		size += len(name) + len(encodeMeta(value))
+	}
+	if size > maxMetadata {
+		return fmt.Errorf("metadata: is more than %d bytes", maxMetadata)
+	}
+	return nil
+}
+
+// checkTags follows
+// https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html
+func checkTags(tags map[string]string) error {
+	if len(tags) > 10 {
+		return errors.New("tags: an object has at most 10")
+	}
+	for name, value := range tags {
+		switch {
+		case name == "" || utf8.RuneCountInString(name) > 128 || utf8.RuneCountInString(value) > 256:
+			return errors.New("tags: a name has 1 to 128 characters, a value up to 256")
+		case strings.HasPrefix(strings.ToLower(name), "aws:"):
+			return errors.New("tags: names that begin with aws: are AWS's own")
+		case strings.ContainsFunc(name+value, func(r rune) bool {
+			return !unicode.IsLetter(r) && !unicode.IsNumber(r) && !strings.ContainsRune(" +-=._:/@", r)
+		}):
+			return fmt.Errorf("tags: %.140q: names and values are letters, digits, spaces and + - = . _ : / @", name)
+		}
+	}
+	return nil
+}
 
 // fixedFields are the fields of the configuration, by header.
 func (o *Options) fixedFields() []field {
@@ -39,7 +97,7 @@ func (o *Options) fixedFields() []field {
 	switch {
 	case o.KMSKey != "":
 		add("X-Amz-Server-Side-Encryption", "aws:kms")
-		add("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", o.KMSKey)
+		add(kmsHeader, o.KMSKey)
 	case o.AES256:
 		add("X-Amz-Server-Side-Encryption", "AES256")
 	}
@@ -47,7 +105,7 @@ func (o *Options) fixedFields() []field {
 		add("X-Amz-Storage-Class", o.StorageClass)
 	}
 	if len(o.Tags) > 0 {
-		out = append(out, field{"X-Amz-Tagging", tagHeader(o.Tags), "tagging", tagDocument(o.Tags)})
+		out = append(out, field{tagsHeader, tagHeader(o.Tags), "tagging", tagDocument(o.Tags)})
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Metadata)) {
 		add(metaHeader+headerCase(name), encodeMeta(o.Metadata[name]))

@@ -39,7 +39,7 @@ func (b *Bucket) signForm(ctx context.Context, p upload.Put) (upload.Signed, err
 	if err != nil {
 		return upload.Signed{}, err
 	}
-	creds, last, err := b.credentials.lasting(ctx)
+	creds, last, err := b.credentials.lasting(ctx, p.Expires)
 	if err != nil {
 		return upload.Signed{}, fmt.Errorf("bucket %s: %w", b.name, err)
 	}

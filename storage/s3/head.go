@@ -39,9 +39,13 @@ func (b *Bucket) Head(ctx context.Context, key string) (upload.Object, error) {
 		VersionID:   aws.ToString(out.VersionId),
 	}
 	// A composite checksum is that of the parts' checksums, not of the bytes.
-	if sum := aws.ToString(out.ChecksumSHA256); out.ChecksumType != types.ChecksumTypeComposite && !strings.Contains(sum, "-") {
-		o.Checksum = sum
+	whole := func(sum *string) string {
+		if s := aws.ToString(sum); out.ChecksumType != types.ChecksumTypeComposite && !strings.Contains(s, "-") {
+			return s
+		}
+		return ""
 	}
+	o.Checksum, o.Checksum64 = whole(out.ChecksumSHA256), whole(out.ChecksumCRC64NVME)
 	// The store's clock says how old the object is, ours what time that was.
 	if date, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok && out.LastModified != nil {
 		o.Modified = b.now().Add(-date.Sub(*out.LastModified))
@@ -49,24 +53,13 @@ func (b *Bucket) Head(ctx context.Context, key string) (upload.Object, error) {
 	return o, nil
 }
 
+const headPermission = "s3:GetObject on it, s3:ListBucket on the bucket (without it a missing object is a 403 too), " +
+	"and kms:Decrypt where it is encrypted with a KMS key"
+
 func (b *Bucket) headError(err error) error {
 	var answer *awshttp.ResponseError
-	if !errors.As(err, &answer) {
-		return fmt.Errorf("%w: bucket %s: %w", upload.ErrUnavailable, b.name, err)
-	}
-	switch status := answer.HTTPStatusCode(); status {
-	case http.StatusNotFound:
+	if errors.As(err, &answer) && answer.HTTPStatusCode() == http.StatusNotFound {
 		return upload.ErrNoObject
-	case http.StatusForbidden:
-		return fmt.Errorf("%w: bucket %s: the store refuses to show the object (403): the gateway's credentials need s3:GetObject on it, "+
-			"s3:ListBucket on the bucket (without it a missing object is a 403 too), and kms:Decrypt where it is encrypted with a KMS key: %w",
-			upload.ErrUnavailable, b.name, err)
-	case http.StatusMovedPermanently, http.StatusTemporaryRedirect, http.StatusBadRequest:
-		if region := answer.Response.Header.Get("X-Amz-Bucket-Region"); region != "" && region != b.region {
-			return fmt.Errorf("%w: bucket %s: is in region %.32q, and sidegate.yaml says %s: %w", upload.ErrUnavailable, b.name, region, b.region, err)
-		}
-		fallthrough
-	default:
-		return fmt.Errorf("%w: bucket %s: the store answered %d: %w", upload.ErrUnavailable, b.name, status, err)
 	}
+	return b.storeError("look at an object", err, headPermission)
 }

@@ -1,5 +1,5 @@
 // Package s3 signs URLs for one bucket of Amazon S3 or a store that speaks its
-// protocol, and looks at the objects that landed. It is the only package that
+// protocol, and looks after the objects that landed. It is the only package that
 // knows the AWS SDK. It keeps nothing on record and decides nothing: by the
 // time it is asked, both are done.
 package s3
@@ -13,9 +13,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -37,9 +35,8 @@ type Options struct {
 	KMSKey         string
 	StorageClass   string
 	Tags, Metadata map[string]string
-	// Role is the ARN of a role that is assumed with the ID tokens of
-	// TokenSource, in the place of keys.
-	Role string
+	// Role is assumed in the place of keys; nil: none is.
+	Role *Role
 	// AccessKey and SecretKey are used as they are; both empty: the AWS
 	// default chain (environment, profile, web identity, task role, instance
 	// role), which is asked when first needed and refreshed in time.
@@ -47,12 +44,7 @@ type Options struct {
 	Now                  func() time.Time // nil: time.Now
 }
 
-const (
-	defaultRegion = "us-east-1"
-	// headTimeout bounds a look at an object, its second attempt included.
-	headTimeout  = 5 * time.Second
-	headAttempts = 2
-)
+const defaultRegion = "us-east-1"
 
 // A Bucket is one bucket. It is an upload.Bucket and safe for concurrent use.
 type Bucket struct {
@@ -66,10 +58,13 @@ type Bucket struct {
 	// metadataSize is what of maxMetadata the configuration's takes.
 	metadataSize int
 	client       *s3.Client
-	signer       *v4.Signer // keeps the last derived key: one for each bucket
+	slow         aws.HTTPClient // of calls that take long
+	signer       *v4.Signer     // keeps the last derived key: one for each bucket
 	credentials  *credentialSource
+	skew         *skew
 	now          func() time.Time
-	headTimeout  time.Duration
+
+	headTimeout, callTimeout, listTimeout, completeTimeout time.Duration
 }
 
 // A place is a URL in the pieces that signing needs.
@@ -85,15 +80,10 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	o.Store = StoreOf(o.Store, o.Endpoint)
 	cfg, err := o.load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: read the AWS configuration: %w", o.Bucket, err)
-	}
-	if o.Store == "" {
-		o.Store = "aws"
-		if o.Endpoint != "" {
-			o.Store = "other"
-		}
 	}
 	public := o.PublicEndpoint
 	if public == "" {
@@ -107,8 +97,13 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 	if now == nil {
 		now = time.Now
 	}
+	if o.Role != nil {
+		cfg.Credentials = newAssumedRole(*o.Role, cfg.Region, cfg.HTTPClient)
+	}
 	creds := newCredentialSource(cfg.Credentials, now)
-	return &Bucket{
+	clock := &skew{now: now}
+	usual, slow := httpClients(cfg.HTTPClient, clock)
+	b := &Bucket{
 		name:        o.Bucket,
 		region:      cfg.Region,
 		store:       o.Store,
@@ -116,12 +111,18 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 		public:      place{at.Scheme, at.Host, "//" + at.Host + at.EscapedPath()},
 		fixed:       o.fixedFields(),
 		metadata:    o.Metadata,
-		client:      s3.New(clientOptions(cfg, o, creds)),
+		client:      s3.New(clientOptions(cfg, o, creds, usual)),
+		slow:        slow,
 		signer:      v4.NewSigner(func(s *v4.SignerOptions) { s.DisableURIPathEscaping, s.DisableHeaderHoisting = true, true }),
 		credentials: creds,
+		skew:        clock,
 		now:         now,
-		headTimeout: headTimeout,
-	}, nil
+		headTimeout: headTimeout, callTimeout: callTimeout, listTimeout: listTimeout, completeTimeout: completeTimeout,
+	}
+	for name, value := range o.Metadata {
+		b.metadataSize += len(name) + len(encodeMeta(value))
+	}
+	return b, nil
 }
 
 func (o *Options) check() error {
@@ -135,6 +136,16 @@ func (o *Options) check() error {
 		return fmt.Errorf("bucket %s: S3 Express directory buckets are not supported", o.Bucket)
 	case (o.AccessKey == "") != (o.SecretKey == ""):
 		return fmt.Errorf("bucket %s: access_key and secret_key need each other", o.Bucket)
+	case o.Role != nil && o.AccessKey != "":
+		return fmt.Errorf("bucket %s: a role and keys exclude each other", o.Bucket)
+	case o.Role != nil && CheckRoleARN(o.Role.ARN) != nil:
+		return fmt.Errorf("bucket %s: the role %.100q %w", o.Bucket, o.Role.ARN, CheckRoleARN(o.Role.ARN))
+	}
+	if err := o.checkFixed(); err != nil {
+		return fmt.Errorf("bucket %s: %w", o.Bucket, err)
+	}
+	if err := o.CheckStore(); err != nil {
+		return fmt.Errorf("bucket %s: %w", o.Bucket, err)
 	}
 	for name, v := range map[string]string{"endpoint": o.Endpoint, "public_endpoint": o.PublicEndpoint} {
 		if v == "" {
@@ -169,36 +180,6 @@ func (o *Options) load(ctx context.Context) (aws.Config, error) {
 		cfg.Region = defaultRegion
 	}
 	return cfg, err
-}
-
-// clientOptions are those of the client that looks at objects. The SDK's
-// newer checksums of requests and answers are left out where S3 does not
-// demand them: other stores refuse them.
-func clientOptions(cfg aws.Config, o Options, creds aws.CredentialsProvider) s3.Options {
-	var base *string
-	if o.Endpoint != "" {
-		base = aws.String(o.Endpoint)
-	}
-	client := cfg.HTTPClient
-	if b, ok := client.(*awshttp.BuildableClient); ok || client == nil {
-		if !ok {
-			b = awshttp.NewBuildableClient()
-		}
-		client = b.WithTimeout(headTimeout / headAttempts)
-	}
-	return s3.Options{
-		Region:       cfg.Region,
-		Credentials:  creds,
-		BaseEndpoint: base,
-		UsePathStyle: o.PathStyle,
-		HTTPClient:   client,
-		Retryer: retry.NewStandard(func(r *retry.StandardOptions) {
-			r.MaxAttempts = headAttempts
-			r.MaxBackoff = time.Second
-		}),
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
-		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-	}
 }
 
 // resolve is the bucket's URL by the SDK's own rules: the bucket in the host,

@@ -70,7 +70,7 @@ func (b *Bucket) sign(ctx context.Context, at time.Time, expires time.Duration, 
 	if err := upload.CheckKey(r.key); err != nil {
 		return upload.Signed{}, err
 	}
-	creds, last, err := b.credentials.lasting(ctx)
+	creds, last, err := b.credentials.lasting(ctx, expires)
 	if err != nil {
 		return upload.Signed{}, fmt.Errorf("bucket %s: %w", b.name, err)
 	}

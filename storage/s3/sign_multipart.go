@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"sidegate/storage/upload"
 )
@@ -21,7 +22,11 @@ const (
 // SignMultipart signs calls of the multipart API, in their order: all of them
 // or none. Credentials are asked for once.
 func (b *Bucket) SignMultipart(ctx context.Context, calls []upload.MultipartCall) ([]upload.Signed, error) {
-	creds, last, err := b.credentials.lasting(ctx)
+	longest := time.Duration(0)
+	for _, c := range calls {
+		longest = max(longest, c.Expires)
+	}
+	creds, last, err := b.credentials.lasting(ctx, longest)
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", b.name, err)
 	}

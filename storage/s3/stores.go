@@ -42,6 +42,18 @@ func LimitsOf(store string) Limits {
 	return Limits{}
 }
 
+// StoreOf is the kind of store where sidegate.yaml does not say: AWS, unless an
+// endpoint is named.
+func StoreOf(store, endpoint string) string {
+	switch {
+	case store != "":
+		return store
+	case endpoint != "":
+		return "other"
+	}
+	return "aws"
+}
+
 // CheckStore says what in o the bucket's kind of store cannot do: the key of
 // sidegate.yaml below the bucket's, and why; nil where all is possible.
 func (o *Options) CheckStore() error {
@@ -97,7 +109,7 @@ func (o *Options) checkGCS(refuse func(key, why string) error) error {
 	case o.StorageClass != "" && !slices.Contains([]string{"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"}, o.StorageClass):
 		// https://cloud.google.com/storage/docs/storage-classes
 		return refuse("storage_class", "has STANDARD, NEARLINE, COLDLINE and ARCHIVE")
-	case o.Role != "":
+	case o.Role != nil:
 		return refuse("credentials", "needs HMAC keys")
 	}
 	return nil
@@ -112,7 +124,7 @@ func (o *Options) checkVersitygw(refuse func(key, why string) error) error {
 		return refuse("sse", "does not encrypt: it ignores x-amz-server-side-encryption")
 	case o.StorageClass != "" && o.StorageClass != "STANDARD":
 		return refuse("storage_class", "has one class: it ignores x-amz-storage-class")
-	case o.Role != "":
+	case o.Role != nil:
 		return refuse("credentials", "needs keys: it takes no tokens of AWS")
 	}
 	return nil
