@@ -79,6 +79,11 @@ func (c *credentialSource) Retrieve(ctx context.Context) (aws.Credentials, error
 	defer cancel()
 	got, err := c.cache.Retrieve(ctx)
 	if err != nil {
+		// The cache was emptied for newer ones and none came: what is at hand
+		// is good until its end.
+		if have := c.have.Load(); have != nil && (!have.CanExpire || have.left(c.now()) > 0) {
+			return have.Credentials, nil
+		}
 		return aws.Credentials{}, noCredentials(err)
 	}
 	if !got.HasKeys() {
@@ -93,18 +98,15 @@ func (c *credentialSource) Retrieve(ctx context.Context) (aws.Credentials, error
 // lasting is the credentials with the end of what they may sign, for a URL of
 // that life; where they would cut it short, new ones are asked for first. The
 // end is zero where they have none.
-func (c *credentialSource) lasting(ctx context.Context, want time.Duration) (got aws.Credentials, end time.Time, err error) {
+func (c *credentialSource) lasting(ctx context.Context, want time.Duration) (creds aws.Credentials, end time.Time, err error) {
 	have := c.have.Load()
-	if have == nil || have.CanExpire && have.left(c.now()) < refreshBelow {
-		if got, err = c.Retrieve(ctx); err != nil {
+	if have == nil || have.CanExpire && have.left(c.now()) <= 0 {
+		if _, err = c.Retrieve(ctx); err != nil {
 			return aws.Credentials{}, time.Time{}, err
 		}
 		have = c.have.Load()
 	}
-	if !have.CanExpire {
-		return have.Credentials, time.Time{}, nil
-	}
-	if left := have.left(c.now()); left < have.renewAt(want) && c.mayForce(left) {
+	if left := have.left(c.now()); have.CanExpire && left < have.renewAt(want) && c.mayForce(left) {
 		c.cache.Invalidate()
 		// Those at hand may still do, if there are no better ones.
 		if _, err := c.Retrieve(ctx); err == nil {

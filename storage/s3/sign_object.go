@@ -78,6 +78,8 @@ func (b *Bucket) checksum(p upload.Put) (header, sum string, err error) {
 		return sha256Header, p.Checksum, nil
 	case p.Size == 0 && !b.limits.NoSHA256:
 		return sha256Header, emptySum, nil
+	case p.Size == 0:
+		return "", "", &upload.InvalidError{Field: "size", Reason: "is 0, which the store " + b.store + " cannot be held to"}
 	}
 	return "", "", nil
 }

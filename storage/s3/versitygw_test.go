@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"hash/crc64"
 	"io"
 	"net"
 	"net/http"
@@ -134,6 +136,12 @@ func send(t *testing.T, s upload.Signed, body string, edit func(*http.Request)) 
 func sumOf(body string) string {
 	sum := sha256.Sum256([]byte(body))
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// crcOf is the CRC-64/NVME in base64.
+func crcOf(body string) string {
+	sum := crc64.Checksum([]byte(body), crc64.MakeTable(0x9a6c9329ac4bc9b5))
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, sum))
 }
 
 func TestAgainstARealStore(t *testing.T) {
