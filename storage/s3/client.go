@@ -24,6 +24,7 @@ const (
 	// next one that is asked for finds what became of it.
 	completeTimeout = 60 * time.Second
 	attempts        = 2
+	maxBackoff      = time.Second
 	// maxAnswer bounds what is read of one answer: 1,000 keys of 1,024 bytes,
 	// each escaped, are some 4 MiB.
 	maxAnswer = 16 << 20
@@ -77,7 +78,10 @@ func clientOptions(cfg aws.Config, o Options, creds aws.CredentialsProvider, cli
 		HTTPClient:   client,
 		Retryer: retry.NewStandard(func(r *retry.StandardOptions) {
 			r.MaxAttempts = attempts
-			r.MaxBackoff = time.Second
+			r.MaxBackoff = maxBackoff
+			if o.backoff != 0 {
+				r.MaxBackoff = o.backoff
+			}
 		}),
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,

@@ -17,22 +17,23 @@ import (
 // entries on one, or what they like.
 const maxPages = 100
 
-// CreateMultipart opens a multipart upload of the object.
+// CreateMultipart opens a multipart upload of the object. No checksum of the
+// whole is named: S3 then computes CRC-64/NVME by itself, and a store that is
+// told of it at the opening wants to hear that of each part at the end
+// (versitygw v1.8.0). It is compared once the object is there. p.PartChecksums
+// has the store want a SHA-256 with every part, and refuse those without.
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_Checksum.html
 func (b *Bucket) CreateMultipart(ctx context.Context, p upload.Put) (string, error) {
 	if err := upload.CheckKey(p.Key); err != nil {
 		return "", err
 	}
-	header, err := b.objectHeader(p)
+	header, err := b.createHeader(p)
 	if err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.callTimeout)
 	defer cancel()
 	in := &s3.CreateMultipartUploadInput{Bucket: aws.String(b.name), Key: aws.String(p.Key)}
-	if p.Checksum64 != "" && !b.limits.NoCRC64 {
-		// Without it some stores compute none. It needs no checksum of the parts.
-		in.ChecksumAlgorithm, in.ChecksumType = types.ChecksumAlgorithmCrc64nvme, types.ChecksumTypeFullObject
-	}
 	// The headers are those that a signed call has: one place says them.
 	out, err := b.client.CreateMultipartUpload(ctx, in, withHeader(header))
 	if err != nil {
@@ -80,9 +81,6 @@ func (b *Bucket) CompleteMultipart(ctx context.Context, p upload.Put, uploadID s
 			return b.unavailable(doing, "the store "+b.store+" cannot keep an object from being overwritten")
 		}
 		in.IfNoneMatch = aws.String("*")
-	}
-	if p.Checksum64 != "" && !b.limits.NoCRC64 {
-		in.ChecksumCRC64NVME, in.ChecksumType = aws.String(p.Checksum64), types.ChecksumTypeFullObject
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.completeTimeout)
 	defer cancel()

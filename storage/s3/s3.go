@@ -42,6 +42,7 @@ type Options struct {
 	// role), which is asked when first needed and refreshed in time.
 	AccessKey, SecretKey string
 	Now                  func() time.Time // nil: time.Now
+	backoff              time.Duration    // of tests; 0: maxBackoff
 }
 
 const defaultRegion = "us-east-1"

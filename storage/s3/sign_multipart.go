@@ -64,8 +64,8 @@ func (b *Bucket) multipartRequest(c upload.MultipartCall, uploadID string) (requ
 	}
 	switch c.Op {
 	case upload.CreateUpload:
-		header, err := b.objectHeader(c.Put)
-		return request{method: http.MethodPost, key: c.Key, query: "&uploads=&x-id=CreateMultipartUpload", header: header}, err
+		header, err := b.createHeader(c.Put)
+		return request{method: http.MethodPost, key: c.Key, query: "&uploads=", header: header}, err
 	case upload.UploadPart:
 		return b.partRequest(c, uploadID)
 	case upload.ListParts:
@@ -82,6 +82,21 @@ func (b *Bucket) multipartRequest(c upload.MultipartCall, uploadID string) (requ
 	return request{}, fmt.Errorf("%w: bucket %s: no such multipart call: %d", upload.ErrUnavailable, b.name, c.Op)
 }
 
+// createHeader are the headers that open a multipart upload.
+func (b *Bucket) createHeader(p upload.Put) (http.Header, error) {
+	header, err := b.objectHeader(p)
+	if err != nil || !p.PartChecksums {
+		return header, err
+	}
+	if b.limits.NoSHA256 {
+		return nil, &upload.InvalidError{Field: "checksumSha256", Reason: "the store " + b.store + " does not know it"}
+	}
+	header["X-Amz-Checksum-Algorithm"] = []string{"SHA256"}
+	return header, nil
+}
+
+// partRequest is the PUT of a part. S3 takes its checksum only where the upload
+// was opened for it: "Checksum Type mismatch" otherwise.
 func (b *Bucket) partRequest(c upload.MultipartCall, uploadID string) (request, error) {
 	if c.Part < 1 || c.Part > maxParts {
 		return request{}, &upload.InvalidError{Field: "partNumber", Reason: "is not 1 to " + strconv.Itoa(maxParts)}
@@ -89,6 +104,9 @@ func (b *Bucket) partRequest(c upload.MultipartCall, uploadID string) (request, 
 	r := request{
 		method: http.MethodPut, key: c.Key, size: c.Size,
 		query: "&partNumber=" + strconv.Itoa(c.Part) + "&uploadId=" + uploadID + "&x-id=UploadPart",
+	}
+	if c.Size == 0 {
+		return request{}, &upload.InvalidError{Field: "size", Reason: "is 0, which cannot be signed for a part"}
 	}
 	name, sum, err := b.checksum(c.Put)
 	if err != nil {

@@ -46,7 +46,7 @@ func open(t testing.TB, o Options) *Bucket {
 	if o.Region == "" {
 		o.Region = "eu-central-1"
 	}
-	o.AccessKey, o.SecretKey = "AKID", secret
+	o.AccessKey, o.SecretKey, o.backoff = "AKID", secret, time.Millisecond
 	if o.Now == nil {
 		o.Now = func() time.Time { return clock }
 	}

@@ -211,15 +211,18 @@ var ErrCursor = errors.New("not a cursor")
 type Put struct {
 	Key         string
 	ContentType string
-	Size        int64             // -1: not bound
-	MaxSize     int64             // of a form whose size is not bound; 0: as much as the store takes
-	Checksum    string            // SHA-256 in base64; empty: not bound
-	Checksum64  string            // CRC-64/NVME in base64; empty: not bound
-	Metadata    map[string]string // the caller's, names in lower case; the bucket's own come first
-	Overwrite   bool              // false signs If-None-Match: *
-	Form        bool              // a POST with fields (a POST policy) instead of a PUT
-	At          time.Time         // the URL's life begins; zero: now
-	Expires     time.Duration     // after At, at most; whole seconds
+	Size        int64  // -1: not bound
+	MaxSize     int64  // of a form whose size is not bound; 0: as much as the store takes
+	Checksum    string // SHA-256 in base64; empty: not bound
+	Checksum64  string // CRC-64/NVME in base64; empty: not bound
+	// PartChecksums: every part of the multipart upload that this opens comes
+	// with its SHA-256.
+	PartChecksums bool
+	Metadata      map[string]string // the caller's, names in lower case; the bucket's own come first
+	Overwrite     bool              // false signs If-None-Match: *
+	Form          bool              // a POST with fields (a POST policy) instead of a PUT
+	At            time.Time         // the URL's life begins; zero: now
+	Expires       time.Duration     // after At, at most; whole seconds
 }
 
 // A Get is what a download URL binds.
