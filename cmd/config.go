@@ -279,6 +279,19 @@ type UpstreamConfig struct {
 	Headers proxy.Headers
 }
 
+// BucketObjects are the keys of buckets.<name> that say what every object there
+// is stored with. No caller can say otherwise.
+type BucketObjects struct {
+	AES256         bool   // sse: aes256
+	KMSKey         string // sse.kms_key
+	StorageClass   string
+	Tags, Metadata map[string]string
+}
+
+// A RoleConfig is an AWS role that the gateway assumes with Google ID tokens of
+// its own, for Audience. Default: sts.amazonaws.com.
+type RoleConfig struct{ ARN, Audience string }
+
 // A BucketConfig is one of buckets.<name>.
 type BucketConfig struct {
 	Name string
@@ -296,6 +309,14 @@ type BucketConfig struct {
 	// PathStyle puts the bucket into the path and not into the host name.
 	// Default: false.
 	PathStyle bool
+	// Store is the kind of store, which says what cannot be: one of
+	// [s3.Stores]. Default: aws without an endpoint, else other.
+	Store string
+	// Objects is what is signed of every object; nil, the default: nothing.
+	Objects *BucketObjects
+	// Role (credentials.role) is assumed in the place of keys; nil, the
+	// default: none is.
+	Role *RoleConfig
 	// AccessKey and SecretKey (credentials) are static; both empty, the
 	// default: AWS's default chain of credentials.
 	AccessKey, SecretKey Secret

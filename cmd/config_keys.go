@@ -33,10 +33,13 @@ func configKeys() map[string]document.Keys {
 		},
 		"upstreams.*.tls": {Known: []string{"ca", "cert", "key"}},
 		"buckets.*": {
-			Known: []string{"bucket", "region", "endpoint", "public_endpoint", "path_style", "credentials"},
-			Later: []string{"sse"},
+			Known: []string{"bucket", "store", "region", "endpoint", "public_endpoint", "path_style", "sse", "storage_class", "tags", "metadata", "credentials"},
+			Hints: map[string]string{
+				"acl": "access lists of objects are never signed; who may read is said by the bucket's policy",
+			},
 		},
-		"buckets.*.credentials": {Known: []string{"access_key", "secret_key"}, Later: []string{"role", "from"}},
+		"buckets.*.sse":         {Known: []string{"kms_key"}},
+		"buckets.*.credentials": {Known: []string{"access_key", "secret_key", "role", "from", "audience"}},
 		"storage":               {Known: []string{"local", "firestore"}},
 		"storage.local":         {Known: []string{"dir"}},
 		"storage.firestore":     {Known: []string{"project", "database", "collection"}},

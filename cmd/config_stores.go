@@ -10,74 +10,12 @@ import (
 )
 
 var (
-	// As AWS names general purpose buckets, with what other stores allow
-	// besides: upper case and `_`.
-	bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`)
-	regionName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 	// firebase.google.com/docs/firestore/manage-databases
 	databaseID = regexp.MustCompile(`^(\(default\)|[a-z0-9][a-z0-9-]{2,61}[a-z0-9])$`)
 	// firebase.google.com/docs/firestore/quotas: no slash, not `.` or `..`,
 	// not __x__; stricter here.
 	collectionID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,255}$`)
 )
-
-func (l *configLoader) readBuckets(v document.Value, c *Config) {
-	for _, e := range v.Entries() {
-		if !e.At.CheckName(e.Key) {
-			continue
-		}
-		m := e.Value.Map(l.keys["buckets.*"])
-		b := BucketConfig{Name: e.Key}
-		b.Bucket = l.matching(m.Need("bucket"), bucketName, "a bucket's name: 3 to 255 letters, digits and `.-_`")
-		if strings.HasSuffix(b.Bucket, "--x-s3") {
-			m.Get("bucket").Errorf("`buckets.%s.bucket`: S3 Express buckets sign in another way, which this version of sidegate does not have", e.Key)
-		}
-		b.Region = l.readRegion(m.Get("region"))
-		b.Endpoint = l.readEndpoint(m.Get("endpoint"))
-		b.PublicEndpoint = l.readEndpoint(m.Get("public_endpoint"))
-		if b.PublicEndpoint == "" {
-			b.PublicEndpoint = b.Endpoint
-		}
-		b.PathStyle = m.Get("path_style").Bool()
-		l.readCredentials(m.Get("credentials"), &b)
-		c.Buckets = append(c.Buckets, b)
-	}
-}
-
-func (l *configLoader) readRegion(v document.Value) string {
-	if v.Present() {
-		return l.matching(v, regionName, "a region such as eu-central-1")
-	}
-	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
-		if region := l.env.get(name); region != "" {
-			return region
-		}
-	}
-	return "us-east-1"
-}
-
-// readEndpoint reads a base URL; an empty string is the default.
-func (l *configLoader) readEndpoint(v document.Value) string {
-	if s, ok := v.Text(); !ok || s == "" {
-		return ""
-	}
-	if u := l.baseURL(v); u != nil {
-		return u.String()
-	}
-	return ""
-}
-
-func (l *configLoader) readCredentials(v document.Value, b *BucketConfig) {
-	m := v.Map(l.keys["buckets.*.credentials"])
-	access, secret := m.Get("access_key"), m.Get("secret_key")
-	if access.Present() != secret.Present() {
-		v.Errorf("`%s` needs both access_key and secret_key, or neither for AWS's default chain", v.Path())
-	}
-	b.AccessKey, b.SecretKey = l.secret(access), l.secret(secret)
-	if secret.Present() && secret.Literal() {
-		l.warn(secret, "`%s` stands in the file; write ${env:NAME} or ${file:PATH}, so that the file holds no secret", secret.Path())
-	}
-}
 
 func (l *configLoader) secret(v document.Value) Secret {
 	s, ok := v.Text()

@@ -56,10 +56,7 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 		return stores{}, err
 	}
 	for _, b := range c.Buckets {
-		bucket, err := s3.Open(ctx, s3.Options{
-			Bucket: b.Bucket, Region: b.Region, Endpoint: b.Endpoint, PublicEndpoint: b.PublicEndpoint, PathStyle: b.PathStyle,
-			AccessKey: b.AccessKey.Reveal(), SecretKey: b.SecretKey.Reveal(),
-		})
+		bucket, err := g.openBucket(ctx, &b)
 		if err != nil {
 			return stores{}, fmt.Errorf("buckets.%s: %w", b.Name, err)
 		}
@@ -67,6 +64,30 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 		out.buckets = append(out.buckets, bucket)
 	}
 	return out, nil
+}
+
+// openBucket opens a bucket. The ID tokens of a role are asked for when first
+// needed, and kept until shortly before their end.
+func (g *gateway) openBucket(ctx context.Context, b *BucketConfig) (*s3.Bucket, error) {
+	o := b.options()
+	if b.Role != nil {
+		tokens, err := google.NewIDTokens(b.Role.Audience)
+		if err != nil {
+			return nil, err
+		}
+		o.Role.Token, o.Role.Session = tokens.Token, roleSession(g.s.config.Name)
+		o.Role.Endpoint = g.s.env.get("AWS_ENDPOINT_URL_STS")
+	}
+	return s3.Open(ctx, o)
+}
+
+// roleSession names this gateway in AWS's logs: 2 to 64 characters.
+// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+func roleSession(name string) string {
+	if len(name) < 2 {
+		name = "sidegate-" + name
+	}
+	return name[:min(len(name), 64)]
 }
 
 func (g *gateway) openLedger(connect func(*FirestoreConfig) (*firestore.Client, error)) error {

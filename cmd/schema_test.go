@@ -149,6 +149,7 @@ var formless = regexp.MustCompile(strings.Join([]string{
 	"it cannot be longer", "are one port", "a token could be of", "there is no identity", "in a circle", "are one folder", "are one collection", // other keys
 	"GOOGLE_CLOUD_PROJECT names no project", "neither tenant", "is for an https url", "have one scheme", "this address is there twice", "browsers write an origin", "scheme's own port", "stands alone", "would let every page", "browsers do not take", "session cookies live", "without `revocation`", "an identity has one issuer",
 	"is not known here", "there must be a space", "is there already", "neither a literal", "write `firebase:", "the policy reads auth", "there is none", "does not say who calls", "needs `assertion.key`", // header templates
+	"the store r2", "not one of AWS", "is not possible", "holds a control character", // kinds of stores, escapes
 	"one key in PEM", "no key to sign with", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
 }, "|"))
 
@@ -210,9 +211,17 @@ var beside = map[string]map[string]any{
 	"upstreams.*":           {"url": "https://app"},
 	"listen.tls":            {"cert": "tls.crt", "key": "tls.key"},
 	"upstreams.*.tls":       {"cert": "gateway.crt", "key": "gateway.key"},
-	"buckets.*":             {"bucket": "acme"},
+	"buckets.*":             {"bucket": "acme", "endpoint": "https://s3.eu-central-1.amazonaws.com"}, // which any kind of store may have
+	"buckets.*.sse":         {"kms_key": "k"},
 	"buckets.*.credentials": {"access_key": "a", "secret_key": "b"},
 	"audit":                 {"firestore": map[string]any{}},
+}
+
+// besideKey is the same for one key, where others of its mapping exclude it.
+var besideKey = map[string]map[string]any{
+	"buckets.*.credentials.role":     {"from": "google"},
+	"buckets.*.credentials.from":     {"role": "arn:aws:iam::111122223333:role/x"},
+	"buckets.*.credentials.audience": {"from": "google", "role": "arn:aws:iam::111122223333:role/x"},
 }
 
 // TestSchemaOffersWhatLoads tries each word, default and example of the schema.
@@ -233,7 +242,11 @@ func TestSchemaOffersWhatLoads(t *testing.T) {
 		}
 		for _, key := range keys.Known {
 			for _, v := range schematest.Words(root, schematest.At(s, "properties", key)) {
-				file := with(beside[path], key, v)
+				near := beside[path]
+				if own, ok := besideKey[path+"."+key]; ok {
+					near = own
+				}
+				file := with(near, key, v)
 				parts := strings.Split(path, ".")
 				for i := len(parts) - 1; i >= 0 && path != ""; i-- {
 					file = with(beside[strings.Join(parts[:i], ".")], strings.Replace(parts[i], "*", "users", 1), file)

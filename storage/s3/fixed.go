@@ -3,7 +3,6 @@ package s3
 import (
 	"encoding/base64"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -38,51 +37,52 @@ const (
 
 var storageClass = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 
-// checkFixed says what in the configuration no store would take.
-func (o *Options) checkFixed() error {
+// checkFixed says what in the configuration of objects no store would take.
+func (o *Options) checkFixed() *OptionError {
 	switch {
 	case o.AES256 && o.KMSKey != "":
-		return errors.New("sse: aes256 and kms_key exclude each other")
+		return &OptionError{"sse", "is both AES256 and a KMS key"}
 	case strings.ContainsFunc(o.KMSKey, func(r rune) bool { return r <= ' ' || r > '~' }) || len(o.KMSKey) > 2048:
-		return errors.New("sse.kms_key: is not a key's id or ARN")
+		return &OptionError{"sse.kms_key", "is not a key's id or ARN"}
 	case o.StorageClass != "" && !storageClass.MatchString(o.StorageClass):
-		return errors.New("storage_class: is not a storage class, such as STANDARD_IA")
+		return &OptionError{"storage_class", "is not a storage class, such as STANDARD_IA"}
 	}
 	if err := checkTags(o.Tags); err != nil {
 		return err
 	}
 	size := 0
-	for name, value := range o.Metadata {
+	for _, name := range slices.Sorted(maps.Keys(o.Metadata)) {
 		if !isMetaName(name) {
-			return fmt.Errorf("metadata: the name %.70q is not 1 to %d of a to z, 0 to 9 and -", name, maxMetaName)
+			return &OptionError{"metadata", fmt.Sprintf("has the name %.70q: names are 1 to %d of a to z, 0 to 9 and -, without x-amz-meta-", name, maxMetaName)}
 		}
-		if strings.ContainsFunc(value, isControl) {
-			return fmt.Errorf("metadata: %s holds a control character", name)
+		if strings.ContainsFunc(o.Metadata[name], isControl) {
+			return &OptionError{"metadata." + name, "holds a control character"}
 		}
-		size += len(name) + len(encodeMeta(value))
+		size += len(name) + len(encodeMeta(o.Metadata[name]))
 	}
 	if size > maxMetadata {
-		return fmt.Errorf("metadata: is more than %d bytes", maxMetadata)
+		return &OptionError{"metadata", fmt.Sprintf("is more than %d bytes", maxMetadata)}
 	}
 	return nil
 }
 
 // checkTags follows
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html
-func checkTags(tags map[string]string) error {
+func checkTags(tags map[string]string) *OptionError {
 	if len(tags) > 10 {
-		return errors.New("tags: an object has at most 10")
+		return &OptionError{"tags", "are more than 10"}
 	}
-	for name, value := range tags {
+	for _, name := range slices.Sorted(maps.Keys(tags)) {
+		value := tags[name]
 		switch {
 		case name == "" || utf8.RuneCountInString(name) > 128 || utf8.RuneCountInString(value) > 256:
-			return errors.New("tags: a name has 1 to 128 characters, a value up to 256")
+			return &OptionError{"tags", "have a name that is not 1 to 128 characters, or a value of more than 256"}
 		case strings.HasPrefix(strings.ToLower(name), "aws:"):
-			return errors.New("tags: names that begin with aws: are AWS's own")
+			return &OptionError{"tags", "have a name that begins with aws:, which are AWS's own"}
 		case strings.ContainsFunc(name+value, func(r rune) bool {
 			return !unicode.IsLetter(r) && !unicode.IsNumber(r) && !strings.ContainsRune(" +-=._:/@", r)
 		}):
-			return fmt.Errorf("tags: %.140q: names and values are letters, digits, spaces and + - = . _ : / @", name)
+			return &OptionError{"tags", fmt.Sprintf("have %.140q: names and values are letters, digits, spaces and + - = . _ : / @", name)}
 		}
 	}
 	return nil

@@ -117,29 +117,29 @@ func TestOpenRefusesWhatTheStoreCannot(t *testing.T) {
 	hermetic(t)
 	const at = "https://store.test"
 	for want, o := range map[string]Options{
-		"`sse`: the store r2":                  {Store: "r2", Endpoint: at, KMSKey: "k"},
-		"`sse`: the store r2 encrypts":         {Store: "r2", Endpoint: at, AES256: true},
-		"`tags`: the store r2":                 {Store: "r2", Endpoint: at, Tags: map[string]string{"a": "b"}},
-		"`storage_class`: the store r2":        {Store: "r2", Endpoint: at, StorageClass: "GLACIER"},
-		"`endpoint`: the store r2":             {Store: "r2"},
-		"`sse`: the store gcs":                 {Store: "gcs", Endpoint: at, AES256: true},
-		"`tags`: the store gcs":                {Store: "gcs", Endpoint: at, Tags: map[string]string{"a": "b"}},
-		"`storage_class`: the store gcs":       {Store: "gcs", Endpoint: at, StorageClass: "STANDARD_IA"},
-		"`credentials`: the store gcs":         {Store: "gcs", Endpoint: at, Role: &Role{ARN: "arn:aws:iam::111122223333:role/x"}},
-		"`sse`: the store versitygw":           {Store: "versitygw", Endpoint: at, AES256: true},
-		"`storage_class`: the store versitygw": {Store: "versitygw", Endpoint: at, StorageClass: "GLACIER"},
-		"`endpoint`: the store minio":          {Store: "minio"},
-		"`endpoint`: the store aws":            {Store: "aws", Endpoint: at},
-		"`store` is not one of aws, minio":     {Store: "ceph"},
-		"exclude each other":                   {AES256: true, KMSKey: "k"},
-		"not a role's ARN":                     {Role: &Role{ARN: "sidegate"}},
-		"storage class":                        {StorageClass: "standard\r\n"},
-		"a key's id or ARN":                    {KMSKey: "a b"},
-		"metadata: the name":                   {Metadata: map[string]string{"A": "b"}},
-		"control character":                    {Metadata: map[string]string{"a": "b\n"}},
-		"at most 10":                           {Tags: map[string]string{"1": "", "2": "", "3": "", "4": "", "5": "", "6": "", "7": "", "8": "", "9": "", "10": "", "11": ""}},
-		"AWS's own":                            {Tags: map[string]string{"aws:x": "y"}},
-		"letters, digits":                      {Tags: map[string]string{"a": "<"}},
+		"sse is not possible: the store r2":                  {Store: "r2", Endpoint: at, KMSKey: "k"},
+		"store r2 encrypts":                                  {Store: "r2", Endpoint: at, AES256: true},
+		"tags is not possible: the store r2":                 {Store: "r2", Endpoint: at, Tags: map[string]string{"a": "b"}},
+		"storage_class is not possible: the store r2":        {Store: "r2", Endpoint: at, StorageClass: "GLACIER"},
+		"endpoint is missing: the store r2":                  {Store: "r2"},
+		"sse is not possible: the store gcs":                 {Store: "gcs", Endpoint: at, AES256: true},
+		"tags is not possible: the store gcs":                {Store: "gcs", Endpoint: at, Tags: map[string]string{"a": "b"}},
+		"storage_class is not possible: the store gcs":       {Store: "gcs", Endpoint: at, StorageClass: "STANDARD_IA"},
+		"credentials.role is not possible: the store gcs":    {Store: "gcs", Endpoint: at, Role: &Role{ARN: "arn:aws:iam::111122223333:role/x"}},
+		"sse is not possible: the store versitygw":           {Store: "versitygw", Endpoint: at, AES256: true},
+		"storage_class is not possible: the store versitygw": {Store: "versitygw", Endpoint: at, StorageClass: "GLACIER"},
+		"endpoint is missing: the store minio":               {Store: "minio"},
+		"endpoint is not one of AWS":                         {Store: "aws", Endpoint: at},
+		"store is not one of aws, minio":                     {Store: "ceph"},
+		"both AES256":                                        {AES256: true, KMSKey: "k"},
+		"not a role's ARN":                                   {Role: &Role{ARN: "sidegate"}},
+		"storage class":                                      {StorageClass: "standard\r\n"},
+		"a key's id or ARN":                                  {KMSKey: "a b"},
+		"metadata has the name":                              {Metadata: map[string]string{"A": "b"}},
+		"control character":                                  {Metadata: map[string]string{"a": "b\n"}},
+		"more than 10":                                       {Tags: map[string]string{"1": "", "2": "", "3": "", "4": "", "5": "", "6": "", "7": "", "8": "", "9": "", "10": "", "11": ""}},
+		"AWS's own":                                          {Tags: map[string]string{"aws:x": "y"}},
+		"letters, digits":                                    {Tags: map[string]string{"a": "<"}},
 	} {
 		o.Bucket = "photos"
 		if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
@@ -178,7 +178,7 @@ func TestLimitsOfGCS(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-	if LimitsOf("aws") != (Limits{}) || LimitsOf("minio") != (Limits{}) || !LimitsOf("r2").NoForm || LimitsOf("r2").NoConditions {
+	if LimitsOf("aws") != (Limits{}) || LimitsOf("other") != (Limits{}) || !LimitsOf("minio").NoWholeCRC64 || !LimitsOf("r2").NoForm || LimitsOf("r2").NoConditions {
 		t.Error("limits")
 	}
 }

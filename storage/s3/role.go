@@ -32,14 +32,6 @@ const roleTimeout = retrieveTimeout / attempts
 // roleARN is a role's, in any partition (aws, aws-cn, aws-us-gov).
 var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,576}$`)
 
-// CheckRoleARN says whether s can be a role's ARN.
-func CheckRoleARN(s string) error {
-	if !roleARN.MatchString(s) {
-		return errors.New("is not a role's ARN, such as arn:aws:iam::111122223333:role/sidegate")
-	}
-	return nil
-}
-
 // An assumedRole gives the credentials of a role: an hour, as STS does unless
 // it is asked for another time. The cache before it asks anew in time.
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html

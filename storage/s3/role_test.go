@@ -198,14 +198,14 @@ func TestRegionalSTS(t *testing.T) {
 	}
 }
 
-func TestCheckRoleARN(t *testing.T) {
+func TestRoleARN(t *testing.T) {
 	for _, good := range []string{testRole, "arn:aws-cn:iam::111122223333:role/a/b+c=d,e.f@g_h-i", "arn:aws-us-gov:iam::111122223333:role/x"} {
-		if err := CheckRoleARN(good); err != nil {
+		if err := (&Options{Bucket: "photos", Role: &Role{ARN: good}}).Check(); err != nil {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
 	for _, bad := range []string{"", "sidegate", "arn:aws:iam::1:role/x", "arn:aws:iam::111122223333:user/x", testRole + "\n", testRole + " ", "arn:aws:sts::111122223333:assumed-role/x/y"} {
-		if CheckRoleARN(bad) == nil {
+		if (&Options{Bucket: "photos", Role: &Role{ARN: bad}}).Check() == nil {
 			t.Errorf("%q passes", bad)
 		}
 	}

@@ -6,7 +6,6 @@ package s3
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -78,8 +77,8 @@ type place struct {
 // and asks no network: that there are credentials, and that they suffice, is
 // found out by CheckCredentials and by use.
 func Open(ctx context.Context, o Options) (*Bucket, error) {
-	if err := o.check(); err != nil {
-		return nil, err
+	if err := o.Check(); err != nil {
+		return nil, fmt.Errorf("bucket %q: %w", o.Bucket, err)
 	}
 	o.Store = StoreOf(o.Store, o.Endpoint)
 	cfg, err := o.load(ctx)
@@ -126,36 +125,58 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 	return b, nil
 }
 
-func (o *Options) check() error {
+// An OptionError says which key of a bucket in sidegate.yaml cannot be, and why.
+type OptionError struct {
+	Key    string // below the bucket's: endpoint, credentials.role and so on
+	Reason string // goes on after the key
+}
+
+func (e *OptionError) Error() string { return e.Key + " " + e.Reason }
+
+// Check says what of o cannot be: an [OptionError], or nil. It asks nobody.
+func (o *Options) Check() error {
+	for _, check := range []func() *OptionError{o.checkName, o.checkCredentials, o.checkEndpoints, o.checkFixed, o.checkStore} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Options) checkName() *OptionError {
 	switch {
 	case o.Bucket == "":
-		return errors.New("a bucket needs a name")
+		return &OptionError{"bucket", "needs a name"}
 	case strings.ContainsAny(o.Bucket, "/:?#%\\ "):
-		return fmt.Errorf("bucket %q: give the bucket's name, not an ARN, URL or path", o.Bucket)
+		return &OptionError{"bucket", "is not a bucket's name, but an ARN, URL or path"}
 	case strings.HasSuffix(o.Bucket, "--x-s3"):
 		// They are signed with short-lived keys of their own, for another service.
-		return fmt.Errorf("bucket %s: S3 Express directory buckets are not supported", o.Bucket)
+		return &OptionError{"bucket", "names an S3 Express directory bucket, which are not supported"}
+	}
+	return nil
+}
+
+func (o *Options) checkCredentials() *OptionError {
+	switch {
 	case (o.AccessKey == "") != (o.SecretKey == ""):
-		return fmt.Errorf("bucket %s: access_key and secret_key need each other", o.Bucket)
+		return &OptionError{"credentials", "need each other: access_key and secret_key"}
 	case o.Role != nil && o.AccessKey != "":
-		return fmt.Errorf("bucket %s: a role and keys exclude each other", o.Bucket)
-	case o.Role != nil && CheckRoleARN(o.Role.ARN) != nil:
-		return fmt.Errorf("bucket %s: the role %.100q %w", o.Bucket, o.Role.ARN, CheckRoleARN(o.Role.ARN))
+		return &OptionError{"credentials.role", "and keys exclude each other"}
+	case o.Role != nil && !roleARN.MatchString(o.Role.ARN):
+		return &OptionError{"credentials.role", "is not a role's ARN, such as arn:aws:iam::111122223333:role/sidegate"}
 	}
-	if err := o.checkFixed(); err != nil {
-		return fmt.Errorf("bucket %s: %w", o.Bucket, err)
-	}
-	if err := o.CheckStore(); err != nil {
-		return fmt.Errorf("bucket %s: %w", o.Bucket, err)
-	}
-	for name, v := range map[string]string{"endpoint": o.Endpoint, "public_endpoint": o.PublicEndpoint} {
-		if v == "" {
+	return nil
+}
+
+func (o *Options) checkEndpoints() *OptionError {
+	for _, e := range []struct{ key, value string }{{"endpoint", o.Endpoint}, {"public_endpoint", o.PublicEndpoint}} {
+		if e.value == "" {
 			continue
 		}
-		u, err := url.Parse(v)
+		u, err := url.Parse(e.value)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Opaque != "" ||
 			u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.EscapedPath() != u.Path {
-			return fmt.Errorf("bucket %s: %s is not an http or https URL without user, query, fragment and escapes", o.Bucket, name)
+			return &OptionError{e.key, "is not an http or https URL without user, query, fragment and escapes"}
 		}
 	}
 	return nil

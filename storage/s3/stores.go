@@ -1,7 +1,6 @@
 package s3
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -16,13 +15,20 @@ type Limits struct {
 	NoForm       bool // no POST with a form
 	NoSHA256     bool // no x-amz-checksum-sha256
 	NoCRC64      bool // no x-amz-checksum-crc64nvme
+	// NoWholeCRC64: of an object that came in parts without checksums no
+	// CRC-64/NVME is computed, so that none can be compared.
+	NoWholeCRC64 bool
 	NoConditions bool // no If-None-Match on writing
 }
 
 // LimitsOf is what that kind of store cannot do.
 //
+//   - minio: what comes without a checksum gets none.
+//     https://github.com/irods/irods_resource_plugin_s3/issues/2285
+//     CRC-64/NVME that is sent is verified since 2025, If-None-Match since 2024.
+//     https://github.com/minio/minio/pull/20855
 //   - r2: signed URLs are for GET, HEAD, PUT and DELETE, not for POST with a form.
-//     https://developers.cloudflare.com/r2/api/s3/presigned-urls/
+//     https://developers.cloudflare.com/r2/api/s3/presigned-urls
 //     Conditions and CRC-64/NVME it has.
 //     https://developers.cloudflare.com/r2/api/s3/conditional-operations/
 //     https://developers.cloudflare.com/r2/api/s3/api/
@@ -34,10 +40,12 @@ type Limits struct {
 //     https://cloud.google.com/storage/docs/xml-api/post-object-forms
 func LimitsOf(store string) Limits {
 	switch store {
+	case "minio":
+		return Limits{NoWholeCRC64: true}
 	case "r2":
 		return Limits{NoForm: true}
 	case "gcs":
-		return Limits{NoForm: true, NoSHA256: true, NoCRC64: true, NoConditions: true}
+		return Limits{NoForm: true, NoSHA256: true, NoCRC64: true, NoWholeCRC64: true, NoConditions: true}
 	}
 	return Limits{}
 }
@@ -54,78 +62,84 @@ func StoreOf(store, endpoint string) string {
 	return "aws"
 }
 
-// CheckStore says what in o the bucket's kind of store cannot do: the key of
-// sidegate.yaml below the bucket's, and why; nil where all is possible.
-func (o *Options) CheckStore() error {
-	refuse := func(key, why string) error { return fmt.Errorf("`%s`: the store %s %s", key, o.Store, why) }
+// checkStore says what the bucket's kind of store cannot do.
+func (o *Options) checkStore() *OptionError {
 	if o.Store != "" && !slices.Contains(Stores(), o.Store) {
-		return fmt.Errorf("`store` is not one of %s", strings.Join(Stores(), ", "))
+		return &OptionError{"store", "is not one of " + strings.Join(Stores(), ", ")}
+	}
+	impossible := func(key, why string) *OptionError {
+		return &OptionError{key, "is not possible: the store " + o.Store + " " + why}
+	}
+	switch o.Store {
+	case "", "aws", "other":
+	default:
+		if o.Endpoint == "" {
+			return &OptionError{"endpoint", "is missing: the store " + o.Store + " has one of its own" + endpointHints[o.Store]}
+		}
 	}
 	switch o.Store {
 	case "aws":
 		if o.Endpoint != "" && !strings.Contains(o.Endpoint, ".amazonaws.com") {
-			return refuse("endpoint", "is reached at its own; name another `store`, or leave `store` out")
+			return &OptionError{"endpoint", "is not one of AWS: name another `store`, or leave `store` out"}
 		}
 	case "r2":
-		return o.checkR2(refuse)
+		return o.checkR2(impossible)
 	case "gcs":
-		return o.checkGCS(refuse)
+		return o.checkGCS(impossible)
 	case "versitygw":
-		return o.checkVersitygw(refuse)
-	}
-	if o.Store != "" && o.Store != "aws" && o.Endpoint == "" {
-		return refuse("endpoint", "has one of its own: say where it is")
+		return o.checkVersitygw(impossible)
 	}
 	return nil
 }
 
+var endpointHints = map[string]string{
+	"r2":  ", https://<account id>.r2.cloudflarestorage.com",
+	"gcs": ", https://storage.googleapis.com",
+}
+
 // checkR2 follows the tables of
 // https://developers.cloudflare.com/r2/api/s3/api/ (PutObject, CreateMultipartUpload).
-func (o *Options) checkR2(refuse func(key, why string) error) error {
+func (o *Options) checkR2(impossible func(key, why string) *OptionError) *OptionError {
 	switch {
-	case o.Endpoint == "":
-		return refuse("endpoint", "has one of its own: https://<account id>.r2.cloudflarestorage.com")
 	case o.AES256 || o.KMSKey != "":
-		return refuse("sse", "encrypts by itself and takes no x-amz-server-side-encryption")
+		return impossible("sse", "encrypts by itself and takes no x-amz-server-side-encryption")
 	case len(o.Tags) > 0:
-		return refuse("tags", "has no tags")
+		return impossible("tags", "has no tags of objects")
 	case o.StorageClass != "" && o.StorageClass != "STANDARD" && o.StorageClass != "STANDARD_IA":
-		return refuse("storage_class", "has STANDARD and STANDARD_IA")
+		return impossible("storage_class", "has STANDARD and STANDARD_IA")
+	case o.Role != nil:
+		return impossible("credentials.role", "takes no tokens of AWS")
 	}
 	return nil
 }
 
 // checkGCS: tags and S3's encryption headers have no x-goog- equivalent, which
-// is what the store looks for in x-amz- headers.
+// is what the store looks for in x-amz- headers, and it is signed with HMAC keys.
 // https://cloud.google.com/storage/docs/aws-simple-migration
-func (o *Options) checkGCS(refuse func(key, why string) error) error {
+func (o *Options) checkGCS(impossible func(key, why string) *OptionError) *OptionError {
 	switch {
-	case o.Endpoint == "":
-		return refuse("endpoint", "has one of its own: https://storage.googleapis.com")
 	case o.AES256 || o.KMSKey != "":
-		return refuse("sse", "encrypts by itself; its keys are set on the bucket")
+		return impossible("sse", "encrypts by itself; its keys are set on the bucket")
 	case len(o.Tags) > 0:
-		return refuse("tags", "has no tags of objects")
+		return impossible("tags", "has no tags of objects")
 	case o.StorageClass != "" && !slices.Contains([]string{"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"}, o.StorageClass):
 		// https://cloud.google.com/storage/docs/storage-classes
-		return refuse("storage_class", "has STANDARD, NEARLINE, COLDLINE and ARCHIVE")
+		return impossible("storage_class", "has STANDARD, NEARLINE, COLDLINE and ARCHIVE")
 	case o.Role != nil:
-		return refuse("credentials", "needs HMAC keys")
+		return impossible("credentials.role", "takes no tokens of AWS: give it HMAC keys")
 	}
 	return nil
 }
 
-// checkVersitygw: its source reads no header of either (v1.8.0, s3api/controllers).
-func (o *Options) checkVersitygw(refuse func(key, why string) error) error {
+// checkVersitygw: its source reads neither header (v1.8.0, s3api/controllers).
+func (o *Options) checkVersitygw(impossible func(key, why string) *OptionError) *OptionError {
 	switch {
-	case o.Endpoint == "":
-		return refuse("endpoint", "has one of its own: say where it is")
 	case o.AES256 || o.KMSKey != "":
-		return refuse("sse", "does not encrypt: it ignores x-amz-server-side-encryption")
+		return impossible("sse", "ignores x-amz-server-side-encryption")
 	case o.StorageClass != "" && o.StorageClass != "STANDARD":
-		return refuse("storage_class", "has one class: it ignores x-amz-storage-class")
+		return impossible("storage_class", "ignores x-amz-storage-class")
 	case o.Role != nil:
-		return refuse("credentials", "needs keys: it takes no tokens of AWS")
+		return impossible("credentials.role", "takes no tokens of AWS")
 	}
 	return nil
 }
