@@ -12,9 +12,9 @@ func Stores() []string { return []string{"aws", "minio", "versitygw", "r2", "gcs
 // says so; what is not known of a store counts as possible. The zero Limits
 // has none.
 type Limits struct {
-	NoForm       bool // no POST with a form
-	NoSHA256     bool // no x-amz-checksum-sha256
-	NoCRC64      bool // no x-amz-checksum-crc64nvme
+	NoForm   bool // no POST with a form
+	NoSHA256 bool // no x-amz-checksum-sha256
+	NoCRC64  bool // no x-amz-checksum-crc64nvme
 	// NoWholeCRC64: of an object that came in parts without checksums no
 	// CRC-64/NVME is computed, so that none can be compared.
 	NoWholeCRC64 bool

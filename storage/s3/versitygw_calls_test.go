@@ -247,6 +247,12 @@ func TestMultipartAgainstARealStore(t *testing.T) {
 		return got[0]
 	}
 	first := part(whole.Key, id, 1, tail, "")
+	b.now = func() time.Time { return time.Now().Add(-10 * time.Minute) }
+	expired := part(whole.Key, id, 1, tail, "")
+	b.now = time.Now
+	if status, _, text := send(t, expired, tail, nil); status/100 != 4 {
+		t.Errorf("an expired part: the store answered %d %s", status, text)
+	}
 	for name, attack := range map[string]struct {
 		body string
 		edit func(*http.Request)
