@@ -54,7 +54,7 @@ func policyEnvironment(c *Config) *policy.Environment {
 		Identities: make(map[string]string, len(c.Identities)),
 		Actors:     map[string]bool{},
 		Upstreams:  make(map[string]policy.Upstream, len(c.Upstreams)),
-		Buckets:    make(map[string]bool, len(c.Buckets)),
+		Buckets:    make(map[string]policy.Bucket, len(c.Buckets)),
 		Lookups:    c.Lookups != nil,
 		Shipping:   c.Audit.Firestore != nil,
 		NoAddress:  c.Listen.NoAddress,
@@ -68,7 +68,7 @@ func policyEnvironment(c *Config) *policy.Environment {
 		env.Upstreams[u.Name] = policy.Upstream{NoIdentity: !u.Headers.Identity, NoActor: !u.Headers.Actor, NoUpgrade: u.H2C}
 	}
 	for _, b := range c.Buckets {
-		env.Buckets[b.Name] = true
+		env.Buckets[b.Name] = policy.Bucket{}
 	}
 	return env
 }

@@ -14,7 +14,7 @@ func actorEnv() *Environment {
 		Upstreams: map[string]Upstream{
 			"app": {}, "nameless": {NoIdentity: true}, "actorless": {NoActor: true}, "legacy": {NoIdentity: true, NoActor: true},
 		},
-		Buckets: map[string]bool{"default": true}, Lookups: true,
+		Buckets: map[string]Bucket{"default": {}}, Lookups: true,
 	}
 }
 

@@ -249,10 +249,11 @@ func requestFields() map[string]*types.FieldType {
 	}
 	return map[string]*types.FieldType{
 		"method": text(func(in *Input) string {
-			if in.Method == "HEAD" { // GET includes it, here as elsewhere
+			method := in.method()
+			if method == "HEAD" { // GET includes it, here as elsewhere
 				return "GET"
 			}
-			return in.Method
+			return method
 		}),
 		"host": text(func(in *Input) string { return in.Host }),
 		"path": text(func(in *Input) string { return in.Path }),

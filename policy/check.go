@@ -90,8 +90,12 @@ func (l *loader) refuseBraces(v document.Value, literal string, path *pattern) {
 // checkRoute holds what needs the whole route: what its key may be made of,
 // and whom it may admit.
 func (l *loader) checkRoute(m document.Map, r *Route) {
-	if r.Object != nil && len(r.Object.key.parts) > 0 && len(r.entries) > 0 {
-		l.checkKey(m.Get("object").Field("key"), r)
+	if r.Object != nil && len(r.Object.template().parts) > 0 && len(r.entries) > 0 {
+		at := m.Get("object").Field("key")
+		if r.Serve == ListObjects {
+			at = m.Get("object").Field("prefix")
+		}
+		l.checkKey(at, r)
 	}
 	l.checkDocuments(r)
 	if l.env == nil || r.Access == AccessPublic {
@@ -156,7 +160,7 @@ func (p part) normal(f *facts) string {
 		return p.literal
 	case p.source == sourceParamHash && isUID:
 		return "${sha256(uid)}"
-	case p.source == sourceParamHash:
+	case p.source == sourceParamHash, p.source == sourceBodyKeyHash:
 		return "${sha256()}"
 	case isUID:
 		return "${uid}"
@@ -212,7 +216,7 @@ func (l *loader) checkFolders(routes []*Route) {
 				continue // refused where it uses the uid
 			}
 			prefix, _ := parseTemplate(e.facts.keyPrefix)
-			for _, t := range []template{prefix, r.Object.key} {
+			for _, t := range []template{prefix, *r.Object.template()} {
 				folder, ok := t.uidFolder(e.facts)
 				if !ok {
 					continue
@@ -295,17 +299,21 @@ func (r *Route) compares(name string) bool {
 // checkKey holds rule 8 of the policy's reference: what the caller chose must
 // not choose the key, but where every entry ties it to the caller.
 func (l *loader) checkKey(v document.Value, r *Route) {
-	t := &r.Object.key
+	t := r.Object.template()
 	l.checkSources(v, *t, &r.path)
-	if (t.uses(sourceUUID) || t.uses(sourceExt)) && r.Serve != PresignUpload {
-		v.Errorf("${uuid} and ${ext} exist only in keys of %s", PresignUpload)
+	if (t.uses(sourceUUID) || t.uses(sourceExt)) && !r.begins() {
+		v.Errorf("${uuid} and ${ext} exist only in keys of %s", anyOfWords(operationsOf("content_types")))
 	}
 	if t.uses(sourceEmail) && !every(r.entries, func(f *facts) bool { return f.verifiedEmail }) {
 		v.Errorf("SG008 the key uses auth.email: every entry needs `verified_email: true`")
 	}
 	usesUID := slices.ContainsFunc(r.entries, func(e *condition) bool { return t.namedByUID(e.facts) })
+	if l.checkBodyKey(v, r) {
+		return
+	}
 	name, alone := t.isParam()
-	if alone && r.Serve == PresignDownload && every(r.entries, func(f *facts) bool { return f.keyPrefix != "" || f.unsure || slices.Contains(f.hashes, name) }) {
+	alone = alone && (r.Serve == PresignDownload || r.Serve == DeleteObject)
+	if alone && r.bounds("params."+name) {
 		t.named = true
 		return
 	}
@@ -319,6 +327,32 @@ func (l *loader) checkKey(v document.Value, r *Route) {
 	}
 }
 
+// bounds reports whether every entry says which keys callers may name: by a
+// prefix, or by a document that the key names, as sha256(source).
+func (r *Route) bounds(source string) bool {
+	return every(r.entries, func(f *facts) bool { return f.keyPrefix != "" || f.unsure || slices.Contains(f.hashes, source) })
+}
+
+// checkBodyKey allows ${request.key}, which is the caller's own word as a capture
+// is, as the whole key of presign_downloads, which has no other. It reports
+// whether there is no more to say.
+func (l *loader) checkBodyKey(v document.Value, r *Route) (done bool) {
+	t := r.Object.template()
+	uses := t.uses(sourceBodyKey) || t.uses(sourceBodyKeyHash)
+	alone := len(t.parts) == 1 && t.parts[0].source == sourceBodyKey
+	switch {
+	case r.Serve == PresignDownloads && !alone:
+		v.Errorf("`serve: %s` signs the keys that the body names: write `key: ${request.key}`", r.Serve)
+	case uses && r.Serve != PresignDownloads:
+		v.Errorf("${request.key} exists only as the key of %s", PresignDownloads)
+	case alone && !r.bounds(bodyKey):
+		v.Errorf("SG004 the caller names the keys here, so every entry of `allow` needs a `key_prefix`, or an `if` that reads a lookup whose document is named by ${sha256(request.key)}")
+	case alone:
+		t.named = true
+	}
+	return uses || r.Serve == PresignDownloads
+}
+
 // checkKeyCapture allows a {x} in a key that every entry compares, and reports
 // whether it is the uid then.
 func (l *loader) checkKeyCapture(v document.Value, r *Route, name string, alone bool) (isUID bool) {
@@ -326,7 +360,7 @@ func (l *loader) checkKeyCapture(v document.Value, r *Route, name string, alone 
 		return slices.ContainsFunc(r.entries, func(e *condition) bool { return e.facts.uidIs == name })
 	}
 	_, ok := r.path.capturesAs(name)
-	if alone && r.Serve == PresignDownload {
+	if alone {
 		v.Errorf("SG004 the caller names the key here, so every entry of `allow` needs a `key_prefix`, or an `if` that reads a lookup whose document is named by ${sha256(params.%s)}", name)
 	} else if ok {
 		v.Errorf("SG004 ${params.%s} in a key: the caller would choose it; every entry must compare {%s} by `uid` or `org.id`, or write ${sha256(params.%s)}", name, name, name)

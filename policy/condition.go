@@ -83,7 +83,7 @@ type facts struct {
 	appCheck      bool
 	keyPrefix     string
 	expr          *expression
-	hashes        []string // captures that a document read by `if` is named by, as sha256(params.x)
+	hashes        []string // what a document read by `if` is named by within sha256(): params.x, request.key
 	usesUID       []document.Value
 	identity      bool // some field reads an identity
 	unsure        bool // it has a mistake: what it ties to the caller cannot be told

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -78,7 +79,7 @@ func (p *Policy) Decide(in *Input) Decision {
 		return Decision{Status: 401, Reason: ReasonNoToken}
 	}
 	in.begin()
-	in.makeKey(r.Object)
+	in.makeKey()
 	d := Decision{AskedKey: in.asked}
 	if len(r.guards) > 0 && !r.pass(in, &d) {
 		return d
@@ -214,19 +215,55 @@ func (r *Route) admit(in *Input, d *Decision) {
 }
 
 // makeKey makes the object's key, or forgets that of a decision before.
-func (in *Input) makeKey(o *Object) {
+func (in *Input) makeKey() {
 	in.asked, in.key, in.keyed = "", "", no
+	o := in.Route.Object
 	if o == nil || in.Identity == nil {
 		return
 	}
-	key, known := o.key.render(in)
-	in.asked = key
-	if known == yes && !ValidKey(key) {
+	var known verdict
+	valid := ValidKey
+	switch serve := in.Route.Serve; {
+	case serve == ListObjects:
+		in.asked, known = o.listed(in)
+		valid = validPrefix
+	case in.SessionKey != "" && (serve == Multipart || serve == Uppy):
+		in.asked, known = in.SessionKey, yes
+	default:
+		in.asked, known = o.key.render(in)
+	}
+	if known == yes && (!valid(in.asked) || o.Form && strings.Contains(in.asked, formVariable)) {
 		known = no
 	}
 	if in.keyed = known; known == yes {
-		in.key = key
+		in.key = in.asked
 	}
+}
+
+// formVariable is what S3 replaces in a form's fields by the name of the file
+// that is sent (Creating an HTML form: ${filename}), also where a uid is called
+// so.
+const formVariable = "${filename}"
+
+// listed is the prefix that is to be listed: what was asked for where it lies
+// within the route's own, else no. The slash between them is part of the route's:
+// users/u1 is not within users/u1/, and would list users/u10.
+func (o *Object) listed(in *Input) (string, verdict) {
+	folder, known := o.prefix.render(in)
+	if known != yes {
+		return in.Prefix, known
+	}
+	folder += "/"
+	if in.Prefix == "" {
+		return folder, yes
+	}
+	return in.Prefix, verdictOf(strings.HasPrefix(in.Prefix, folder))
+}
+
+// validPrefix reports whether a prefix may be listed: the start of a key that
+// may be signed, up to the end of a segment or within one.
+func validPrefix(prefix string) bool {
+	return len(prefix) <= maxKey && ValidKey(strings.TrimSuffix(prefix, "/"))
 }
 
 // claimWouldHelp reports whether some entry lacks only roles, scopes or claims.

@@ -85,7 +85,7 @@ func (l *Lookup) Named(value string) (string, error) {
 			switch p.source {
 			case sourceLiteral:
 				b.WriteString(p.literal)
-			case sourceParamHash:
+			case sourceParamHash, sourceBodyKeyHash:
 				b.WriteString(hashed(value))
 			default:
 				if !p.safe(value) {

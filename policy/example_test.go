@@ -13,7 +13,7 @@ func loadExample(t testing.TB) *Policy {
 	}
 	p, err := Load("policy.yaml", data, &Environment{
 		Identities: map[string]string{"users": "users", "worker": "worker", "agents": "users"},
-		Upstreams:  map[string]Upstream{"app": {}}, Buckets: map[string]bool{"default": true}, Lookups: true,
+		Upstreams:  map[string]Upstream{"app": {}}, Buckets: map[string]Bucket{"default": {}}, Lookups: true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func (p *Policy) Explain(in *Input) Explanation {
 		return Explanation{}
 	}
 	in.begin()
-	in.makeKey(r.Object)
+	in.makeKey()
 	out := Explanation{Route: r.ID, Path: r.path.String(), Access: [...]string{"list", "optional", "public"}[r.Access], Key: in.asked}
 	params := in.Params
 	for i := range r.guards {
@@ -190,7 +190,7 @@ func (in *Input) value(name string) (any, bool) {
 func (in *Input) requestValue(name string) (any, bool) {
 	switch name {
 	case "method":
-		return in.Method, true
+		return in.method(), true
 	case "host":
 		return in.Host, true
 	case "path":
@@ -201,6 +201,8 @@ func (in *Input) requestValue(name string) (any, bool) {
 		return in.IP.String(), in.IP.IsValid()
 	case "app_check":
 		return in.AppCheck, true
+	case "key":
+		return in.BodyKey, in.BodyKey != ""
 	}
 	return nil, false
 }

@@ -46,12 +46,17 @@ func (b *builder) readMethods() {
 	}
 	set := readMethods(v)
 	if b.route != nil {
-		if over := set &^ b.route.methods; over != 0 && b.route.methods != 0 {
-			v.Errorf("the route does not take %s, only %s", over, b.route.methods)
+		counted := b.route.counted()
+		switch over := set &^ counted; {
+		case over == 0 || counted == 0:
+		case counted != b.route.methods:
+			v.Errorf("the route does not take %s, only %s: a GET there can begin an upload, and counts as POST", over, counted)
+		default:
+			v.Errorf("the route does not take %s, only %s", over, counted)
 		}
 	}
 	b.facts.methods = set
-	b.add("methods", field{reads: []string{"request.method"}}, func(in *Input) verdict { return verdictOf(methodBit(in.Method)&set != 0) })
+	b.add("methods", field{reads: []string{"request.method"}}, func(in *Input) verdict { return verdictOf(methodBit(in.method())&set != 0) })
 }
 
 func (b *builder) readUID() {
@@ -88,8 +93,11 @@ func (b *builder) comparand(v document.Value) (template, bool) {
 	}
 	b.l.checkSources(v, t, b.path)
 	for _, p := range t.parts {
-		if p.source == sourceUUID || p.source == sourceExt || p.source == sourceParamHash {
+		switch p.source {
+		case sourceUUID, sourceExt, sourceParamHash, sourceBodyKeyHash:
 			v.Errorf("`%s`: ${uuid}, ${ext} and sha256() are for keys", v.Path())
+		case sourceBodyKey:
+			v.Errorf("`%s`: ${request.key} is for keys", v.Path())
 		}
 	}
 	b.noteTemplate(v, t)
@@ -396,16 +404,23 @@ func (b *builder) readKeyPrefix() {
 			v.Errorf("SG004 `%s`: a capture is the caller's own word; write ${auth.uid}, or ${sha256(params.%s)}", v.Path(), p.literal)
 		case sourceUUID, sourceExt:
 			v.Errorf("`%s`: ${uuid} and ${ext} are for the key", v.Path())
+		case sourceBodyKey, sourceBodyKeyHash:
+			v.Errorf("SG004 `%s`: ${request.key} is the caller's own word; write ${auth.uid}", v.Path())
 		}
 	}
 	b.noteTemplate(v, t)
 	t.strict = b.facts.place != inEntry
+	lies := keyLiesUnder
+	if b.facts.place == inDeny {
+		lies = keyMeets
+	}
 	b.add("key_prefix", field{identity: t.readsIdentity(), reads: append([]string{"object.key"}, t.reads()...)},
-		func(in *Input) verdict { return keyLiesUnder(in, t) })
+		func(in *Input) verdict { return lies(in, t) })
 }
 
 // keyLiesUnder reports whether the object's key, which is a valid one, goes on
-// after the prefix with a slash and more.
+// after the prefix with a slash and more; of a list, which is of a prefix, with
+// a slash.
 func keyLiesUnder(in *Input, prefix template) verdict {
 	if in.keyed != yes {
 		return in.keyed
@@ -414,7 +429,20 @@ func keyLiesUnder(in *Input, prefix template) verdict {
 	if known != yes {
 		return known
 	}
-	return verdictOf(len(rest) > 1 && rest[0] == '/')
+	return verdictOf(rest != "" && rest[0] == '/' && (len(rest) > 1 || in.Route.Serve == ListObjects))
+}
+
+// keyMeets is keyLiesUnder where something is denied: what lists more than the
+// prefix lists what lies under it too.
+func keyMeets(in *Input, prefix template) verdict {
+	if v := keyLiesUnder(in, prefix); v != no || in.keyed != yes || in.Route.Serve != ListObjects {
+		return v
+	}
+	folder, known := prefix.render(in)
+	if known != yes {
+		return known
+	}
+	return verdictOf(strings.HasPrefix(folder+"/", in.key))
 }
 
 // checkNamespaces is SG009 for a condition: a uid says who somebody is only

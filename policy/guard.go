@@ -106,10 +106,11 @@ func (l *loader) attach(r *Route) {
 func (g *guard) meets(r *Route) (always, may bool) {
 	always = len(g.hosts) == 0 && !g.captures
 	if g.methods != 0 {
-		if g.methods&r.methods == 0 {
+		counted := r.counted()
+		if g.methods&counted == 0 {
 			return false, false
 		}
-		always = always && r.methods&^g.methods == 0
+		always = always && counted&^g.methods == 0
 	}
 	if g.path == nil {
 		return always, true
@@ -127,7 +128,7 @@ func (g *guardAt) matches(in *Input) bool {
 	if g.always {
 		return true
 	}
-	if g.methods != 0 && g.methods&methodBit(in.Method) == 0 {
+	if g.methods != 0 && g.methods&methodBit(in.method()) == 0 {
 		return false
 	}
 	if len(g.hosts) > 0 && !hostIn(in.Host, g.hosts) {

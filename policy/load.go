@@ -19,7 +19,7 @@ import (
 type Environment struct {
 	Identities map[string]string // name -> uid namespace
 	Upstreams  map[string]Upstream
-	Buckets    map[string]bool
+	Buckets    map[string]Bucket
 	Actors     map[string]bool // the identities of those who act for a user
 	AppCheck   bool            // some identity verifies Firebase App Check
 	Lookups    bool            // documents can be read
@@ -40,6 +40,14 @@ type Upstream struct {
 	NoActor bool
 	// NoUpgrade: it is asked by a protocol in which no WebSocket can begin.
 	NoUpgrade bool
+}
+
+// A Bucket is what a policy must know of one: the zero Bucket can do everything.
+type Bucket struct {
+	Store        string // what keeps it, for errors: aws, r2 and so on
+	NoForm       bool   // it takes no form (POST with a policy)
+	NoCRC64      bool   // it does not check CRC-64/NVME
+	NoConditions bool   // it ignores If-None-Match, so that an object could be replaced
 }
 
 // Load reads a policy. The error is document.Errors with every mistake found.
@@ -98,20 +106,13 @@ type loader struct {
 }
 
 var (
-	policyKeys = document.Keys{Known: []string{"version", "name", "identities", "claims", "vars", "lookups", "guards", "routes"}}
-	routeKeys  = document.Keys{
-		Known: []string{"id", "host", "path", "methods", "allow", "upstream", "serve", "object", "limit", "audit", "encoded_slash", "websocket", "timeout", "max_body"},
-		Later: []string{"quota"},
-	}
+	policyKeys  = document.Keys{Known: []string{"version", "name", "identities", "claims", "vars", "lookups", "guards", "routes"}}
+	routeKeys   = document.Keys{Known: []string{"id", "host", "path", "methods", "allow", "upstream", "serve", "object", "limit", "quota", "audit", "encoded_slash", "websocket", "timeout", "max_body"}}
+	quotaKeys   = document.Keys{Known: []string{"bytes", "objects", "window"}}
 	orgKeys     = document.Keys{Known: []string{"id", "role"}}
 	expiresKeys = document.Keys{Known: []string{"default", "min", "max"}}
 	limitKeys   = document.Keys{Known: []string{"rate", "burst", "per"}}
-	objectKeys  = document.Keys{
-		Known: []string{"bucket", "key", "content_types", "max_bytes", "checksum", "expires", "confirm_within", "overwrite", "disposition"},
-		Later: []string{"late"},
-	}
-	served      = []string{PresignUpload, ConfirmUpload, PresignDownload}
-	servedLater = []string{"multipart", "uppy", "delete_object", "list_objects", "list_uploads", "get_upload"}
+	objectKeys  = document.Keys{Known: []string{"bucket", "key", "prefix", "content_types", "max_bytes", "checksum", "method", "metadata", "expires", "confirm_within", "overwrite", "late", "disposition"}}
 )
 
 // notCustom are claims that must not be read past the rules for the uid and
@@ -224,6 +225,7 @@ func (l *loader) route(v document.Value) *Route {
 	r.Timeout = m.Get("timeout").DurationIn(time.Millisecond, maxTimeout)
 	r.MaxBody = m.Get("max_body").SizeIn(1, maxBody)
 	l.readAction(m, r)
+	l.readQuota(m.Get("quota"), r)
 	l.readObject(m, r)
 	l.readAllow(m.Need("allow"), r)
 	l.readLimits(m.Get("limit"), r)
@@ -332,26 +334,8 @@ func (l *loader) readAction(m document.Map, r *Route) {
 	if !serve.Present() {
 		return
 	}
-	if slices.Contains(servedLater, serve.Show()) {
-		serve.Errorf("`serve: %s` is not supported by this version of sidegate", serve.Show())
-		return
-	}
 	r.Serve = serve.OneOf(served...)
-	want := "POST"
-	if r.Serve == PresignDownload {
-		want = "GET"
-	}
-	if set := methodsOf(want); r.Serve != "" && r.methods != 0 && r.methods != set {
-		m.Get("methods").Errorf("`serve: %s` answers to %s: write `methods: [%s]`", r.Serve, want, want)
-	}
-	for _, key := range []string{"websocket", "timeout", "max_body"} {
-		if v := m.Get(key); v.Present() {
-			v.Errorf("`%s` is for routes with an upstream", key)
-		}
-	}
-	if single, _ := r.path.capturesAs("session"); r.Serve == ConfirmUpload && !single && m.Get("path").IsString() {
-		m.Get("path").Errorf("`serve: %s` needs a capture {session} in its path", ConfirmUpload)
-	}
+	l.checkServe(m, r)
 }
 
 func methodsOf(m string) methodSet {

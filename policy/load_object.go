@@ -1,28 +1,33 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"time"
 
 	"sidegate/policy/document"
 )
 
-// readObject reads what a presign route signs.
+// readObject reads what a served route signs, or does itself.
 func (l *loader) readObject(m document.Map, r *Route) {
 	v := m.Get("object")
-	signs := r.Serve == PresignUpload || r.Serve == PresignDownload
+	op := r.operation()
 	if m.Get("serve").Present() && r.Serve == "" {
 		return // refused already
 	}
-	if v.Present() && !signs {
-		v.Errorf("`object` is for routes that serve %s or %s", PresignUpload, PresignDownload)
+	if v.Present() && !op.signs() {
+		v.Errorf("`object` is for routes that serve %s", anyOfWords(operationsOf("bucket")))
 		return
 	}
-	if !signs {
+	if !op.signs() {
 		return
+	}
+	name := "key"
+	if r.Serve == ListObjects {
+		name = "prefix"
 	}
 	if !v.Present() {
-		m.Errorf("`serve: %s` needs an `object` with a `key`", r.Serve)
+		m.Errorf("`serve: %s` needs an `object` with a `%s`", r.Serve, name)
 		return
 	}
 	obj := &Object{Bucket: "default", ConfirmWithin: time.Hour}
@@ -31,26 +36,46 @@ func (l *loader) readObject(m document.Map, r *Route) {
 	if !o.IsMap() {
 		return
 	}
-	l.readBucket(o, obj)
-	obj.MaxBytes = o.Get("max_bytes").SizeIn(1, maxPut)
-	obj.NeedChecksum = o.Get("checksum").OneOf("sha256")
-	obj.Overwrite = o.Get("overwrite").Bool()
+	bucket := l.readBucket(o, obj)
 	obj.Inline = o.Get("disposition").OneOf("attachment", "inline") == "inline"
-	if c := o.Get("confirm_within"); c.Present() {
-		obj.ConfirmWithin = c.Duration()
-	}
-	readContentTypes(o.Get("content_types"), obj)
 	readExpires(o.Get("expires"), obj)
-	if r.Serve == PresignDownload {
-		for _, key := range []string{"content_types", "max_bytes", "checksum", "overwrite", "confirm_within"} {
-			if k := o.Get(key); k.Present() {
-				k.Errorf("`%s` is for uploads", key)
-			}
+	for _, e := range o.Entries() {
+		if slices.Contains(objectKeys.Known, e.Key) && !slices.Contains(op.object, e.Key) {
+			e.Value.Errorf("%s", misplaced(e.Key, r.Serve))
 		}
-	} else if k := o.Get("disposition"); k.Present() {
-		k.Errorf("`disposition` is for downloads")
+	}
+	if name == "prefix" {
+		readPrefix(o.Need("prefix"), r)
+		return
 	}
 	readKey(o.Need("key"), r)
+	if op.begins() {
+		l.readUpload(o, r, bucket)
+	}
+}
+
+// misplaced says of a key of `object` what it is for, and not the operation.
+func misplaced(key, serve string) string {
+	switch {
+	case key == "key":
+		return "`serve: " + serve + "` has a `prefix` and no `key`"
+	case key == "checksum" && serve == Uppy:
+		return "`checksum`: Uppy's clients name none, so that nothing could be uploaded here"
+	case key == "disposition":
+		return "`disposition` is for downloads"
+	case slices.Contains([]string{"content_types", "max_bytes", "checksum", "overwrite", "confirm_within", "late", "metadata"}, key):
+		return "`" + key + "` is for uploads"
+	}
+	return "`" + key + "` is for " + anyOfWords(operationsOf(key))
+}
+
+// anyOfWords is a list as a sentence has it.
+func anyOfWords(words []string) string {
+	n := len(words) - 1
+	if n < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:n], ", ") + " or " + words[n]
 }
 
 // lacksObject reports whether a route has no object, and was not meant to have
@@ -61,17 +86,47 @@ func (l *loader) lacksObject(r *Route) bool {
 		return false
 	}
 	at := l.places[r]
-	return !at.Field("object").Present() && (!at.Field("serve").Present() || r.Serve == ConfirmUpload)
+	return !at.Field("object").Present() && (!at.Field("serve").Present() || r.Serve != "" && !r.operation().signs())
 }
 
-func (l *loader) readBucket(o document.Map, obj *Object) {
+// readBucket gives what is known of the object's bucket: nothing speaks against
+// one where that is not defined, or no sidegate.yaml is at hand.
+func (l *loader) readBucket(o document.Map, obj *Object) Bucket {
 	at := o.Value
 	if b := o.Get("bucket"); b.Present() {
 		obj.Bucket, at = b.Name(), b
 	}
-	if l.env != nil && !l.env.Buckets[obj.Bucket] && obj.Bucket != "" {
+	if l.env == nil || obj.Bucket == "" {
+		return Bucket{}
+	}
+	bucket, ok := l.env.Buckets[obj.Bucket]
+	if !ok {
 		at.Errorf("bucket `%s` is not defined in sidegate.yaml%s", obj.Bucket, document.DidYouMean(obj.Bucket, keysOf(l.env.Buckets)))
 	}
+	return bucket
+}
+
+// readPrefix reads where list_objects lists. The template is that of the folder,
+// without the slash at its end.
+func readPrefix(v document.Value, r *Route) {
+	text, ok := v.Text()
+	if !ok {
+		return
+	}
+	folder, slash := strings.CutSuffix(text, "/")
+	if !slash {
+		v.Errorf("SG007 `%s` must end in `/`: users/a would also be the start of users/ab", v.Path())
+		return
+	}
+	t, err := parseTemplate(folder)
+	if err == nil {
+		err = t.check()
+	}
+	if err != nil {
+		v.Errorf("%s: %v", v.Path(), onPath(err, &r.path))
+		return
+	}
+	r.Object.prefix = t
 }
 
 func readKey(v document.Value, r *Route) {
@@ -111,9 +166,6 @@ const maxExpiry = 7 * 24 * time.Hour
 // minExpiry is the shortest that is of use: a signature's time has no
 // fractions, so that of its first second next to nothing can be left.
 const minExpiry = 2 * time.Second
-
-// maxPut is the largest object that one PUT can store in S3 (PutObject: 5 GiB).
-const maxPut = 5 << 30
 
 func readExpires(v document.Value, obj *Object) {
 	m := v.Map(expiresKeys)

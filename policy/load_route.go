@@ -92,7 +92,7 @@ func (l *loader) note(p *Policy) {
 		conditions = append(conditions, r.entries...)
 		r.noteAppCheck()
 		if r.Object != nil {
-			p.noteReads(r.Object.key.reads())
+			p.noteReads(r.Object.template().reads())
 		}
 	}
 	l.checkLookups(conditions)

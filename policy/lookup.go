@@ -292,6 +292,8 @@ func (l *loader) readDocument(f *lookupFacts) {
 			}
 		case sourceUUID, sourceExt:
 			f.doc.Errorf("`%s`: ${uuid} and ${ext} are for the key", f.doc.Path())
+		case sourceBodyKey:
+			f.doc.Errorf("SG004 `%s`: ${request.key} is the caller's own word; write ${sha256(request.key)}", f.doc.Path())
 		}
 	}
 	if slashes%2 == 0 {
@@ -316,8 +318,14 @@ func (b *builder) useLookup(v document.Value, look *Lookup) {
 		case sourceParam, sourceParamHash:
 			if _, ok := b.path.capturesAs(p.literal); !ok {
 				v.Errorf("SG003 lookup `%s` names its document by {%s}, and the path has no such capture", look.Name, p.literal)
-			} else if p.source == sourceParamHash && !slices.Contains(b.facts.hashes, p.literal) {
-				b.facts.hashes = append(b.facts.hashes, p.literal)
+			} else if p.source == sourceParamHash && !slices.Contains(b.facts.hashes, p.input()) {
+				b.facts.hashes = append(b.facts.hashes, p.input())
+			}
+		case sourceBodyKeyHash:
+			if b.route == nil || b.route.Serve != PresignDownloads {
+				v.Errorf("SG003 lookup `%s` names its document by request.key, which only routes have that serve %s", look.Name, PresignDownloads)
+			} else if !slices.Contains(b.facts.hashes, bodyKey) {
+				b.facts.hashes = append(b.facts.hashes, bodyKey)
 			}
 		case sourceUID:
 			b.facts.usesUID = append(b.facts.usesUID, v)

@@ -160,7 +160,7 @@ func (s *scene) input(a *attempt) (*Input, bool) {
 		u := a.upload()
 		in.Ext, in.Size, in.ContentType = u.Ext(), u.Size, u.MediaType()
 	}
-	in.makeKey(s.route.Object)
+	in.makeKey()
 	return in, true
 }
 

@@ -47,6 +47,8 @@ const (
 	sourceClaim
 	sourceParam
 	sourceParamHash // sha256(params.x)
+	sourceBodyKey   // request.key: the key that the body names
+	sourceBodyKeyHash
 	sourceUUID
 	sourceExt
 )
@@ -94,19 +96,27 @@ func parseSource(expr string) (part, error) {
 	}
 	if inner, ok := strings.CutPrefix(expr, "sha256("); ok {
 		inner, closed := strings.CutSuffix(inner, ")")
+		if inner == bodyKey && closed {
+			return part{source: sourceBodyKeyHash}, nil
+		}
 		if name, ok := strings.CutPrefix(inner, "params."); ok && closed && isIdent(name) {
 			return part{sourceParamHash, name}, nil
 		}
-		return part{}, fmt.Errorf("`${%s}`: sha256() takes one capture, as in ${sha256(params.name)}", expr)
+		return part{}, fmt.Errorf("`${%s}`: sha256() takes one capture, as in ${sha256(params.name)}, or request.key", expr)
 	}
 	switch expr {
 	case "uuid":
 		return part{source: sourceUUID}, nil
 	case "ext":
 		return part{source: sourceExt}, nil
+	case bodyKey:
+		return part{source: sourceBodyKey}, nil
 	}
 	return part{}, &sourceError{expr}
 }
+
+// bodyKey is the name of the key that a request's body names.
+const bodyKey = "request.key"
 
 // A sourceError says that ${expr} is nothing that a template can read.
 type sourceError struct{ expr string }
@@ -117,7 +127,7 @@ func (e *sourceError) text(instead string) string {
 	if instead != "" {
 		return fmt.Sprintf("`${%s}` is nothing that a template can read; did you mean ${%s}?", e.expr, instead)
 	}
-	return fmt.Sprintf("`${%s}` is nothing that a template can read; there are ${auth.uid}, ${auth.actor}, ${auth.identity}, ${auth.tenant}, ${auth.email}, ${auth.provider}, ${auth.token.NAME}, ${params.NAME}, ${sha256(params.NAME)}, ${vars.NAME}, ${uuid}, ${ext}", e.expr)
+	return fmt.Sprintf("`${%s}` is nothing that a template can read; there are ${auth.uid}, ${auth.actor}, ${auth.identity}, ${auth.tenant}, ${auth.email}, ${auth.provider}, ${auth.token.NAME}, ${params.NAME}, ${sha256(params.NAME)}, ${request.key}, ${sha256(request.key)}, ${vars.NAME}, ${uuid}, ${ext}", e.expr)
 }
 
 // onPath is err, and of a source that is a capture's name it says so.
@@ -166,6 +176,8 @@ func (p part) input() string {
 		return "auth.token." + p.literal
 	case sourceParam, sourceParamHash:
 		return "params." + p.literal
+	case sourceBodyKey, sourceBodyKeyHash:
+		return bodyKey
 	case sourceUID:
 		return "auth.uid"
 	case sourceActor:
@@ -215,6 +227,10 @@ func (p part) value(in *Input) (string, verdict) {
 	case sourceParamHash:
 		v, ok := in.Params.Get(p.literal)
 		return hashed(v), verdictOf(ok)
+	case sourceBodyKey:
+		return in.BodyKey, verdictOf(in.BodyKey != "")
+	case sourceBodyKeyHash:
+		return hashed(in.BodyKey), verdictOf(in.BodyKey != "")
 	}
 	if in.Identity == nil {
 		return "", no
@@ -362,7 +378,7 @@ func (t template) checkSegments() error {
 // free reports whether the part's value is of any length and form.
 func (p part) free() bool {
 	switch p.source {
-	case sourceLiteral, sourceParamHash, sourceUUID, sourceExt:
+	case sourceLiteral, sourceParamHash, sourceBodyKeyHash, sourceUUID, sourceExt:
 		return false
 	}
 	return true
@@ -371,7 +387,7 @@ func (p part) free() bool {
 // safe reports whether a value may stand in a segment of a key.
 func (p part) safe(v string) bool {
 	switch {
-	case p.source == sourceLiteral || p.source == sourceParamHash:
+	case p.source == sourceLiteral || p.source == sourceParamHash || p.source == sourceBodyKeyHash:
 		return true
 	case p.source == sourceExt && v == "":
 		return true
@@ -388,13 +404,22 @@ func cleanText(s string) bool {
 		return false
 	}
 	for _, r := range s {
-		switch {
-		case r == '\\', r < 0x20, r >= 0x7f && r < 0xa0, r == 0x2028, r == 0x2029,
-			r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x061c:
+		if r == '\\' || isControl(r) {
 			return false
 		}
 	}
 	return true
+}
+
+// isControl reports whether r controls how text is read or shown: C0, DEL, C1,
+// line and paragraph separators, bidi controls.
+func isControl(r rune) bool {
+	switch {
+	case r < 0x20, r >= 0x7f && r < 0xa0, r == 0x2028, r == 0x2029,
+		r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x061c:
+		return true
+	}
+	return false
 }
 
 // normal reports whether s is in Unicode form NFC, as all ASCII is.

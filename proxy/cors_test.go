@@ -32,7 +32,7 @@ const (
 func corsGate(t testing.TB, c *CORS, change ...func(*Options)) *gate {
 	t.Helper()
 	p, err := policy.Load("policy.yaml", []byte(corsPolicy), &policy.Environment{
-		Identities: map[string]string{"users": "users"}, Upstreams: map[string]policy.Upstream{"app": {}}, Buckets: map[string]bool{"default": true},
+		Identities: map[string]string{"users": "users"}, Upstreams: map[string]policy.Upstream{"app": {}}, Buckets: map[string]policy.Bucket{"default": {}},
 	})
 	if err != nil {
 		t.Fatal(err)

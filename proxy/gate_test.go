@@ -58,7 +58,7 @@ func loadPolicy(t testing.TB, text string) *policy.Policy {
 	p, err := policy.Load("policy.yaml", []byte(text), &policy.Environment{
 		Identities: map[string]string{"users": "users"},
 		Upstreams:  map[string]policy.Upstream{"app": {}, "lost": {}},
-		Buckets:    map[string]bool{"default": true},
+		Buckets:    map[string]policy.Bucket{"default": {}},
 	})
 	if err != nil {
 		t.Fatal(err)

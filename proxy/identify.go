@@ -124,7 +124,8 @@ func (x *exchange) sessionCookie() (name, value string, there bool) {
 
 // identifyByCookie verifies a session cookie. A browser sends it whoever made it
 // send the request: what can change something must come from the gateway's own
-// site. The cookie is verified first, so that the record says whose it was.
+// site, a GET too where it can lead to a write. The cookie is verified first, so
+// that the record says whose it was.
 func (x *exchange) identifyByCookie(name, value string) (decision, bool) {
 	var id *policy.Identity
 	var err error
@@ -141,7 +142,7 @@ func (x *exchange) identifyByCookie(name, value string) (decision, bool) {
 	}
 	x.identity, x.input.Identity = id, id
 	x.shown = credential{x.p.o.SessionCookies[name], value}
-	if (!safeMethod(x.r.Method) || x.wantsWebSocket()) && !x.sameOrigin() && !x.fromAllowedOrigin() {
+	if (!safeMethod(x.match.Route.CountsAs(x.r.Method)) || x.wantsWebSocket()) && !x.sameOrigin() && !x.fromAllowedOrigin() {
 		return refuse(codeCrossOrigin, &problem{status: http.StatusForbidden, code: codeCrossOrigin, detail: "a session cookie counts only for requests from this site"}), false
 	}
 	return decision{}, true

@@ -70,7 +70,7 @@ func (s *shelf) ReadDocument(_ context.Context, path string, _ []string) (policy
 func rulesGate(t *testing.T, docs DocumentReader) *gate {
 	t.Helper()
 	p, err := policy.Load("policy.yaml", []byte(rulesPolicy), &policy.Environment{
-		Identities: map[string]string{"users": "users"}, Upstreams: map[string]policy.Upstream{"app": {}}, Buckets: map[string]bool{"default": true},
+		Identities: map[string]string{"users": "users"}, Upstreams: map[string]policy.Upstream{"app": {}}, Buckets: map[string]policy.Bucket{"default": {}},
 		Lookups: true, Shipping: true,
 	})
 	if err != nil {
