@@ -400,6 +400,15 @@ func (p *Params) Get(name string) (string, bool) {
 	return "", false
 }
 
+// Rest is what {x...} captured; "" where the pattern has none.
+func (p *Params) Rest() string {
+	if p.pattern == nil || !p.pattern.rest {
+		return ""
+	}
+	v, _ := p.Get(p.pattern.restName)
+	return v
+}
+
 func (p *Params) at(n int) string {
 	if n < len(p.values) {
 		return p.values[n]

@@ -119,7 +119,29 @@ func (x *exchange) Lookup(l *policy.Lookup, document string) (policy.Document, e
 	if x.identity == nil {
 		ctx = context.WithValue(ctx, nobodyKey{}, true)
 	}
-	return x.p.lookups.get(ctx, l, document)
+	switch x.match.Route.Serve {
+	default:
+		return x.p.lookups.get(ctx, l, document)
+	case policy.PresignUploads, policy.PresignDownloads:
+	}
+	// One request is judged by one state of a document, and asks for it once,
+	// however many items it has.
+	if x.looked == nil {
+		x.looked = map[[2]string]lookedUp{}
+	}
+	key := [2]string{l.Name, document}
+	found, ok := x.looked[key]
+	if !ok {
+		found.document, found.err = x.p.lookups.get(ctx, l, document)
+		x.looked[key] = found
+	}
+	return found.document, found.err
+}
+
+// lookedUp is what a lookup found.
+type lookedUp struct {
+	document policy.Document
+	err      error
 }
 
 // limit takes the request from the budgets of its caller: 429 where one is used
@@ -144,6 +166,7 @@ func (x *exchange) ask() policy.Decision {
 
 // judged turns the policy's refusal into ours.
 func (x *exchange) judged(d policy.Decision) decision {
+	x.passed = d.Allow
 	out := decision{allow: d.Allow, reason: d.Reason, rule: d.Rule, shadow: d.Shadow}
 	switch {
 	case d.Allow:

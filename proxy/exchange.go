@@ -37,6 +37,10 @@ type exchange struct {
 	input    policy.Input // of the policy; here because Decide's closures would move it to the heap
 	object   *audit.Object
 	upload   uploadPlan
+	batch    []*item                // what a request for several things at once is for
+	further  bool                   // what is decided now is not the first of them
+	looked   map[[2]string]lookedUp // for its items, by lookup and document
+	passed   bool                   // the policy's last word was yes
 	limits   *policy.Limiter
 	lookups  policy.Lookups
 	given    *Given // of a request that is only judged
@@ -219,6 +223,11 @@ func (p *Proxy) finish(x *exchange) {
 			p.metrics.auditFailures.Inc()
 		}
 	}
+	for _, e := range x.itemOutcomes() {
+		if err := p.o.Recorder.Note(e); err != nil {
+			p.metrics.auditFailures.Inc()
+		}
+	}
 	p.metrics.inFlight.Dec()
 	p.metrics.count(x)
 	p.log(x, truncated)
@@ -348,6 +357,12 @@ func (p *Proxy) log(x *exchange, truncated bool) {
 		level.Str("error", audit.Printable(x.decision.problem.cause.Error()))
 	}
 	level.Msg("request")
+}
+
+// logItem says what went wrong with one item of a request.
+func (p *Proxy) logItem(x *exchange, one *item, pr *problem) {
+	p.o.Log.Warn().Str("record", one.record).Str("batch", x.id).Int("status", pr.status).Str("code", pr.code).
+		Str("error", audit.Printable(pr.Error())).Msg("item")
 }
 
 func (x *exchange) routeID() string {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -17,9 +16,13 @@ import (
 
 // An uploadPlan is what decide found out for the action of a served route.
 type uploadPlan struct {
-	request upload.Request
-	session *upload.Session
-	expires time.Duration
+	request  upload.Request
+	session  *upload.Session
+	expires  time.Duration // of parts' URLs
+	parts    []upload.PartRequest
+	whole    []upload.Part // that the object is made of; nil: all that arrived
+	download upload.Download
+	page     listPage
 }
 
 // decideServed decides on a route that the gateway answers itself.
@@ -31,53 +34,227 @@ func (p *Proxy) decideServed(x *exchange) (decision, action) {
 	switch x.match.Route.Serve {
 	case policy.PresignUpload:
 		return p.decideUpload(x)
+	case policy.PresignUploads:
+		return p.decideUploads(x)
 	case policy.ConfirmUpload:
 		return p.decideConfirm(x)
 	case policy.PresignDownload:
 		return p.decideDownload(x)
+	case policy.PresignDownloads:
+		return p.decideDownloads(x)
+	case policy.Multipart:
+		return p.decideMultipart(x)
+	case policy.GetUpload:
+		return p.decideGetUpload(x)
+	case policy.ListUploads:
+		return p.decideListUploads(x)
+	case policy.DeleteObject:
+		return p.decideDelete(x)
+	case policy.ListObjects:
+		return p.decideList(x)
 	}
 	return decision{}, nil
 }
 
-// decideUpload reads the body before it asks the policy, since the key can
-// depend on the content type; complaints about it count only if the request is
-// allowed.
-func (p *Proxy) decideUpload(x *exchange) (decision, action) {
-	if x.body != nil {
-		x.body.until = time.Now().Add(p.o.IdleTimeout) // it is small: dripping is no way to send it
-	}
-	body, problem := readUploadRequest(x.r.Body)
+// A wish is an upload that a request wants to begin.
+type wish struct {
+	policy.UploadRequest
+	operation   string   // of the audit log
+	multipart   bool     // it comes in parts
+	complaint   *problem // about how it was asked for; it counts only if the request is allowed
+	idempotency string   // the caller's Idempotency-Key
+}
+
+// planUpload decides on an upload that is to begin: the policy, then the object's
+// limits, then the budgets. Where that is a yes, x.upload.request is what to
+// begin. x.object says what was asked, in either case.
+func (p *Proxy) planUpload(x *exchange, w *wish) (decision, bool) {
 	o := x.match.Route.Object
-	x.input.UUID, x.input.Ext, x.input.Size, x.input.ContentType = upload.NewID(), body.Ext(), body.Size, body.MediaType()
-	x.input.Checksum = body.ChecksumSHA256 != ""
+	id := upload.NewID()
+	if w.idempotency != "" && x.identity != nil {
+		id, _ = upload.IdempotentID(x.identity.Namespace, x.identity.UID, x.match.Route.ID, w.idempotency)
+	}
+	x.input.UUID, x.input.Ext, x.input.Size, x.input.ContentType = upload.UUIDOf(id), w.Ext(), w.Size, w.MediaType()
+	x.input.Checksum = w.ChecksumSHA256 != "" || w.ChecksumCRC64 != ""
 	asked := x.ask()
 	d := x.judged(asked)
 	size := int64(-1)
-	if body.Size != nil {
-		size = *body.Size
+	if w.Size != nil {
+		size = *w.Size
 	}
-	x.object = &audit.Object{Bucket: o.Bucket, Operation: "put", ContentType: body.ContentType, Size: size}
+	x.object = &audit.Object{Bucket: o.Bucket, Operation: w.operation, ContentType: w.ContentType, Size: size}
 	if !d.allow {
-		return d, nil
+		return d, false
 	}
-	if problem != nil {
-		return refuse(problem.code, problem).by(d), nil
+	pr := w.complaint
+	if v := o.Check(&w.UploadRequest); pr == nil && v != nil {
+		pr = violated(v)
 	}
-	if v := o.Check(&body); v != nil {
-		return refuse(v.Code, violated(v)).by(d), nil
+	metadata, wrong := encodedMetadata(w.Metadata)
+	if pr == nil {
+		pr = wrong
 	}
-	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
-		return d, nil
+	if pr != nil {
+		return refuse(pr.code, pr).by(d), false
 	}
-	expires, _ := o.Expiry(body.Expires)
+	if d, ok := x.spend(d); !ok {
+		return d, false
+	}
+	expires, _ := o.Expiry(w.Expires)
+	x.upload.request = x.request(w, asked.Key)
+	r := &x.upload.request
+	r.ID, r.Size, r.Metadata, r.Expires = id, size, metadata, expires
 	x.object.Key = asked.Key // of a refusal it would be one that never was
-	x.upload.request = upload.Request{
-		ID: upload.NewID(), Namespace: x.identity.Namespace, UID: x.identity.UID, Identity: x.identity.Name,
-		Record: x.id, Bucket: o.Bucket, Key: asked.Key, ContentType: body.ContentType, Size: size,
-		Checksum: body.ChecksumSHA256, Overwrite: o.Overwrite, Expires: expires, ConfirmWithin: o.ConfirmWithin,
+	x.object.Session, x.object.Expires = id, x.start.Add(expires)
+	return d, true
+}
+
+// request is the upload of a wish that was granted, as far as wish, caller and
+// route say it.
+func (x *exchange) request(w *wish, key string) upload.Request {
+	route, o, who := x.match.Route, x.match.Route.Object, x.identity
+	return upload.Request{
+		Namespace: who.Namespace, UID: who.UID, Identity: who.Name, Record: x.id,
+		Bucket: o.Bucket, Key: key, ContentType: w.ContentType, Checksum: w.ChecksumSHA256, Checksum64: w.ChecksumCRC64,
+		Overwrite: o.Overwrite, Form: o.Form && !w.multipart, MaxBytes: o.MaxBytes, Route: route.ID,
+		DeleteLate: o.DeleteLate, AutoConfirm: route.Serve == policy.Uppy, Quota: quotaOf(route), Idempotency: w.idempotency,
+		ConfirmWithin: o.ConfirmWithin,
 	}
-	x.object.Session, x.object.Expires = x.upload.request.ID, x.start.Add(expires)
-	return d, p.signUpload
+}
+
+// maxMetadata is what S3 takes of an object's metadata, names and values
+// together, in bytes.
+// https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+const maxMetadata = 2 << 10
+
+// encodedMetadata is metadata as it is sent and stored. The policy bounded it as
+// it came; what is not ASCII grows.
+func encodedMetadata(metadata map[string]string) (map[string]string, *problem) {
+	if len(metadata) == 0 {
+		return nil, nil
+	}
+	out, total := make(map[string]string, len(metadata)), 0
+	for name, value := range metadata {
+		out[name] = upload.EncodeMetadata(value)
+		total += len(name) + len(out[name])
+	}
+	if total > maxMetadata {
+		return nil, wrongField("metadata", "metadata is at most 2048 bytes, names and values together, as it is stored: what is not ASCII takes more")
+	}
+	return out, nil
+}
+
+func quotaOf(r *policy.Route) *upload.Quota {
+	if r.Quota == nil {
+		return nil
+	}
+	return &upload.Quota{Bytes: r.Quota.Bytes, Objects: r.Quota.Objects, Window: r.Quota.Window}
+}
+
+// spend takes the request, or an item of it, from the budgets of its route.
+func (x *exchange) spend(d decision) (decision, bool) {
+	if d, ok := x.limit(x.match.Route.Limits, d); !ok || !x.further {
+		return d, ok
+	}
+	return x.limit(x.match.Route.IPLimits, d) // from which the request itself took for its first
+}
+
+// planSession decides on something that is done to one of the caller's sessions.
+// Where the route has an object the policy is asked of the session's, so that
+// find comes first; but what it did not find is told only to a caller who is
+// allowed. Where that is a yes, x.upload.session is the session. In a trial,
+// which looks nothing up, it is nil.
+func (p *Proxy) planSession(x *exchange, operation string, find func() (*upload.Session, error), complaint *problem) (decision, bool) {
+	o := x.match.Route.Object
+	x.object = &audit.Object{Operation: operation, Size: -1}
+	var s *upload.Session
+	var lost error
+	if o != nil {
+		x.object.Bucket = o.Bucket
+		s, lost = x.seek(find)
+		x.judgeSession(s)
+	}
+	asked := x.ask()
+	d := x.judged(asked)
+	if !d.allow {
+		return d, false
+	}
+	if complaint != nil {
+		return refuse(complaint.code, complaint).by(d), false
+	}
+	if d, ok := x.spend(d); !ok {
+		return d, false
+	}
+	if o == nil {
+		s, lost = x.seek(find)
+	}
+	if lost != nil {
+		pr := storeFailure(lost)
+		return refuse(pr.code, pr).by(d), false
+	}
+	if s == nil {
+		return d, true
+	}
+	if o != nil && asked.Key != s.Key { // the policy's word is on another object
+		return refuse(codeInternal, &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here",
+			cause: errors.New("the policy judged another key than the session's")}).by(d), false
+	}
+	x.object = &audit.Object{Bucket: s.Bucket, Key: s.Key, Operation: operation, ContentType: s.ContentType, Size: s.Size, Session: s.ID}
+	x.upload.session = s
+	return d, true
+}
+
+// seek finds a session, but not in a trial: whose it is, is no matter of the policy.
+func (x *exchange) seek(find func() (*upload.Session, error)) (*upload.Session, error) {
+	switch {
+	case x.given != nil:
+		return nil, nil
+	case x.identity == nil:
+		return nil, upload.ErrNotFound
+	}
+	s, err := find()
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// judgeSession has the policy judge the session's object. Of none, it is a key as
+// the route makes them.
+func (x *exchange) judgeSession(s *upload.Session) {
+	if s == nil {
+		x.input.UUID = upload.NewID()
+		return
+	}
+	x.input.SessionKey, x.input.ContentType = s.Key, (&policy.UploadRequest{ContentType: s.ContentType}).MediaType()
+	if s.Size >= 0 {
+		x.input.Size = &s.Size
+	}
+	x.object.Key, x.object.ContentType, x.object.Size, x.object.Session = s.Key, s.ContentType, s.Size, s.ID
+}
+
+// ownSession finds the caller's session of that id, whichever route began it.
+func (x *exchange) ownSession(id string) func() (*upload.Session, error) {
+	return func() (*upload.Session, error) {
+		return x.p.o.Uploads.Lookup(x.r.Context(), x.identity.Namespace, x.identity.UID, id)
+	}
+}
+
+// routeSession is ownSession for what goes on only where it began: a session of
+// another route or bucket is none.
+func (x *exchange) routeSession(id string) func() (*upload.Session, error) {
+	own := x.ownSession(id)
+	return func() (*upload.Session, error) { return x.begunHere(own()) }
+}
+
+func (x *exchange) begunHere(s *upload.Session, err error) (*upload.Session, error) {
+	if err != nil {
+		return nil, err
+	}
+	if s.Route != x.match.Route.ID || s.Bucket != x.match.Route.Object.Bucket {
+		return nil, upload.ErrNotFound
+	}
+	return s, nil
 }
 
 // by keeps which rule allowed what was refused for another reason.
@@ -90,32 +267,6 @@ func violated(v *policy.Violation) *problem {
 	return &problem{status: v.Status, code: v.Code, detail: v.Text, field: v.Field}
 }
 
-// presigned is the answer of presign_upload.
-type presigned struct {
-	Key            string            `json:"key"`
-	PutURL         string            `json:"putUrl"`
-	ExpiresSeconds int64             `json:"expiresSeconds"`
-	Session        string            `json:"session"`
-	Method         string            `json:"method"`
-	Headers        map[string]string `json:"headers"`
-	ExpiresAt      time.Time         `json:"expiresAt"`
-}
-
-func (p *Proxy) signUpload(x *exchange) error {
-	session, signed, err := p.o.Uploads.Begin(x.r.Context(), x.upload.request)
-	if err != nil {
-		return storeFailure(err)
-	}
-	headers := map[string]string{}
-	for name, values := range signed.Headers {
-		headers[name] = strings.Join(values, ",")
-	}
-	return x.answer(presigned{
-		Key: session.Key, PutURL: signed.URL, ExpiresSeconds: x.remaining(signed.Expires, x.upload.request.Expires), Session: session.ID,
-		Method: signed.Method, Headers: headers, ExpiresAt: signed.Expires.UTC(),
-	})
-}
-
 // remaining is how long a URL holds, in whole seconds: what was asked for, or
 // less where the credentials end sooner. A signature's time has no fractions:
 // what is left of the second in which it began counts as whole.
@@ -123,153 +274,13 @@ func (x *exchange) remaining(until time.Time, asked time.Duration) int64 {
 	return max(int64((min(until.Sub(x.start), asked)+time.Second-1)/time.Second), 0)
 }
 
-// decideConfirm finds the session, which must be the caller's own.
-func (p *Proxy) decideConfirm(x *exchange) (decision, action) {
-	d := x.judged(x.ask())
-	if !d.allow {
-		return d, nil
+// headersOf are a signed URL's, each in one value.
+func headersOf(s upload.Signed) map[string]string {
+	headers := map[string]string{}
+	for name, values := range s.Headers {
+		headers[name] = strings.Join(values, ",")
 	}
-	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
-		return d, nil
-	}
-	if x.given != nil { // whose session it is, is no matter of the policy
-		return d, p.confirm
-	}
-	id, _ := x.match.Params.Get("session")
-	s, err := p.o.Uploads.Lookup(x.r.Context(), x.identity.Namespace, x.identity.UID, id)
-	if err != nil {
-		problem := storeFailure(err)
-		return refuse(problem.code, problem).by(d), nil
-	}
-	x.upload.session = s
-	x.object = &audit.Object{Bucket: s.Bucket, Key: s.Key, Operation: "confirm", ContentType: s.ContentType, Size: s.Size, Session: s.ID}
-	return d, p.confirm
-}
-
-// confirmed is the answer of confirm_upload.
-type confirmed struct {
-	Key            string `json:"key"`
-	Status         string `json:"status"`
-	Size           int64  `json:"size"`
-	ContentType    string `json:"contentType"`
-	ETag           string `json:"etag"`
-	VersionID      string `json:"versionId,omitempty"`
-	ChecksumSHA256 string `json:"checksumSha256,omitempty"`
-}
-
-func (p *Proxy) confirm(x *exchange) error {
-	s, err := p.o.Uploads.Confirm(x.r.Context(), x.upload.session)
-	if err != nil {
-		return storeFailure(err)
-	}
-	return x.answer(confirmed{s.Key, string(s.Status), s.Size, s.ContentType, s.ETag, s.VersionID, s.Checksum})
-}
-
-// decideDownload holds the query's wishes against the object's limits.
-func (p *Proxy) decideDownload(x *exchange) (decision, action) {
-	asked := x.ask()
-	d := x.judged(asked)
-	o := x.match.Route.Object
-	head := x.r.Method == http.MethodHead
-	x.object = &audit.Object{Bucket: o.Bucket, Key: asked.Key, Operation: "get", Size: -1}
-	if head {
-		x.object.Operation = "head"
-	}
-	if !d.allow {
-		x.object.Key = asked.AskedKey
-		return d, nil
-	}
-	seconds, redirect, problem := readDownloadQuery(x.target.query)
-	if problem != nil {
-		return refuse(problem.code, problem).by(d), nil
-	}
-	expires, v := o.Expiry(seconds)
-	if v != nil {
-		return refuse(v.Code, violated(v)).by(d), nil
-	}
-	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
-		return d, nil
-	}
-	if head && !redirect {
-		return d, signNothing
-	}
-	x.object.Expires = x.start.Add(expires)
-	x.upload.expires = expires
-	if redirect {
-		return d, p.redirectDownload
-	}
-	return d, p.signDownload
-}
-
-// signNothing answers a HEAD that asks for no redirect: there is something to
-// sign, and that is all it asked. A length would be that of GET's answer.
-func signNothing(x *exchange) error {
-	h := x.w.Header()
-	ownAnswer(h, x.id)
-	h.Set("Content-Type", "application/json")
-	x.w.WriteHeader(http.StatusOK)
-	return nil
-}
-
-func readDownloadQuery(query string) (seconds *int64, redirect bool, pr *problem) {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return nil, false, &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the query is malformed"}
-	}
-	if v, ok := values["expiresSeconds"]; ok {
-		n, err := strconv.ParseInt(v[0], 10, 32)
-		if err != nil || len(v) != 1 {
-			return nil, false, violated(&policy.Violation{Code: codeInvalidField, Status: http.StatusUnprocessableEntity, Field: "expiresSeconds", Text: "expiresSeconds is one whole number"})
-		}
-		seconds = &n
-	}
-	if v, ok := values["redirect"]; ok {
-		if len(v) != 1 || v[0] != "1" {
-			return nil, false, violated(&policy.Violation{Code: codeInvalidField, Status: http.StatusUnprocessableEntity, Field: "redirect", Text: "redirect can only be 1"})
-		}
-		redirect = true
-	}
-	return seconds, redirect, nil
-}
-
-func (p *Proxy) sign(x *exchange) (upload.Signed, error) {
-	o := x.match.Route.Object
-	disposition := upload.Attachment
-	if o.Inline {
-		disposition = upload.Inline
-	}
-	signed, err := p.o.Uploads.Download(x.r.Context(), upload.Download{
-		Bucket: o.Bucket, Key: x.object.Key, Head: x.r.Method == http.MethodHead, Disposition: disposition, Expires: x.upload.expires,
-	})
-	if err != nil {
-		return signed, storeFailure(err)
-	}
-	return signed, nil
-}
-
-func (p *Proxy) signDownload(x *exchange) error {
-	signed, err := p.sign(x)
-	if err != nil {
-		return err
-	}
-	return x.answer(struct {
-		GetURL         string    `json:"getUrl"`
-		ExpiresSeconds int64     `json:"expiresSeconds"`
-		ExpiresAt      time.Time `json:"expiresAt"`
-	}{signed.URL, x.remaining(signed.Expires, x.upload.expires), signed.Expires.UTC()})
-}
-
-func (p *Proxy) redirectDownload(x *exchange) error {
-	signed, err := p.sign(x)
-	if err != nil {
-		return err
-	}
-	h := x.w.Header()
-	ownAnswer(h, x.id)
-	h.Set("Location", signed.URL)
-	h.Set("Content-Length", "0")
-	x.w.WriteHeader(http.StatusFound)
-	return nil
+	return headers
 }
 
 // answer sends a success of the gateway's own.
@@ -293,21 +304,9 @@ func (x *exchange) answer(v any) error {
 	return nil
 }
 
-// storeFailure says what of an upload's errors the caller is told.
-func storeFailure(err error) *problem {
-	var mismatch *upload.Mismatch
-	var invalid *upload.InvalidError
-	switch {
-	case errors.As(err, &mismatch):
-		return &problem{status: http.StatusUnprocessableEntity, code: codeMismatch, field: mismatch.Field, detail: "the object that was uploaded is not what was signed", cause: err}
-	case errors.As(err, &invalid): // the policy's checks come first and are no weaker
-		return &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
-	case errors.Is(err, upload.ErrNotFound):
-		return &problem{status: http.StatusNotFound, code: codeNoSession, detail: "there is no such upload session"}
-	case errors.Is(err, upload.ErrNotUploaded):
-		return &problem{status: http.StatusConflict, code: codeNotUploaded, detail: "the object is not there yet"}
-	case errors.Is(err, upload.ErrExpired):
-		return &problem{status: http.StatusGone, code: codeExpired, detail: "the upload was not confirmed in time"}
-	}
-	return unavailable("the store cannot be asked now", err)
+// answerNothing says that it is done.
+func (x *exchange) answerNothing() error {
+	ownAnswer(x.w.Header(), x.id)
+	x.w.WriteHeader(http.StatusNoContent)
+	return nil
 }

@@ -24,6 +24,10 @@ const (
 	codeNotUploaded     = "not_uploaded"
 	codeExpired         = "expired"
 	codeMismatch        = "mismatch"
+	codeExists          = "exists"
+	codeState           = "state"
+	codeQuota           = "quota"
+	codeIdempotencyKey  = "idempotency_key"
 	codeUnavailable     = "unavailable"
 	codeUpstreamFailed  = "upstream_failed"
 	codeUpstreamTimeout = "upstream_timeout"
@@ -78,6 +82,17 @@ type problemBody struct {
 // retryAfter is what unavailable answers suggest, in seconds.
 const retryAfter = 5
 
+// retrySeconds is when it makes sense to ask again; 0: it is not known.
+func (p *problem) retrySeconds() int64 {
+	switch p.status {
+	case http.StatusServiceUnavailable:
+		return retryAfter
+	case http.StatusTooManyRequests:
+		return int64(max(p.retry+time.Second-1, time.Second) / time.Second)
+	}
+	return 0
+}
+
 // write sends the problem as the answer.
 func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string, unread bool) {
 	h := w.Header()
@@ -87,10 +102,8 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 	switch {
 	case p.status == http.StatusUnauthorized || p.challenge != "":
 		h.Set("WWW-Authenticate", challenge(realm, p.challenge, p.detail))
-	case p.status == http.StatusServiceUnavailable:
-		h.Set("Retry-After", strconv.Itoa(retryAfter))
-	case p.status == http.StatusTooManyRequests:
-		h.Set("Retry-After", strconv.FormatInt(int64((p.retry+time.Second-1)/time.Second), 10))
+	case p.retrySeconds() > 0:
+		h.Set("Retry-After", strconv.FormatInt(p.retrySeconds(), 10))
 	}
 	if p.allow != nil {
 		h.Set("Allow", strings.Join(p.allow, ", "))

@@ -195,8 +195,12 @@ func refuse(reason string, p *problem) decision { return decision{reason: reason
 // refusal may be counted instead.
 func (p *Proxy) record(x *exchange, d decision) error {
 	x.decision, x.decided = d, true
-	if !d.allow && p.summarise(x) {
-		return nil
+	counted := !d.allow && p.summarise(x, d.reason)
+	if counted {
+		x.absent = true
+		if len(x.batch) == 0 {
+			return nil
+		}
 	}
 	ctx := x.r.Context()
 	if !d.allow { // a refusal is told also where a broken body has ended the context
@@ -209,8 +213,15 @@ func (p *Proxy) record(x *exchange, d decision) error {
 		p.metrics.unrecorded.WithLabelValues(x.routeID()).Inc()
 		return nil
 	}
-	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {
-		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
+	own := func() error { return p.recordOwn(ctx, x, counted) }
+	var err error
+	if len(x.batch) > 0 {
+		err = p.recordItems(ctx, x, own)
+	} else {
+		err = own()
+	}
+	if err != nil {
+		x.unrecorded = true
 		if x.goneCaller() { // it is unknown whether it is on record; nobody waits for it
 			return unavailable("the caller went away", x.whoLeft())
 		}
@@ -218,6 +229,16 @@ func (p *Proxy) record(x *exchange, d decision) error {
 		return unavailable("the audit log cannot take this request now", fmt.Errorf("record the decision: %w", err))
 	}
 	return nil
+}
+
+// recordOwn puts the request's own decision on record, where it is not counted.
+func (p *Proxy) recordOwn(ctx context.Context, x *exchange, counted bool) error {
+	if counted {
+		return nil
+	}
+	err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive())
+	x.absent = errors.Is(err, ErrNotRecorded)
+	return err
 }
 
 // survive is the stronger of what sidegate.yaml and the route ask for.

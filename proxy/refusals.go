@@ -70,15 +70,14 @@ func (x *exchange) refusalSource() refusalSource {
 
 // summarise counts a refusal whose source, or the gateway, has had its full ones
 // for now. It has no events of its own then.
-func (p *Proxy) summarise(x *exchange) bool {
+func (p *Proxy) summarise(x *exchange, reason string) bool {
 	t := &p.refusals.strangers
 	if x.identity != nil {
 		t = &p.refusals.verified
 	}
-	if !t.count(x.refusalSource(), x.routeID(), x.decision.reason, p.o.Now()) {
+	if !t.count(x.refusalSource(), x.routeID(), reason, p.o.Now()) {
 		return false
 	}
-	x.absent = true
 	p.metrics.summarised.Inc()
 	return true
 }
@@ -351,7 +350,8 @@ func (p *Proxy) recordCounts(ctx context.Context, some []*refusalCount) []error 
 
 // refusedLate puts on record what was refused when its time for that had passed.
 func (p *Proxy) refusedLate(x *exchange) {
-	if p.summarise(x) {
+	if p.summarise(x, x.decision.reason) {
+		x.absent = true
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)

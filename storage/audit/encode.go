@@ -107,6 +107,7 @@ func (e *encoder) parts(ev *Event) {
 		e.textUpTo("user_agent", r.UserAgent, maxAgent)
 		e.text("trace", r.Trace)
 		e.text("forward_auth", r.ForwardAuth)
+		e.text("batch", r.Batch)
 		e.close()
 	}
 	if i := ev.Identity; i != nil {
@@ -136,6 +137,7 @@ func (e *encoder) parts(ev *Event) {
 		}
 		e.time("expires", o.Expires)
 		e.text("session", o.Session)
+		e.text("parts", o.Parts)
 		e.close()
 	}
 	if o := ev.Outcome; o != nil {

@@ -103,6 +103,9 @@ type (
 		// ForwardAuth is the dialect in which another proxy asked about the
 		// request, which was not here itself: what became of it is not known.
 		ForwardAuth string `json:"forward_auth,omitempty"`
+		// Batch is the record of the request that asked for this and other
+		// things at once.
+		Batch string `json:"batch,omitempty"`
 	}
 
 	// Identity is who asked, as far as it was verified.
@@ -150,6 +153,7 @@ type (
 		Size        int64     `json:"size"` // bytes; -1: unknown, and absent from the line
 		Expires     time.Time `json:"expires,omitzero"`
 		Session     string    `json:"session,omitempty"`
+		Parts       string    `json:"parts,omitempty"` // numbers of an upload's parts, as 1-3,7
 	}
 
 	// Outcome is how the answer ended.

@@ -397,6 +397,9 @@ func objectData(x *Object) map[string]any {
 	if x.Session != "" {
 		data["session"] = x.Session
 	}
+	if x.Parts != "" {
+		data["parts"] = x.Parts
+	}
 	return data
 }
 
@@ -433,7 +436,7 @@ var mapped = map[string][]string{
 	"request":  {"method", "host", "path", "ip", "user_agent", "trace"},
 	"identity": {"namespace", "uid", "actor", "tenant", "issuer", "provider", "auth_time", "token_hash"},
 	"decision": {"effect", "route", "rule", "policy"},
-	"object":   {"bucket", "key", "operation", "content_type", "size", "expires", "session"},
+	"object":   {"bucket", "key", "operation", "content_type", "size", "expires", "session", "parts"},
 	"outcome":  {"status", "bytes_in", "bytes_out", "upstream", "error"},
 }
 

@@ -1,0 +1,188 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"sidegate/policy"
+)
+
+// Bounds of the bodies of served routes, in bytes.
+const (
+	maxRequest       = 16 << 10
+	maxBatchRequest  = 256 << 10 // of 100 uploads or downloads, or of 1000 parts
+	maxPartsComplete = 1 << 20   // 10,000 parts with the ETags of S3 are two thirds of it
+)
+
+// readBody reads a served route's body whole.
+func (x *exchange) readBody(limit int64) ([]byte, *problem) {
+	if x.body != nil {
+		x.body.until = time.Now().Add(x.p.o.IdleTimeout) // it is small: dripping is no way to send it
+	}
+	return readBounded(x.r.Body, limit)
+}
+
+func readBounded(body io.Reader, limit int64) ([]byte, *problem) {
+	data, err := io.ReadAll(io.LimitReader(body, limit+1))
+	switch {
+	case int64(len(data)) > limit:
+		return nil, &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, detail: "the request's body is larger than " + strconv.FormatInt(limit>>10, 10) + " KiB", hangUp: true}
+	case err != nil:
+		return nil, &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the request's body is malformed or stalled", hangUp: true, cause: err}
+	case !utf8.Valid(data): // encoding/json would put something else in its place
+		return nil, malformed("the body is not UTF-8")
+	}
+	return data, nil
+}
+
+// A jsonReader reads JSON of a shape that its caller knows: objects whose names
+// are known and stand once each, lists of bounded length. It goes no deeper than
+// its caller does, and takes nothing for something else: 1.0 is no whole number,
+// and null is no text.
+type jsonReader struct{ dec *json.Decoder }
+
+// readJSON reads data, which must be one JSON object and nothing else; member
+// reads the value of each name. What was read before a mistake stays with
+// whoever reads.
+func readJSON(data []byte, member func(j *jsonReader, name string) *problem) *problem {
+	j := &jsonReader{json.NewDecoder(bytes.NewReader(data))}
+	j.dec.UseNumber()
+	if pr := j.object(func(name string) *problem { return member(j, name) }); pr != nil {
+		return pr
+	}
+	if _, err := j.dec.Token(); !errors.Is(err, io.EOF) {
+		return malformed("something follows the JSON object")
+	}
+	return nil
+}
+
+// maxMembers bounds the names of one object; no shape has as many.
+const maxMembers = 64
+
+func (j *jsonReader) object(member func(name string) *problem) *problem {
+	if t, err := j.dec.Token(); err != nil || t != json.Delim('{') {
+		return malformed("a JSON object is missing in the body")
+	}
+	var room [8]string
+	seen := room[:0]
+	for j.dec.More() {
+		t, err := j.dec.Token()
+		name, ok := t.(string)
+		if err != nil || !ok || slices.Contains(seen, name) || len(seen) == maxMembers {
+			return malformed("the body is not a JSON object with each key once")
+		}
+		seen = append(seen, name)
+		if pr := member(name); pr != nil {
+			return pr
+		}
+	}
+	if _, err := j.dec.Token(); err != nil {
+		return malformed("the JSON object does not end")
+	}
+	return nil
+}
+
+// list reads a list of 1 to most items.
+func (j *jsonReader) list(name string, most int, item func() *problem) *problem {
+	t, err := j.dec.Token()
+	if err != nil {
+		return malformed("the JSON in the body is malformed")
+	}
+	wrong := wrongField(name, name+" is a list of 1 to "+strconv.Itoa(most))
+	if t != json.Delim('[') {
+		return wrong
+	}
+	n := 0
+	for ; j.dec.More(); n++ {
+		if n == most {
+			return wrong
+		}
+		if pr := item(); pr != nil {
+			return pr
+		}
+	}
+	if _, err := j.dec.Token(); err != nil {
+		return malformed("the JSON list does not end")
+	}
+	if n == 0 {
+		return wrong
+	}
+	return nil
+}
+
+func (j *jsonReader) scalar() (any, *problem) {
+	v, err := j.dec.Token()
+	if err != nil {
+		return nil, malformed("the JSON in the body is malformed")
+	}
+	if _, nested := v.(json.Delim); nested {
+		return nil, malformed("the body holds a list or an object where it must not")
+	}
+	return v, nil
+}
+
+func (j *jsonReader) text(name string, to *string) *problem {
+	v, pr := j.scalar()
+	if pr != nil {
+		return pr
+	}
+	s, ok := v.(string)
+	if !ok {
+		return wrongField(name, name+" is a string")
+	}
+	*to = s
+	return nil
+}
+
+func (j *jsonReader) number(name string, to **int64) *problem {
+	v, pr := j.scalar()
+	if pr != nil {
+		return pr
+	}
+	n, _ := v.(json.Number)
+	i, err := strconv.ParseInt(n.String(), 10, 64)
+	if err != nil {
+		return wrongField(name, name+" is a whole number")
+	}
+	*to = &i
+	return nil
+}
+
+// table reads an object of texts.
+func (j *jsonReader) table(name string, to *map[string]string) *problem {
+	out := map[string]string{}
+	pr := j.object(func(key string) *problem {
+		var value string
+		if pr := j.text(name, &value); pr != nil {
+			return pr
+		}
+		out[key] = value
+		return nil
+	})
+	*to = out
+	return pr
+}
+
+// unknown is what is said of a name that nobody knows.
+func unknownMember(name string) *problem {
+	if len(name) > 64 {
+		name = strings.ToValidUTF8(name[:64], "")
+	}
+	return wrongField(name, "a field that is not known")
+}
+
+func wrongField(name, text string) *problem {
+	return violated(&policy.Violation{Code: codeInvalidField, Status: http.StatusUnprocessableEntity, Field: name, Text: text})
+}
+
+func malformed(detail string) *problem {
+	return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: detail}
+}
