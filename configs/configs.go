@@ -28,3 +28,10 @@ var (
 	//go:embed policy_test.schema.json
 	PolicyTestSchema string
 )
+
+// OpenAPI describes the presign routes at their usual paths (OpenAPI 3.1). Nobody
+// serves it: it is for client generators and readers, and tests hold the gateway
+// to it.
+//
+//go:embed openapi.yaml
+var OpenAPI string

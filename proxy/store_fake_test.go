@@ -430,3 +430,10 @@ func withUploads() (*fakeStore, *fakeBucket, func(*Options)) {
 		}
 	}
 }
+
+// looseBucket lists everything.
+type looseBucket struct{ *fakeBucket }
+
+func (c looseBucket) List(ctx context.Context, _, token string, limit int) ([]upload.Object, string, error) {
+	return c.fakeBucket.List(ctx, "", token, limit)
+}
