@@ -63,10 +63,21 @@ var mappings = map[string]mapping{
 		{inRoute, `{"id": "a", "path": "/a", "methods": ["POST"], "serve": "presign_upload", "allow": [{"who": ["users"]}], "object": {"key": "u/${uuid}"}}`},
 		{inRoute, `{"id": "a", "path": "/a", "methods": ["GET"], "serve": "presign_download", "allow": [{"who": ["users"]}], "object": {"key": "u/a"}}`},
 		{inRoute, `{"id": "a", "path": "/a/{key...}", "methods": ["GET"], "allow": [{"who": ["users"], "key_prefix": "a/"}], "object": {"key": "${params.key}"}}`},
+		{inRoute, `{"id": "a", "path": "/a/{session}", "methods": ["GET"], "allow": [{"who": ["users"]}]}`},
+		{inRoute, `{"id": "a", "path": "/a", "methods": ["POST"], "allow": [{"who": ["users"], "key_prefix": "a/"}], "object": {"key": "${request.key}"}}`},
+		{inRoute, `{"id": "a", "path": "/a", "methods": ["POST"], "allow": [{"who": ["users"]}], "object": {"key": "u/${uuid}"}}`},
+		{inRoute, `{"id": "a", "path": "/a/{op...}", "methods": ["GET", "POST", "DELETE"], "allow": [{"who": ["users"]}], "object": {"key": "u/${uuid}"}}`},
+		{inRoute, `{"id": "a", "path": "/a/{key...}", "methods": ["DELETE"], "allow": [{"who": ["users"], "key_prefix": "a/"}], "object": {"key": "${params.key}"}}`},
+		{inRoute, `{"id": "a", "path": "/a", "methods": ["GET"], "allow": [{"who": ["users"]}], "object": {"prefix": "a/"}}`},
+	}},
+	"quota": {"$defs/quota", quotaKeys.Known, []frame{
+		{schemaHead + `routes: [{id: a, path: /a, methods: [POST], serve: presign_upload, allow: [{who: [users]}], object: {key: "u/${uuid}"}, quota: MAPPING}]`, `{"window": "1h", "objects": 1}`},
 	}},
 	"object": {"$defs/object", objectKeys.Known, []frame{
 		{schemaHead + `routes: [{id: a, path: /a, methods: [POST], serve: presign_upload, allow: [{who: [users]}], object: MAPPING}]`, `{"key": "u/${uuid}"}`},
 		{schemaHead + `routes: [{id: a, path: "/a/{key...}", methods: [GET], serve: presign_download, allow: [{who: [users], key_prefix: a/}], object: MAPPING}]`, `{"key": "${params.key}"}`},
+		{schemaHead + `routes: [{id: a, path: /a, methods: [POST], serve: presign_downloads, allow: [{who: [users], key_prefix: a/}], object: MAPPING}]`, `{}`},
+		{schemaHead + `routes: [{id: a, path: /a, methods: [GET], serve: list_objects, allow: [{who: [users]}], object: MAPPING}]`, `{}`},
 	}},
 	"expires": {"$defs/object/properties/expires", expiresKeys.Known, []frame{
 		{schemaHead + `routes: [{id: a, path: /a, methods: [POST], serve: presign_upload, allow: [{who: [users]}], object: {key: "u/${uuid}", expires: MAPPING}}]`, `{}`},

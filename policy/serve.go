@@ -133,6 +133,6 @@ func (l *loader) checkServe(m document.Map, r *Route) {
 		path.Errorf("`serve: %s` needs a capture {session} in its path", o.name)
 	}
 	if o.below && !r.path.broken && path.IsString() && (!r.path.rest || len(r.path.suffix) > 0) {
-		path.Errorf("`serve: %s` answers to all paths below its own: end the path in a capture of the rest, as %s/{op...}", o.name, strings.TrimSuffix(path.Show(), "/"))
+		path.Errorf("`serve: %s` answers to all paths below its own: end the path in a capture of the rest, as /uploads/{op...}", o.name)
 	}
 }

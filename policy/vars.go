@@ -96,7 +96,7 @@ func (l *loader) substitute(v document.Value) {
 }
 
 // templated are the keys whose text is read as a template or a condition.
-var templated = []string{"uid", "id", "key", "key_prefix", "document", "if"}
+var templated = []string{"uid", "id", "key", "key_prefix", "prefix", "document", "if"}
 
 // refuseStrays refuses ${...} where it would be taken for plain text: a rule
 // that waits for it could never hold.
@@ -113,6 +113,6 @@ func (l *loader) refuseStrays(v document.Value) {
 			l.refuseStrays(e)
 		}
 	case v.IsString() && strings.Contains(v.Show(), "${") && !v.Failed():
-		v.Errorf("`%s`: %q would be taken as it stands: ${vars.NAME} is replaced everywhere, other forms only in uid, org.id, key, key_prefix and document", v.Path(), v.Show())
+		v.Errorf("`%s`: %q would be taken as it stands: ${vars.NAME} is replaced everywhere, other forms only in uid, org.id, key, key_prefix, prefix and document", v.Path(), v.Show())
 	}
 }
