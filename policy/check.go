@@ -301,7 +301,7 @@ func (r *Route) compares(name string) bool {
 func (l *loader) checkKey(v document.Value, r *Route) {
 	t := r.Object.template()
 	l.checkSources(v, *t, &r.path)
-	if (t.uses(sourceUUID) || t.uses(sourceExt)) && !r.begins() {
+	if (t.uses(sourceUUID) || t.uses(sourceExt)) && !r.BeginsUploads() {
 		v.Errorf("${uuid} and ${ext} exist only in keys of %s", anyOfWords(operationsOf("content_types")))
 	}
 	if t.uses(sourceEmail) && !every(r.entries, func(f *facts) bool { return f.verifiedEmail }) {

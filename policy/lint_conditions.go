@@ -103,7 +103,7 @@ func (t *linter) folds(x ruleAt) (value, ok bool) {
 func (t *linter) routeMethods() {
 	for _, r := range t.p.Routes {
 		for _, e := range r.entries {
-			if e.facts.methods == r.methods {
+			if e.facts.methods == r.counted() {
 				t.warn(e.facts.at.Field("methods"), "SG102", "these are all methods of route `%s`: `methods` here is always true; remove it", r.ID)
 			}
 		}

@@ -16,7 +16,7 @@ func (t *linter) entries() {
 				continue
 			}
 			for _, earlier := range r.entries[:i] {
-				if !earlier.dryRun && earlier.broader(e, r.methods) {
+				if !earlier.dryRun && earlier.broader(e, r.counted()) {
 					t.warn(e.facts.at, "SG101", "entry `%s` is never the one that decides: whatever it allows, `%s` before it does; remove it, or narrow that one", e.rule, earlier.rule)
 					break
 				}

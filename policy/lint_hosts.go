@@ -30,7 +30,7 @@ func (t *linter) hides(host, otherHost string, g, other *group, told map[*Route]
 	for _, a := range g.routes {
 		for _, b := range other.routes {
 			common := a.methods & b.methods
-			if a == b || common == 0 || a.leadsTo() != b.leadsTo() || !b.stricter(a, common) {
+			if a == b || common == 0 || a.leadsTo() != b.leadsTo() || !b.stricter(a, a.counted()&b.counted()) {
 				continue
 			}
 			if first := told[a]; first != nil && !t.l.before(b, first) {

@@ -21,7 +21,7 @@ func (t *linter) routes() {
 			t.warn(t.at(r, "methods"), "SG103", "route `%s` is public and takes %s: anybody can change something, and nobody is on record for it; ask for an identity, or leave these methods out", r.ID, r.methods&writes)
 		}
 		t.catchAll(r)
-		if r.Serve == PresignUpload || r.Serve == PresignDownload {
+		if r.operation().signs() {
 			t.presign(r)
 		}
 		if r.Access != AccessList && r.Record != RecordOff && len(r.IPLimits) == 0 {
@@ -52,7 +52,11 @@ func (t *linter) catchAll(r *Route) {
 // presign is SG105, SG106 and SG113.
 func (t *linter) presign(r *Route) {
 	if len(r.IPLimits)+len(r.Limits) == 0 {
-		t.warn(t.at(r, "serve"), "SG105", "route `%s` signs as many URLs as somebody asks for: add limit: {rate: 30/m, per: uid}", r.ID)
+		does := "signs as many URLs"
+		if !r.operation().signsURLs() {
+			does = "asks the store as often"
+		}
+		t.warn(t.at(r, "serve"), "SG105", "route `%s` %s as somebody asks for: add limit: {rate: 30/m, per: uid}", r.ID, does)
 	}
 	if o := r.Object; o.MaxExpiry > longExpiry { // the default is never beyond it
 		t.warn(t.at(r, "object.expires.max"), "SG106", "a URL of route `%s` can hold for %s, and whoever gets hold of it can use it until then: %s is enough for most", r.ID, document.FormatDuration(o.MaxExpiry), document.FormatDuration(longExpiry))

@@ -104,7 +104,7 @@ func (l *loader) readQuota(v document.Value, r *Route) {
 	if !v.Present() || (r.Serve == "" && l.places[r].Field("serve").Present()) {
 		return
 	}
-	if !r.begins() {
+	if !r.BeginsUploads() {
 		v.Errorf("`quota` is for routes at which uploads begin: those that serve %s", anyOfWords(operationsOf("content_types")))
 		return
 	}
@@ -119,11 +119,8 @@ func (l *loader) readQuota(v document.Value, r *Route) {
 	if n := m.Get("objects"); n.Present() {
 		r.Quota.Objects = n.Int(1, maxObjects)
 	}
-	switch bytes := m.Get("bytes"); {
-	case !bytes.Present() && !m.Get("objects").Present():
+	if !m.Get("bytes").Present() && !m.Get("objects").Present() {
 		v.Errorf("`%s` bounds nothing: name `bytes`, `objects` or both", v.Path())
-	case bytes.Present() && r.Serve == Uppy:
-		bytes.Errorf("`%s`: an upload is counted before it begins, and Uppy's clients do not say how large it will be: count `objects`", bytes.Path())
 	}
 	if r.Quota.Window%time.Second != 0 {
 		m.Get("window").Errorf("`%s` must be whole seconds", m.Get("window").Path())

@@ -30,8 +30,13 @@ type Probe struct {
 	// Documents are all that there are, by collection and id: what a lookup
 	// names otherwise does not exist.
 	Documents map[string]ProbeDocument
-	// Upload is the body, of a route that serves presign_upload.
+	// Upload is what is asked for at a route at which uploads begin.
 	Upload *UploadRequest
+	// Key is the key that the body names, of presign_downloads.
+	Key string
+	// Prefix is what list_objects is asked for; empty: it is not asked for any.
+	Prefix string
+	Serve  string // the route's; empty: it leads to an upstream
 	// Expires is asked for in the query, in seconds; nil: it is not.
 	Expires *int64
 }

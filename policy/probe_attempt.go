@@ -45,7 +45,10 @@ type attempt struct {
 	contentType  string                   // of an upload
 	size         *int64
 	checksum     bool
+	crc64        bool // it is a CRC-64/NVME
 	expires      *int64
+	key          string // that the body names
+	prefix       string // that is to be listed
 }
 
 // A caller is who makes an attempt.
@@ -156,19 +159,26 @@ func (s *scene) input(a *attempt) (*Input, bool) {
 	if !a.nobody && s.route.Access != AccessPublic {
 		in.Identity = a.who.identity(a.at)
 	}
-	if s.route.Serve == PresignUpload {
+	if s.begins(a) {
 		u := a.upload()
 		in.Ext, in.Size, in.ContentType = u.Ext(), u.Size, u.MediaType()
 	}
+	in.BodyKey, in.Prefix = a.key, a.prefix
 	in.makeKey()
 	return in, true
 }
 
 func (a *attempt) upload() *UploadRequest {
 	u := &UploadRequest{ContentType: a.contentType, Size: a.size, Expires: a.expires}
-	if a.checksum {
+	empty := a.size != nil && *a.size == 0
+	switch {
+	case a.checksum && a.crc64 && empty:
+		u.ChecksumCRC64 = emptyCRC64
+	case a.checksum && a.crc64:
+		u.ChecksumCRC64 = "rosUhgp5mIg=" // of "123456789"
+	case a.checksum:
 		u.ChecksumSHA256 = emptySum
-		if a.size == nil || *a.size != 0 {
+		if !empty {
 			u.ChecksumSHA256 = "LCa0a2j/xo/5m0U8HTBBNBNCLXBkg7+g+YpeiGJm564=" // of "foo"
 		}
 	}
@@ -191,10 +201,11 @@ func (s *scene) probe(a *attempt, about string) *Probe {
 	if rest := a.params[s.route.path.restName]; a.encodedSlash {
 		p.EncodedSlash = max(strings.LastIndex(path, rest), 0) + max(strings.LastIndexByte(rest, '/'), 0)
 	}
-	switch s.route.Serve {
-	case PresignUpload:
+	p.Serve, p.Key, p.Prefix = s.route.Serve, a.key, a.prefix
+	switch {
+	case s.begins(a):
 		p.Upload = a.upload()
-	case PresignDownload:
+	case s.route.operation().signsURLs():
 		p.Expires = a.expires
 	}
 	p.Documents = s.documents(a)

@@ -39,7 +39,7 @@ func (s *scene) everywhere() []move {
 		}
 	}
 	if o := s.route.Object; o != nil {
-		m.object(o, s.route.Serve == PresignUpload)
+		m.object(o, s.route.BeginsUploads())
 	}
 	return m.out
 }
@@ -88,6 +88,9 @@ func (m *mover) object(o *Object, upload bool) {
 	expires := func(about string, d time.Duration) {
 		n := int64(d / time.Second)
 		m.add(about, func(a *attempt) bool { a.expires = &n; return true })
+	}
+	if !m.scene.route.operation().signsURLs() {
+		return
 	}
 	expires("the shortest expiry", o.MinExpiry)
 	expires("an expiry that is too short", o.MinExpiry-time.Second)

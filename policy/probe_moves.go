@@ -402,30 +402,48 @@ func (m *mover) keyPrefix() {
 		return
 	}
 	m.templateClaims(prefix)
-	name, alone := m.scene.keyParam()
-	if !alone {
+	named := m.scene.named()
+	if named == nil {
 		return
 	}
 	key := func(about, behind string) {
-		m.add(about, m.template(strings.TrimSuffix(prefix, "/"), func(a *attempt, folder string) bool { a.setParam(name, folder+behind); return true }))
+		m.add(about, m.template(strings.TrimSuffix(prefix, "/"), func(a *attempt, folder string) bool { named.set(a, folder+behind); return true }))
 	}
 	key("a key in the folder", "/x")
 	key("a key further below", "/a/b/c")
 	key("the folder itself as the key", "")
 	key("a key in a folder that begins the same", "x/x")
-	m.add("another key", func(a *attempt) bool { a.setParam(name, otherName+"/x"); return true })
+	m.add("another key", func(a *attempt) bool { named.set(a, otherName+"/x"); return true })
 	m.add("another's folder", func(a *attempt) bool {
-		a.setParam(name, strings.Replace(a.params[name], a.who.uid, a.who.uid+"x", 1))
+		named.set(a, strings.Replace(named.get(a), a.who.uid, a.who.uid+"x", 1))
 		return true
 	})
 }
 
-// keyParam is the capture that is the whole key, where one is.
-func (s *scene) keyParam() (string, bool) {
+// A namedKey is where a caller names the key, or the prefix that is listed.
+type namedKey struct {
+	get func(*attempt) string
+	set func(*attempt, string)
+}
+
+// named is nil where callers do not name it.
+func (s *scene) named() *namedKey {
 	if s.route.Object == nil {
-		return "", false
+		return nil
 	}
-	return s.route.Object.key.isParam()
+	if s.route.Serve == ListObjects {
+		return &namedKey{
+			func(a *attempt) string { return a.prefix },
+			func(a *attempt, v string) { a.prefix = strings.TrimSuffix(v, "/") + "/" },
+		}
+	}
+	if s.route.Object.key.uses(sourceBodyKey) {
+		return &namedKey{func(a *attempt) string { return a.key }, func(a *attempt, v string) { a.key = v }}
+	}
+	if name, alone := s.route.Object.key.isParam(); alone {
+		return &namedKey{func(a *attempt) string { return a.params[name] }, func(a *attempt, v string) { a.setParam(name, v) }}
+	}
+	return nil
 }
 
 // keyMoves give the caller what the object's key is made of.
@@ -434,7 +452,7 @@ func (s *scene) keyMoves() []move {
 		return nil
 	}
 	m := &mover{scene: s, facts: &facts{}}
-	t := s.route.Object.key
+	t := *s.route.Object.template()
 	m.add("what the key is made of", func(a *attempt) bool { m.fill(a, t); return true })
 	return m.out
 }

@@ -151,8 +151,8 @@ func (m *mover) requestName(p *pool, in *Input, name string) {
 func (m *mover) objectName(p *pool, name string) {
 	switch name {
 	case "key":
-		if param, alone := m.scene.keyParam(); alone {
-			m.try("object.key", p.scalars("string"), func(a *attempt, v any) bool { a.setParam(param, v.(string)); return v != "" })
+		if named := m.scene.named(); named != nil {
+			m.try("object.key", p.scalars("string"), func(a *attempt, v any) bool { named.set(a, v.(string)); return v != "" })
 		}
 	case "size":
 		m.try("object.size", p.scalars("int"), func(a *attempt, v any) bool { n := v.(int64); a.size = &n; return n >= 0 })

@@ -49,13 +49,49 @@ func (s *scene) capture(name string) string {
 // shapes are the values that a {x...} takes: no, one and three segments.
 var shapes = []string{"x", "", "a/b/c"}
 
+// rests are shapes, and before them, where one route takes all paths below its
+// own, what the method asks for there.
+func (s *scene) rests(method string) []string {
+	op := s.operationBelow(method)
+	if op == nil {
+		return shapes
+	}
+	return append([]string{*op}, shapes...)
+}
+
+// operationBelow is the rest of a path below that of multipart or uppy; nil
+// where there is none.
+func (s *scene) operationBelow(method string) *string {
+	below := map[string]string{}
+	switch s.route.Serve {
+	case Multipart:
+		below = map[string]string{"POST": "", "GET": "x/parts", "HEAD": "x/parts", "DELETE": "x"}
+	case Uppy:
+		below = map[string]string{"POST": "multipart", "GET": "params", "DELETE": "multipart/x"}
+	}
+	if rest, ok := below[method]; ok {
+		return &rest
+	}
+	return nil
+}
+
+// begins reports whether the attempt asks for an upload to begin.
+func (s *scene) begins(a *attempt) bool {
+	if !s.route.operation().below {
+		return s.route.BeginsUploads()
+	}
+	op := s.operationBelow(a.method)
+	begins := a.method == "POST" || a.method == "GET" && s.route.Serve == Uppy
+	return begins && op != nil && a.params[s.route.path.restName] == *op
+}
+
 // begin gives the captures that lead to the route on the host: another route,
 // more specific, may take some of its paths.
 func (s *scene) begin(host, method string) (attempt, bool) {
 	a := s.blank()
 	a.host, a.method = host, method
 	single := []string{"", "y-1", "z-1"}
-	for _, rest := range shapes {
+	for _, rest := range s.rests(method) {
 		for _, v := range single {
 			a.params = map[string]string{}
 			for _, name := range s.route.path.names() {
@@ -122,9 +158,13 @@ func (s *scene) blank() attempt {
 	if len(s.set.identities) > 0 {
 		a.who.name = s.set.identities[0]
 	}
-	if o := s.route.Object; o != nil && s.route.Serve == PresignUpload {
+	if o := s.route.Object; o != nil && s.route.BeginsUploads() {
 		size := int64(1)
 		a.contentType, a.size, a.checksum = typeInstance(o), &size, o.NeedChecksum != ""
+		a.crc64 = o.NeedChecksum == "crc64nvme" || o.parted
+	}
+	if s.route.Serve == PresignDownloads {
+		a.key = "x"
 	}
 	return a
 }

@@ -155,6 +155,7 @@ func (s *scene) goals() iter.Seq[*goal] {
 // apart.
 func (s *scene) kind(host, method string) string {
 	var out []byte
+	method = s.route.CountsAs(method)
 	bit := methodBit(method)
 	note := func(same bool) {
 		if same {
@@ -220,7 +221,7 @@ func (c *condition) takes(method string) bool {
 const maxWho = 8
 
 func (s *scene) entryGoals(e *condition, host, method string, yield func(*goal) bool) bool {
-	if !e.takes(method) {
+	if !e.takes(s.route.CountsAs(method)) {
 		return true
 	}
 	about := "entry " + e.rule
@@ -256,8 +257,9 @@ func (s *scene) entryGoals(e *condition, host, method string, yield func(*goal) 
 const maxGuardRoutes = 20
 
 func (s *scene) guardGoals(at *guard, host, method string, yield func(*goal) bool) bool {
-	stands := (at.methods == 0 || at.methods&methodBit(method) != 0) && (len(at.hosts) == 0 || hostIn(host, at.hosts))
-	if !stands || !at.cond.takes(method) {
+	counts := s.route.CountsAs(method)
+	stands := (at.methods == 0 || at.methods&methodBit(counts) != 0) && (len(at.hosts) == 0 || hostIn(host, at.hosts))
+	if !stands || !at.cond.takes(counts) {
 		return true
 	}
 	var best *goal

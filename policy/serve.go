@@ -67,11 +67,14 @@ func (r *Route) operation() operation {
 // signs reports whether objects are made, read or removed by the operation.
 func (o operation) signs() bool { return o.object != nil }
 
+// signsURLs reports whether the operation makes URLs.
+func (o operation) signsURLs() bool { return slices.Contains(o.object, "expires") }
+
 // begins reports whether uploads begin by the operation.
 func (o operation) begins() bool { return slices.Contains(o.object, "content_types") }
 
-// begins reports whether uploads begin at the route.
-func (r *Route) begins() bool { return r.operation().begins() }
+// BeginsUploads reports whether uploads begin at the route.
+func (r *Route) BeginsUploads() bool { return r.operation().begins() }
 
 // operationsOf names the operations that a key of `object` is for.
 func operationsOf(key string) []string {

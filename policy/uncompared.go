@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -28,7 +29,11 @@ func Uncompared(a, b *Policy) []string {
 		note("limit", limitsText(was) != limitsText(r))
 		note("timeout", was.Timeout != r.Timeout)
 		note("audit", was.Record != r.Record)
+		note("quota", quotaText(was) != quotaText(r))
 		if o, p := was.Object, r.Object; o != nil && p != nil {
+			note("method", o.Form != p.Form)
+			note("late", o.DeleteLate != p.DeleteLate)
+			note("metadata", !slices.Equal(slices.Sorted(slices.Values(o.Metadata)), slices.Sorted(slices.Values(p.Metadata))))
 			note("expires.default", o.DefaultExpiry != p.DefaultExpiry)
 			note("confirm_within", o.ConfirmWithin != p.ConfirmWithin)
 			note("overwrite", o.Overwrite != p.Overwrite)
@@ -45,6 +50,13 @@ func Uncompared(a, b *Policy) []string {
 		}
 	}
 	return out
+}
+
+func quotaText(r *Route) string {
+	if r.Quota == nil {
+		return ""
+	}
+	return fmt.Sprint(*r.Quota)
 }
 
 func limitsText(r *Route) string {
