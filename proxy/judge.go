@@ -5,6 +5,7 @@ import (
 	"net/http/httputil"
 
 	"sidegate/policy"
+	"sidegate/storage/upload"
 )
 
 // Given is what a judged request is decided by, beside itself and the identity
@@ -14,6 +15,9 @@ type Given struct {
 	Lookups  policy.Lookups         // nil: no document can be read
 	Limits   *policy.Limiter        // nil: nothing is limited
 	Recorded func(name string) bool // policy.Input.Recorded
+	// Session is that which the request is about: none is looked up. Nil: the
+	// policy is asked of an object such as the route would make.
+	Session *upload.Session
 }
 
 // A Judgement is what would become of a request.

@@ -208,7 +208,7 @@ func (p *Proxy) planSession(x *exchange, operation string, find func() (*upload.
 func (x *exchange) seek(find func() (*upload.Session, error)) (*upload.Session, error) {
 	switch {
 	case x.given != nil:
-		return nil, nil
+		return x.given.Session, nil
 	case x.identity == nil:
 		return nil, upload.ErrNotFound
 	}

@@ -180,7 +180,7 @@ var madeAnew = regexp.MustCompile(`[0-9a-f]{32}`)
 
 // comparable is a key without what is made anew for each request.
 func comparableKey(j *proxy.Judgement) string {
-	if r := j.Input.Route; r != nil && r.Serve == policy.PresignUpload {
+	if r := j.Input.Route; r != nil && r.BeginsUploads() {
 		return madeAnew.ReplaceAllString(j.Key, "*")
 	}
 	return j.Key

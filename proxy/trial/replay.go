@@ -191,7 +191,7 @@ func (w *replayer) event(e *audit.Event, place int) {
 		w.out.Limited++
 	case v.standing == notPolicy:
 		w.out.Skipped++
-		count(w.out.Codes, skippedAs(e.Decision))
+		count(w.out.Codes, skippedAs(e))
 	case v.why != "":
 		w.out.Undecidable++
 		count(w.out.Why, v.why)
@@ -216,7 +216,7 @@ func (w *replayer) judge(e *audit.Event) (v verdict) {
 	if v.standing = standingOf(e, recorded); v.standing != replayed {
 		return v
 	}
-	if v.request, v.why = requestOf(e, recorded); v.why != "" {
+	if v.request, v.why = requestOf(e, recorded, w.gate.Policy); v.why != "" {
 		return v
 	}
 	j := w.gate.Judge(v.request)
@@ -226,7 +226,11 @@ func (w *replayer) judge(e *audit.Event) (v verdict) {
 }
 
 // skippedAs names a decision that is not the policy's.
-func skippedAs(d *audit.Decision) string {
+func skippedAs(e *audit.Event) string {
+	d := e.Decision
+	if e.Object != nil && e.Object.Operation == "batch" {
+		return "batch"
+	}
 	if d.Effect != "allow" && d.Effect != "deny" {
 		return d.Effect
 	}

@@ -105,8 +105,10 @@ type noStore struct{}
 
 var errNoStore = errors.New("there is no store")
 
-func (noStore) Create(context.Context, *upload.Session, *upload.Quota) error { return errNoStore }
-func (noStore) Get(context.Context, string) (*upload.Session, error)         { return nil, errNoStore }
+func (noStore) Create(context.Context, *upload.Session, *upload.Quota) error {
+	return errNoStore
+}
+func (noStore) Get(context.Context, string) (*upload.Session, error) { return nil, errNoStore }
 func (noStore) Transition(context.Context, upload.Status, *upload.Session) error {
 	return errNoStore
 }

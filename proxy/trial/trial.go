@@ -40,6 +40,7 @@ type Request struct {
 	Lookups  policy.Lookups         // nil: no document can be read
 	Limits   *policy.Limiter        // nil: nothing is limited
 	Recorded func(name string) bool // policy.Input.Recorded
+	Session  *upload.Session        // that the request is about; nil: none is known
 }
 
 // A Gate judges requests by one policy. It is not safe for concurrent use.
@@ -90,7 +91,7 @@ func (g *Gate) Authenticate(context.Context, string) (*policy.Identity, error) {
 // Judge decides a request.
 func (g *Gate) Judge(q *Request) proxy.Judgement {
 	g.now, g.identity = q.Time, q.Identity
-	return g.proxy.Judge(q.http(), proxy.Given{AppCheck: q.AppCheck, Lookups: q.Lookups, Limits: q.Limits, Recorded: q.Recorded})
+	return g.proxy.Judge(q.http(), proxy.Given{AppCheck: q.AppCheck, Lookups: q.Lookups, Limits: q.Limits, Recorded: q.Recorded, Session: q.Session})
 }
 
 // http is the request as net/http gives it to a handler.
