@@ -155,6 +155,9 @@ func (s *scene) goals() iter.Seq[*goal] {
 // apart.
 func (s *scene) kind(host, method string) string {
 	var out []byte
+	if s.route.operation().below { // each method has operations of its own there
+		out = append(out, method...)
+	}
 	method = s.route.CountsAs(method)
 	bit := methodBit(method)
 	note := func(same bool) {

@@ -27,6 +27,7 @@ type logged struct {
 	t       testing.TB
 	dir     string
 	ledger  *audit.Ledger
+	uploads *upload.Uploads
 	proxy   *proxy.Proxy
 	now     *Request // the one that is answered
 	last    string   // its record
@@ -48,9 +49,10 @@ func newLogged(t testing.TB, text string) *logged {
 			upstreams[r.Upstream] = proxy.Upstream{URL: &url.URL{Scheme: "http", Host: "app.invalid"}, KeepHost: true, Headers: proxy.NativeHeaders(), MaxBody: 1 << 20, Timeout: time.Minute, IdleTimeout: time.Minute, Transport: l}
 		}
 	}
+	l.uploads = &upload.Uploads{Store: noStore{}, Buckets: map[string]upload.Bucket{}, Now: l.clock}
 	l.proxy, err = proxy.New(proxy.Options{
 		Name: "test", Policy: g.Policy, Authenticator: l, Recorder: l, Upstreams: upstreams, Documents: l,
-		Uploads: &upload.Uploads{Store: noStore{}, Buckets: map[string]upload.Bucket{}, Now: l.clock},
+		Uploads: l.uploads,
 		Log:     zerolog.Nop(), Metrics: prometheus.NewRegistry(), Now: l.clock, IdleTimeout: time.Minute,
 	})
 	if err != nil {
