@@ -57,7 +57,7 @@ func loadPolicy(t testing.TB, text string) *policy.Policy {
 	p, err := policy.Load("policy.yaml", []byte(text), &policy.Environment{
 		Identities: map[string]string{"users": "users"},
 		Upstreams:  map[string]policy.Upstream{"app": {}, "lost": {}},
-		Buckets:    map[string]policy.Bucket{"default": {}},
+		Buckets:    map[string]policy.Bucket{"default": {}, "other": {}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,14 +113,18 @@ type tape struct {
 	before    error
 	after     error
 	panics    bool
-	hold      chan struct{} // Record waits for it, if set
-	entered   chan struct{} // told when Record waits
+	only      func(*audit.Event) error // fails some
+	hold      chan struct{}            // Record waits for it, if set
+	entered   chan struct{}            // told when Record waits
 }
 
 func (r *tape) Record(ctx context.Context, e *audit.Event, level audit.Survive) error {
 	r.mu.Lock()
-	before, after, panics, hold := r.before, r.after, r.panics, r.hold
+	before, after, panics, hold, only := r.before, r.after, r.panics, r.hold, r.only
 	r.mu.Unlock()
+	if only != nil && before == nil {
+		before = only(e)
+	}
 	if panics {
 		panic("the recorder broke")
 	}

@@ -18,10 +18,22 @@ func (p *Proxy) planObject(x *exchange, operation string, complaint *problem) (d
 		x.object.Key = asked.AskedKey
 		return d, false
 	}
+	if complaint == nil {
+		complaint = x.slashed(asked.Key)
+	}
 	if complaint != nil {
 		return refuse(complaint.code, complaint).by(d), false
 	}
 	return x.spend(d)
+}
+
+// slashed refuses a path that ends in the key and a slash. Routes do not tell
+// /a/ from /a, and no capture holds the slash: here it would be another key.
+func (x *exchange) slashed(key string) *problem {
+	if key != "" && strings.HasSuffix(x.target.path, key+"/") {
+		return wrongField("key", "a key does not end in a slash")
+	}
+	return nil
 }
 
 func (p *Proxy) decideDelete(x *exchange) (decision, action) {

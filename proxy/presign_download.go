@@ -40,6 +40,9 @@ func (p *Proxy) planDownload(x *exchange, operation string, seconds *int64, comp
 		x.object.Key = asked.AskedKey
 		return d, false
 	}
+	if complaint == nil {
+		complaint = x.slashed(asked.Key)
+	}
 	if complaint != nil {
 		return refuse(complaint.code, complaint).by(d), false
 	}

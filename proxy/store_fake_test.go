@@ -177,10 +177,12 @@ type fakeBucket struct {
 	puts   []upload.Put
 	next   int
 	calls  []string
+	keys   []struct{ call, key string } // or prefixes, that were asked about
 }
 
-func (b *fakeBucket) begin(call string) error {
+func (b *fakeBucket) begin(call, key string) error {
 	b.calls = append(b.calls, call)
+	b.keys = append(b.keys, struct{ call, key string }{call, key})
 	return b.fail[call]
 }
 
@@ -197,7 +199,7 @@ func (b *fakeBucket) SignPut(_ context.Context, p upload.Put) (upload.Signed, er
 	if b.panics {
 		panic("the bucket broke")
 	}
-	if err := b.begin("sign_put"); err != nil {
+	if err := b.begin("sign_put", p.Key); err != nil {
 		return upload.Signed{}, err
 	}
 	if b.sign != nil {
@@ -229,7 +231,7 @@ func (b *fakeBucket) SignPut(_ context.Context, p upload.Put) (upload.Signed, er
 func (b *fakeBucket) SignGet(_ context.Context, get upload.Get) (upload.Signed, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("sign_get"); err != nil {
+	if err := b.begin("sign_get", get.Key); err != nil {
 		return upload.Signed{}, err
 	}
 	if b.sign != nil {
@@ -249,7 +251,7 @@ func (b *fakeBucket) SignGet(_ context.Context, get upload.Get) (upload.Signed, 
 func (b *fakeBucket) SignMultipart(_ context.Context, calls []upload.MultipartCall) ([]upload.Signed, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("sign_multipart"); err != nil {
+	if err := b.begin("sign_multipart", calls[0].Key); err != nil {
 		return nil, err
 	}
 	if b.sign != nil {
@@ -272,7 +274,7 @@ func (b *fakeBucket) SignMultipart(_ context.Context, calls []upload.MultipartCa
 func (b *fakeBucket) Head(_ context.Context, key string) (upload.Object, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("head"); err != nil {
+	if err := b.begin("head", key); err != nil {
 		return upload.Object{}, err
 	}
 	if o, ok := b.made[key]; ok {
@@ -284,7 +286,7 @@ func (b *fakeBucket) Head(_ context.Context, key string) (upload.Object, error) 
 func (b *fakeBucket) Delete(_ context.Context, key, _ string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("delete"); err != nil {
+	if err := b.begin("delete", key); err != nil {
 		return err
 	}
 	delete(b.made, key)
@@ -295,7 +297,7 @@ func (b *fakeBucket) Delete(_ context.Context, key, _ string) error {
 func (b *fakeBucket) List(_ context.Context, prefix, token string, limit int) ([]upload.Object, string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("list"); err != nil {
+	if err := b.begin("list", prefix); err != nil {
 		return nil, "", err
 	}
 	var keys []string
@@ -325,7 +327,7 @@ func (b *fakeBucket) List(_ context.Context, prefix, token string, limit int) ([
 func (b *fakeBucket) CreateMultipart(_ context.Context, p upload.Put) (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("create_multipart"); err != nil {
+	if err := b.begin("create_multipart", p.Key); err != nil {
 		return "", err
 	}
 	b.next++
@@ -339,7 +341,7 @@ func (b *fakeBucket) CreateMultipart(_ context.Context, p upload.Put) (string, e
 func (b *fakeBucket) CompleteMultipart(_ context.Context, p upload.Put, id string, parts []upload.Part) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("complete_multipart"); err != nil {
+	if err := b.begin("complete_multipart", p.Key); err != nil {
 		return err
 	}
 	if b.of[id] != p.Key {
@@ -361,7 +363,7 @@ func (b *fakeBucket) CompleteMultipart(_ context.Context, p upload.Put, id strin
 func (b *fakeBucket) AbortMultipart(_ context.Context, key, id string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("abort_multipart"); err != nil {
+	if err := b.begin("abort_multipart", key); err != nil {
 		return err
 	}
 	if b.of[id] == key {
@@ -374,7 +376,7 @@ func (b *fakeBucket) AbortMultipart(_ context.Context, key, id string) error {
 func (b *fakeBucket) ListParts(_ context.Context, key, id string) ([]upload.Part, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("list_parts"); err != nil {
+	if err := b.begin("list_parts", key); err != nil {
 		return nil, err
 	}
 	if b.of[id] != key {
@@ -386,7 +388,7 @@ func (b *fakeBucket) ListParts(_ context.Context, key, id string) ([]upload.Part
 func (b *fakeBucket) OpenMultiparts(_ context.Context, key string) ([]string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.begin("open_multiparts"); err != nil {
+	if err := b.begin("open_multiparts", key); err != nil {
 		return nil, err
 	}
 	var out []string
