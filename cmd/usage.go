@@ -84,10 +84,12 @@ func (p *program) flagError(c *cobra.Command, err error) error {
 	return errors.New(err.Error() + strings.Replace(hint, `"`, `"--`, 1))
 }
 
-// suggestion is the nearest command, where err complains about an unknown one.
+// suggestion is the nearest command, where err, which is cobra's, complains about
+// an unknown one. Our own errors have theirs, among the commands that fit there.
 func (p *program) suggestion(root *cobra.Command, err error) string {
+	var own usageError
 	quoted, ok := strings.CutPrefix(err.Error(), `unknown command "`)
-	if !ok {
+	if !ok || errors.As(err, &own) {
 		return ""
 	}
 	name, _, _ := strings.Cut(quoted, `"`)
