@@ -165,6 +165,8 @@ var habits = map[string]string{
 	"auth.token.firebase":       "write `providers: [password]` and so on beside `if`, `mfa: 15m`, or `auth.provider` and `auth.tenant`",
 	"object.contentType":        "write `object.content_type`",
 	"object.name":               "write `object.key`",
+	"object.prefix":             "write `object.key`: of list_objects it is the prefix",
+	"request.key":               "write `object.key`: of presign_downloads it is the key that the body names",
 }
 
 const noBody = "a condition sees no query, header or body; there are `request.method`, `host`, `path`, `ip` and `time`"
