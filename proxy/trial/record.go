@@ -115,7 +115,7 @@ func requestOf(e *audit.Event, r *policy.Recorded, p *policy.Policy) (q *Request
 // the route is asked for such.
 func (q *Request) object(e *audit.Event, r *policy.Recorded, route *policy.Route) {
 	o := e.Object
-	asks := served{key: o.Key}
+	asks := served{key: o.Key, operation: o.Operation}
 	if !o.Expires.IsZero() {
 		n := int64(math.Round(o.Expires.Sub(e.Time).Seconds()))
 		asks.expires = &n

@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -28,6 +29,8 @@ type served struct {
 	prefix  string                // that is to be listed; empty: none is named
 	expires *int64                // seconds; nil: none are named
 	parts   []int                 // that are to be signed; none: the first
+	// operation is the audit log's, of what is asked about a session.
+	operation string
 }
 
 // put gives the request the body and the query by which a route of that
@@ -74,25 +77,61 @@ func (s *served) partRequests() map[string]any {
 // makes no key, and of a session by its key.
 func (s *served) putUppy(q *Request) {
 	last := q.Target[strings.LastIndexByte(q.Target, '/')+1:]
+	signs := q.Method == http.MethodPost && last == "sign" // by which version 6 asks for anything
 	switch {
-	case s.upload == nil && s.key != "":
-		q.Target += query(url.Values{"key": {s.key}})
+	case s.upload == nil && signs:
+		q.Body = jsonBody(s.uppyCall())
 	case s.upload == nil:
-	case q.Method == http.MethodPost && last == "sign": // by which version 6 asks for anything
-		q.Body = jsonBody(map[string]any{"method": "PUT", "key": "a", "contentType": s.upload.ContentType})
+		s.putUppySession(q, last)
+	case signs:
+		q.Body = jsonBody(map[string]any{"method": "PUT", "key": uppyFile, "contentType": s.upload.ContentType})
 	case q.Method == http.MethodPost:
-		fields := map[string]any{"filename": "a", "type": s.upload.ContentType}
+		fields := map[string]any{"filename": uppyFile, "type": s.upload.ContentType}
 		if s.upload.Size != nil {
 			fields["size"] = *s.upload.Size
 		}
 		q.Body = jsonBody(fields)
 	default:
-		values := url.Values{"filename": {"a"}, "type": {s.upload.ContentType}}
+		values := url.Values{"filename": {uppyFile}, "type": {s.upload.ContentType}}
 		if s.upload.Size != nil {
 			values.Set("size", strconv.FormatInt(*s.upload.Size, 10))
 		}
 		q.Target += query(values)
 	}
+}
+
+// uppyFile is the name of a file, and stands for a key that is not known.
+const uppyFile = "a"
+
+// putUppySession asks about an upload that has begun.
+func (s *served) putUppySession(q *Request, last string) {
+	values := url.Values{"key": {cmp.Or(s.key, uppyFile)}}
+	switch last {
+	case "batch":
+		values.Set("partNumbers", strconv.Itoa(s.part()))
+	case "complete":
+		q.Body = jsonBody(map[string]any{"parts": []any{map[string]any{"PartNumber": 1, "ETag": uppyFile}}})
+	}
+	q.Target += query(values)
+}
+
+// uppyCall is the call of S3 that version 6 has signed for an upload that has
+// begun.
+func (s *served) uppyCall() map[string]any {
+	method := map[string]string{"multipart_list": http.MethodGet, "multipart_complete": http.MethodPost, "multipart_abort": http.MethodDelete}[s.operation]
+	call := map[string]any{"method": cmp.Or(method, http.MethodPut), "key": cmp.Or(s.key, uppyFile), "uploadId": uppyFile}
+	if method == "" {
+		call["partNumber"] = s.part()
+	}
+	return call
+}
+
+// part is the first of those that are to be signed.
+func (s *served) part() int {
+	if len(s.parts) == 0 {
+		return 1
+	}
+	return s.parts[0]
 }
 
 // uploadFields are those that presign_upload reads.

@@ -91,23 +91,26 @@ func TestDiffOfServedRoutes(t *testing.T) {
 	}
 }
 
-// oneSession is a store with one session, of alice.
-type oneSession struct{ noStore }
+// oneSession is a store with one session of alice, that began at the route.
+type oneSession struct {
+	noStore
+	route string
+}
 
 const sessionID = "0123456789abcdef0123456789abcdef"
 
-func (oneSession) Get(_ context.Context, id string) (*upload.Session, error) {
+func (s oneSession) Get(_ context.Context, id string) (*upload.Session, error) {
 	if id != sessionID {
 		return nil, upload.ErrNotFound
 	}
-	return &upload.Session{ID: id, Namespace: "users", UID: "alice", Identity: "users", Route: "parts", Bucket: "default", Key: "users/alice/x", ContentType: "image/png", Size: 8 << 20, Multipart: true, Status: upload.Uploading}, nil
+	return &upload.Session{ID: id, Namespace: "users", UID: "alice", Identity: "users", Route: s.route, Bucket: "default", Key: "users/alice/x", ContentType: "image/png", Size: 8 << 20, Multipart: true, Status: upload.Uploading}, nil
 }
 
 // TestReplayOfServedRoutes records each operation, and replays the log by the same
 // policy and by others: what it depended on is on record.
 func TestReplayOfServedRoutes(t *testing.T) {
 	gw := newLogged(t, servedPolicy)
-	gw.uploads.Store = oneSession{}
+	gw.uploads.Store = oneSession{route: "parts"}
 	alice := func(method, target, body string) *Request {
 		q := &Request{Method: method, Target: target, Host: defaultHost, IP: defaultIP, Time: when, Identity: &policy.Identity{
 			Name: "users", Namespace: "users", UID: "alice", Claims: map[string]any{"roles": []any{"writer"}}, AuthTime: when,
