@@ -134,9 +134,11 @@ func (p *Proxy) decideDownloads(x *exchange) (decision, action) {
 		wishes, pr = readDownloadWishes(data)
 	}
 	if pr != nil {
-		if len(wishes) > 0 {
-			x.input.BodyKey = wishes[0].key
+		if len(wishes) == 0 || wishes[0].key == "" { // there is no key that the policy could be asked of
+			x.object = &audit.Object{Bucket: x.match.Route.Object.Bucket, Operation: opBatch, Size: -1}
+			return refuse(pr.code, pr), nil
 		}
+		x.input.BodyKey = wishes[0].key
 		d, _ := p.planDownload(x, opBatch, nil, pr)
 		x.object = &audit.Object{Bucket: x.object.Bucket, Operation: opBatch, Size: -1}
 		return d, nil

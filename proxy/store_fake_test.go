@@ -173,6 +173,7 @@ type fakeBucket struct {
 	parts  map[string][]upload.Part // by the multipart upload's id
 	of     map[string]string        // its key
 	made   map[string]upload.Object // of parts, or listed
+	whole  upload.Object            // what else the store says of one made of parts
 	gone   []string                 // keys that were deleted
 	puts   []upload.Put
 	next   int
@@ -350,7 +351,8 @@ func (b *fakeBucket) CompleteMultipart(_ context.Context, p upload.Put, id strin
 	if _, taken := b.made[p.Key]; taken && !p.Overwrite {
 		return upload.ErrTaken
 	}
-	o := upload.Object{ContentType: "image/png", ETag: `"whole-` + strconv.Itoa(len(parts)) + `"`}
+	o := b.whole
+	o.ContentType, o.ETag = "image/png", `"whole-`+strconv.Itoa(len(parts))+`"`
 	for _, part := range parts {
 		o.Size += part.Size
 	}

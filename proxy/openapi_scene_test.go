@@ -1,0 +1,215 @@
+package proxy
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sidegate/policy"
+	"sidegate/storage/upload"
+)
+
+// TestOpenAPI: every operation of configs/openapi.yaml is there, answers with each
+// of its statuses and all of its members, and with nothing else; what it says of
+// codes is what the gateway says.
+func TestOpenAPI(t *testing.T) {
+	c := readContract(t)
+	for _, scene := range []func(*testing.T){sceneOfSuccess, sceneOfRefusals, sceneOfEnds, sceneOfFaults} {
+		scene(t)
+	}
+	for _, missing := range c.uncovered() {
+		t.Error(missing)
+	}
+	described := c.codes()
+	for code, status := range problemStatuses(t) {
+		if described[code] != "" && described[code] != status {
+			t.Errorf("%s is %s, and %s in configs/openapi.yaml", code, status, described[code])
+		}
+	}
+	// Of a presign route all but those of apps, and of what no path of it has.
+	for code := range problemStatuses(t) {
+		if described[code] == "" && !slices.Contains([]string{"no_route", "method", "upstream_failed", "upstream_timeout", "identity_not_representable"}, code) {
+			t.Errorf("%s is not in configs/openapi.yaml", code)
+		}
+	}
+	p := loadPolicy(t, servedPolicy(t))
+	for _, at := range c.paths {
+		path := regexp.MustCompile(`\{\w+\}`).ReplaceAllString(at.template, "x")
+		for method := range at.item {
+			if m := p.Match("gateway.test", path, strings.ToUpper(method)); method != "parameters" && (m.Route == nil || m.Route.Serve == "") {
+				t.Errorf("%s %s is no route of examples/presign-gateway/policy.yaml", method, path)
+			}
+		}
+	}
+	served := map[string]bool{}
+	for _, route := range []string{policy.PresignUpload, policy.PresignUploads, policy.ConfirmUpload, policy.PresignDownload, policy.PresignDownloads, policy.Multipart, policy.Uppy, policy.DeleteObject, policy.ListObjects, policy.ListUploads, policy.GetUpload} {
+		served[route] = strings.Contains(servedPolicy(t), "serve: "+route+"\n")
+	}
+	if slices.Contains(slices.Collect(maps.Values(served)), false) {
+		t.Errorf("examples/presign-gateway/policy.yaml does not serve all: %v", served)
+	}
+}
+
+// problemStatuses are those of docs/http.md.
+func problemStatuses(t *testing.T) map[string]string {
+	page, err := os.ReadFile("../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([345][0-9][0-9]) \\|").FindAllStringSubmatch(string(page), -1) {
+		out[m[1]] = m[2]
+	}
+	return out
+}
+
+// sceneOfSuccess has all that can be answered to who may.
+func sceneOfSuccess(t *testing.T) {
+	s := newServed(t)
+	s.bucket.object = upload.Object{Size: 3, ContentType: "image/png", ETag: `"e"`, VersionID: "v", Checksum: sum, Checksum64: "AAAAAAAAAAA="}
+	for i := range 3 {
+		s.bucket.made["users/alice/"+strings.Repeat("a", i+1)] = upload.Object{Size: 3, ETag: `"e"`, Modified: time.Now()}
+	}
+	full := `{"contentType": "image/png", "fileExt": "png", "size": 3, "checksumSha256": "` + sum + `", "checksumCrc64nvme": "AAAAAAAAAAA=", "metadata": {"title": "x"}, "expiresSeconds": 60}`
+	var one struct{ Session, Key string }
+	s.ok(&one, "POST", "/v1/uploads/presign", "alice", full)
+	s.bucket.head = nil
+	s.ok(nil, "POST", "/v1/uploads/"+one.Session+"/confirm", "alice", "")
+	s.bucket.head = upload.ErrNoObject
+	s.ok(nil, "POST", "/v1/uploads/form", "alice", onePNG)
+	s.uploads("alice", `{"uploads": [`+onePNG+`, {"contentType": "text/html", "size": 1}]}`)
+	s.proxy.SetPolicy(loadPolicy(t, strings.Replace(servedPolicy(t), "limit: {rate: 300/m, burst: 100, per: uid}", "limit: {rate: 1/m, burst: 1, per: uid}", 1)))
+	s.uploads("alice", batchOf(2, onePNG))
+	s.proxy.SetPolicy(loadPolicy(t, strings.Replace(servedPolicy(t), "max_bytes: 25MiB\n    limit: {rate: 300/m", "max_bytes: 25MiB\n      method: POST\n    limit: {rate: 300/m", 1)))
+	s.uploads("alice", batchOf(2, onePNG))
+	s.proxy.SetPolicy(loadPolicy(t, servedPolicy(t)))
+	at := "/v1/multipart/" + s.begin("alice")
+	s.ok(nil, "POST", at+"/parts", "alice", `{"parts": [{"partNumber": 1, "size": 12582912, "checksumSha256": "`+sum+`"}], "expiresSeconds": 60}`)
+	s.bucket.send(s.store.session(strings.TrimPrefix(at, "/v1/multipart/")).UploadID, 1, 12582912)
+	s.ok(nil, "GET", at+"/parts", "alice", "")
+	s.bucket.set(func(b *fakeBucket) {
+		b.whole = upload.Object{VersionID: "v", Checksum: sum, Checksum64: "AAAAAAAAAAA="}
+	})
+	s.ok(nil, "POST", at+"/complete", "alice", `{"parts": [{"partNumber": 1, "etag": "part-1"}]}`)
+	s.ok(nil, "DELETE", "/v1/multipart/"+s.begin("alice"), "alice", "")
+	rejected := s.begin("alice")
+	s.bucket.send(s.store.session(rejected).UploadID, 1, 1)
+	s.refused(422, codeMismatch, "POST", "/v1/multipart/"+rejected+"/complete", "alice", "")
+	for _, session := range []string{one.Session, rejected} {
+		s.ok(nil, "GET", "/v1/uploads/"+session, "alice", "")
+	}
+	s.ok(nil, "GET", "/v1/uploads", "alice", "")
+	s.ok(nil, "GET", "/v1/uploads?pageSize=2", "alice", "")
+	s.ok(nil, "GET", "/v1/files?prefix=users/alice/&pageSize=2", "alice", "")
+	s.ok(nil, "DELETE", "/v1/files/users/alice/a", "alice", "")
+	s.ok(nil, "GET", "/v1/files/users/alice/x/download?expiresSeconds=60", "alice", "")
+	s.ok(nil, "HEAD", "/v1/files/users/alice/x/download", "alice", "")
+	s.call("GET", "/v1/files/users/alice/x/download?redirect=1", "alice", "")
+	s.call("HEAD", "/v1/files/users/alice/x/download?redirect=1", "alice", "")
+	s.downloads("alice", `{"downloads": [{"key": "users/alice/a", "expiresSeconds": 60}, {"key": "users/bob/b"}, {"key": "users/alice/c", "expiresSeconds": 1}]}`)
+	s.proxy.SetPolicy(loadPolicy(t, strings.Replace(servedPolicy(t), "limit: {rate: 1000/m, burst: 200, per: uid}", "limit: {rate: 1/m, burst: 1, per: uid}", 1)))
+	s.downloads("alice", `{"downloads": [{"key": "users/alice/a"}, {"key": "users/alice/b"}]}`)
+}
+
+// everyOperation is one request of each operation that has a body, a query or
+// neither.
+func everyOperation() []struct{ name, method, path, body string } {
+	return append(slices.Clone(servedOps),
+		struct{ name, method, path, body string }{"batch", "POST", "/v1/uploads/batch", batchOf(1, onePNG)},
+		struct{ name, method, path, body string }{"downloads", "POST", "/v1/downloads", `{"downloads": [{"key": "users/alice/x"}]}`},
+	)
+}
+
+// sceneOfRefusals has those for what a request is.
+func sceneOfRefusals(t *testing.T) {
+	s, session := withSession(t)
+	for _, op := range everyOperation() {
+		path := strings.ReplaceAll(op.path, "SESSION", session)
+		s.call(op.method, path, "", op.body)
+		s.call(op.method, path, "x", op.body)
+		s.call(op.method, path, "away", op.body)
+		s.call(op.method, path, "alice", op.body, "Content-Type: a", "Content-Type: b")
+		if strings.Contains(op.path, "SESSION") {
+			s.call(op.method, strings.ReplaceAll(op.path, "SESSION", upload.NewID()), "alice", op.body)
+		}
+		if op.method == "POST" {
+			s.call(op.method, path, "alice", `{"nobody": "knows"}`)
+			s.call(op.method, path, "alice", strings.Repeat(" ", maxPartsComplete+1))
+			s.call(op.method, path, "alice", `{"contentType": "text/html", "size": 1}`)
+		} else {
+			s.call(op.method, path+"?nobody=knows", "alice", "")
+		}
+	}
+	s.proxy.SetPolicy(loadPolicy(t, regexp.MustCompile(`who: \[users\]`).ReplaceAllString(servedPolicy(t), "who: [users], verified_email: true, ip: [192.0.2.0/24]")))
+	for _, op := range everyOperation() {
+		s.call(op.method, strings.ReplaceAll(op.path, "SESSION", session), "alice", op.body)
+	}
+	limited := regexp.MustCompile(`(?m)^    limit: .*\n`).ReplaceAllString(servedPolicy(t), "")
+	limited = regexp.MustCompile(`(?m)^    serve: `).ReplaceAllString(limited, "    limit: {rate: 1/h, burst: 1, per: ip}\n    serve: ")
+	s.proxy.SetPolicy(loadPolicy(t, limited))
+	for _, op := range everyOperation() {
+		for range 2 {
+			s.call(op.method, strings.ReplaceAll(op.path, "SESSION", session), "alice", op.body)
+		}
+	}
+}
+
+// sceneOfEnds has answers for what became of a session.
+func sceneOfEnds(t *testing.T) {
+	s, session := withSession(t)
+	again := []string{"/v1/uploads/presign", "/v1/uploads/form", "/v1/multipart"}
+	for _, path := range again {
+		s.ok(nil, "POST", path, "alice", onePNG, "Idempotency-Key: k")
+		s.refused(422, codeIdempotencyKey, "POST", path, "alice", `{"contentType": "image/png", "size": 2}`, "Idempotency-Key: k")
+	}
+	ops := func() {
+		for _, op := range servedOps {
+			if strings.Contains(op.path, "SESSION") {
+				s.call(op.method, strings.ReplaceAll(op.path, "SESSION", session), "alice", op.body)
+			}
+		}
+		for _, path := range again {
+			s.call("POST", path, "alice", onePNG, "Idempotency-Key: k")
+		}
+	}
+	s.refused(409, codeNotUploaded, "POST", "/v1/uploads/"+session+"/confirm", "alice", "")
+	change := func(status upload.Status, reason string) {
+		s.store.set(func(f *fakeStore) {
+			for id, one := range f.sessions {
+				one.Status, one.Reason = status, reason
+				f.sessions[id] = one
+			}
+		})
+	}
+	for _, status := range []upload.Status{upload.Rejected, upload.Failed, upload.Aborted, upload.Expired} {
+		change(status, "size: it differs")
+		ops()
+	}
+	change(upload.Uploading, "")
+	s.store.set(func(f *fakeStore) {
+		for id, one := range f.sessions {
+			one.ExpiresAt, one.ConfirmBy = one.CreatedAt.Add(-2*time.Hour), one.CreatedAt.Add(-time.Hour)
+			f.sessions[id] = one
+		}
+	})
+	s.call("POST", "/v1/multipart/"+session+"/parts", "alice", `{"parts": [{"partNumber": 1}]}`)
+	ops()
+}
+
+// sceneOfFaults has ours and the store's.
+func sceneOfFaults(t *testing.T) {
+	s, session := withSession(t)
+	s.proxy.o.Authenticator = fakeTokens{}
+	for _, op := range everyOperation() {
+		s.call(op.method, strings.ReplaceAll(op.path, "SESSION", session), "panic", op.body)
+	}
+	s.store.set(func(f *fakeStore) { f.before = errors.New("away") })
+	for _, op := range servedOps {
+		s.call(op.method, strings.ReplaceAll(op.path, "SESSION", session), "alice", op.body)
+	}
+}
