@@ -21,7 +21,9 @@ const (
 	// maxAgent bounds user_agent: it is the one value that strangers choose
 	// freely, on every request, and real ones are shorter.
 	maxAgent  = 512
-	maxSource = 64 // of a summary, in bytes: it is one of three words
+	maxRecord = 64      // of a record's id, where it stands in another's event
+	maxParts  = 1 << 10 // of parts' numbers: thousands, where they are in a row
+	maxSource = 64      // of a summary, in bytes: it is one of three words
 	maxDepth  = 16
 
 	// MaxLine bounds a line of the ledger in bytes, without its line feed.
@@ -107,7 +109,7 @@ func (e *encoder) parts(ev *Event) {
 		e.textUpTo("user_agent", r.UserAgent, maxAgent)
 		e.text("trace", r.Trace)
 		e.text("forward_auth", r.ForwardAuth)
-		e.text("batch", r.Batch)
+		e.textUpTo("batch", r.Batch, maxRecord)
 		e.close()
 	}
 	if i := ev.Identity; i != nil {
@@ -137,7 +139,7 @@ func (e *encoder) parts(ev *Event) {
 		}
 		e.time("expires", o.Expires)
 		e.text("session", o.Session)
-		e.text("parts", o.Parts)
+		e.textUpTo("parts", o.Parts, maxParts)
 		e.close()
 	}
 	if o := ev.Outcome; o != nil {
