@@ -37,6 +37,7 @@ type exchange struct {
 	input    policy.Input // of the policy; here because Decide's closures would move it to the heap
 	object   *audit.Object
 	upload   uploadPlan
+	uppy     *uppyCall              // of a route that serves Uppy
 	batch    []*item                // what a request for several things at once is for
 	further  bool                   // what is decided now is not the first of them
 	looked   map[[2]string]lookedUp // for its items, by lookup and document
@@ -177,6 +178,11 @@ func (x *exchange) tell(pr *problem) {
 		return
 	}
 	unread := x.body != nil && !x.body.ended()
+	if r := x.match.Route; r != nil && r.Serve == policy.Uppy {
+		shown := *pr
+		shown.uppy = true
+		pr = &shown
+	}
 	pr.write(x.w, x.r, x.p.o.Name, x.id, unread || x.wantsWebSocket())
 	x.w.status = pr.status                         // of a gRPC answer, whose HTTP status says nothing
 	if unread && x.r.ProtoMajor < 2 && !x.duplex { // else finish does it

@@ -341,7 +341,7 @@ func (p *Proxy) decideComplete(x *exchange, id string) (decision, action) {
 	data, pr := x.readBody(maxPartsComplete)
 	var parts []upload.Part
 	if pr == nil && len(data) > 0 {
-		parts, pr = readParts(data)
+		parts, pr = readPartList(data, "partNumber", "etag")
 	}
 	d, ok := p.planSession(x, opMultipartDone, x.routeSession(id), pr)
 	if !ok {
@@ -351,8 +351,9 @@ func (p *Proxy) decideComplete(x *exchange, id string) (decision, action) {
 	return d, p.completeMultipart
 }
 
-// readParts reads which parts the object is to be made of; nil: all that arrived.
-func readParts(data []byte) (parts []upload.Part, pr *problem) {
+// readPartList reads which parts the object is to be made of; nil: all that
+// arrived. The names are those of a part's members.
+func readPartList(data []byte, numberName, etagName string) (parts []upload.Part, pr *problem) {
 	seen := map[int]bool{}
 	pr = readJSON(data, func(j *jsonReader, name string) *problem {
 		if name != "parts" {
@@ -363,9 +364,9 @@ func readParts(data []byte) (parts []upload.Part, pr *problem) {
 			var part upload.Part
 			pr := j.object(func(name string) *problem {
 				switch name {
-				case "partNumber":
+				case numberName:
 					return j.number(name, &number)
-				case "etag":
+				case etagName:
 					return j.text(name, &part.ETag)
 				}
 				return unknownMember(name)
@@ -373,9 +374,9 @@ func readParts(data []byte) (parts []upload.Part, pr *problem) {
 			switch {
 			case pr != nil:
 			case number == nil || *number < 1 || *number > mostParts || seen[int(*number)]:
-				pr = wrongField("partNumber", "partNumber is 1 to "+strconv.Itoa(mostParts)+", each once")
+				pr = wrongField(numberName, numberName+" is 1 to "+strconv.Itoa(mostParts)+", each once")
 			case part.ETag == "" || len(part.ETag) > maxETag || !visibleASCII(part.ETag):
-				pr = wrongField("etag", "etag is what the store answered to the part")
+				pr = wrongField(etagName, etagName+" is what the store answered to the part")
 			default:
 				part.Number, part.Size = int(*number), -1
 				seen[part.Number] = true

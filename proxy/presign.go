@@ -44,6 +44,8 @@ func (p *Proxy) decideServed(x *exchange) (decision, action) {
 		return p.decideDownloads(x)
 	case policy.Multipart:
 		return p.decideMultipart(x)
+	case policy.Uppy:
+		return p.decideUppy(x)
 	case policy.GetUpload:
 		return p.decideGetUpload(x)
 	case policy.ListUploads:

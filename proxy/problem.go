@@ -52,6 +52,7 @@ type problem struct {
 	hangUp    bool          // close the connection: its framing is in doubt
 	retry     time.Duration // until it makes sense to ask again, of rate
 	cause     error         // for the log
+	uppy      bool          // its reader is a client of Uppy's
 }
 
 func (p *problem) Error() string {
@@ -77,6 +78,28 @@ type problemBody struct {
 	Code      string `json:"code"`
 	Field     string `json:"field,omitempty"`
 	RequestID string `json:"request_id"`
+}
+
+// uppyProblem is a problem's body for a client of Uppy's, which looks for what
+// Companion answers.
+type uppyProblem struct {
+	problemBody
+	Message string `json:"message"`
+	Error   struct {
+		Code string `json:"code"`
+	} `json:"error"`
+	RequestID string `json:"requestId"`
+}
+
+// body is the problem's JSON.
+func (p *problem) body(id string) any {
+	body := problemBody{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, id}
+	if !p.uppy {
+		return body
+	}
+	out := uppyProblem{problemBody: body, Message: p.detail, RequestID: id}
+	out.Error.Code = p.code
+	return out
 }
 
 // retryAfter is what unavailable answers suggest, in seconds.
@@ -116,7 +139,7 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 		p.writeGRPC(w, r.Header.Get("Content-Type"))
 		return
 	}
-	body, err := json.Marshal(problemBody{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, id})
+	body, err := json.Marshal(p.body(id))
 	if err != nil {
 		body = nil
 	}
