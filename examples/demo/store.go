@@ -21,6 +21,7 @@ const bucket = "demo-uploads"
 // A store is an S3 server in this process. versitygw allows one per process,
 // and changes the process's working folder.
 type store struct {
+	dir                       string // of its objects and what is kept about them
 	url, accessKey, secretKey string
 	cancel                    context.CancelFunc
 	done                      chan struct{}
@@ -49,6 +50,7 @@ func startStore(ctx context.Context, dir, address string) (*store, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &store{
+		dir:       dir,
 		url:       "http://" + address,
 		accessKey: "DEMO" + rand.Text()[:16],
 		secretKey: rand.Text() + rand.Text(),
