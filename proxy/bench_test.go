@@ -57,17 +57,29 @@ func runChild() {
 	commands := bufio.NewScanner(os.Stdin)
 	for commands.Scan() {
 		address, token, _ := strings.Cut(commands.Text(), " ")
-		fmt.Println(load(address, token))
+		token, presign := strings.CutPrefix(token, "presign ")
+		fmt.Println(load(address, token, presign))
 	}
 }
 
-func load(address, token string) string {
-	request := []byte("GET /v1/r50/abc/items?x=1 HTTP/1.1\r\nHost: photos.acme.dev\r\nAccept: */*\r\nUser-Agent: bench\r\nAuthorization: Bearer " + token + "\r\n\r\n")
+// benchUpload is the body of a request for an upload.
+const benchUpload = `{"contentType": "image/jpeg", "fileExt": "jpg", "size": 1048576}`
+
+func load(address, token string, presign bool) string {
+	head := " HTTP/1.1\r\nHost: photos.acme.dev\r\nAccept: */*\r\nUser-Agent: bench\r\nAuthorization: Bearer " + token + "\r\n"
+	request := []byte("GET /v1/r50/abc/items?x=1" + head + "\r\n")
+	want := 1024
+	if presign {
+		request = []byte("POST /v1/uploads/presign" + head + fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(benchUpload)) + benchUpload)
+		want = -1
+	} else if token == "" {
+		want = 0
+	}
 	var all sync.WaitGroup
 	failed := make(chan error, benchConnections)
 	for range benchConnections {
 		all.Go(func() {
-			if err := loadOne(address, request, token != ""); err != nil {
+			if err := loadOne(address, request, want); err != nil {
 				failed <- err
 			}
 		})
@@ -81,7 +93,8 @@ func load(address, token string) string {
 	}
 }
 
-func loadOne(address string, request []byte, allowed bool) error {
+// loadOne wants answers of so many bytes; 0: refusals, -1: of any length.
+func loadOne(address string, request []byte, want int) error {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
@@ -97,7 +110,7 @@ func loadOne(address string, request []byte, allowed bool) error {
 			return err
 		}
 		n, err := io.Copy(io.Discard, res.Body)
-		if err != nil || allowed && (n != 1024 || res.StatusCode != 200) || !allowed && res.StatusCode != 401 {
+		if err != nil || want > 0 && n != int64(want) || (want != 0) != (res.StatusCode == 200) || want == 0 && res.StatusCode != 401 {
 			return fmt.Errorf("status %d, %d bytes, %v", res.StatusCode, n, err)
 		}
 	}
