@@ -19,7 +19,7 @@ import (
 // codes is what the gateway says.
 func TestOpenAPI(t *testing.T) {
 	c := readContract(t)
-	for _, scene := range []func(*testing.T){sceneOfSuccess, sceneOfRefusals, sceneOfEnds, sceneOfFaults} {
+	for _, scene := range []func(*testing.T){sceneOfSuccess, sceneOfRefusals, sceneOfEnds, sceneOfFaults, sceneOfUppy} {
 		scene(t)
 	}
 	for _, missing := range c.uncovered() {
@@ -212,4 +212,81 @@ func sceneOfFaults(t *testing.T) {
 	for _, op := range servedOps {
 		s.call(op.method, strings.ReplaceAll(op.path, "SESSION", session), "alice", op.body)
 	}
+}
+
+// uppyOps are the calls of Uppy's clients, to an upload whose parts have arrived.
+var uppyOps = []struct{ method, path, body string }{
+	{"GET", "/uppy/s3/params?filename=a.png&type=image/png&size=3&metadata[name]=a.png", ""},
+	{"POST", "/uppy/s3/multipart", `{"filename": "a.png", "type": "image/png", "metadata": {"name": "a.png"}}`},
+	{"GET", "/uppy/s3/multipart/SESSION?key=KEY", ""},
+	{"GET", "/uppy/s3/multipart/SESSION/batch?key=KEY&partNumbers=1,2", ""},
+	{"GET", "/uppy/s3/multipart/SESSION/1?key=KEY", ""},
+	{"POST", "/uppy/s3/sign", `{"method": "PUT", "key": "KEY", "uploadId": "UPLOAD", "partNumber": 1}`},
+	{"POST", "/uppy/s3/multipart/SESSION/complete?key=KEY", `{"parts": [{"PartNumber": 1, "ETag": "part-1"}]}`},
+	{"POST", "/uppy/s3/confirm?key=KEY", ""},
+	{"DELETE", "/uppy/s3/multipart/SESSION?key=KEY", ""},
+	{"GET", "/uppy/s3/sts", ""},
+}
+
+// uppyCalls gives the calls for an upload that was begun, or fails to be.
+func (s *served) uppyCalls(begin bool) (session string, ask func(token string, change ...string)) {
+	var one struct{ Key, UploadID string }
+	if begin {
+		s.ok(&one, "POST", "/uppy/s3/multipart", "alice", uppyOps[1].body)
+		s.bucket.send(s.store.session(one.UploadID).UploadID, 1, 3)
+	} else {
+		one.Key, one.UploadID = "users/alice/uploads/none", upload.NewID()
+	}
+	return one.UploadID, func(token string, change ...string) {
+		r := strings.NewReplacer(append(change, "SESSION", one.UploadID, "KEY", one.Key, "UPLOAD", s.store.session(one.UploadID).UploadID)...)
+		for _, op := range uppyOps {
+			s.call(op.method, r.Replace(op.path), token, r.Replace(op.body))
+		}
+	}
+}
+
+// sceneOfUppy has all that Uppy's clients are answered.
+func sceneOfUppy(t *testing.T) {
+	s := newServed(t)
+	s.bucket.whole = upload.Object{VersionID: "v", Checksum: sum, Checksum64: "AAAAAAAAAAA="}
+	_, ask := s.uppyCalls(true)
+	ask("alice")
+	ask("") // 401, and below 403 and 404
+	ask("bob")
+	_, ask = s.uppyCalls(true)
+	ask("alice", "/complete?key=KEY", "/complete?key=KEY&x=1", "?filename", "?nobody=knows&filename", `{"filename"`, `{"nobody": 1, "filename"`, `{"method": "PUT"`, `{"nobody": 1, "method": "PUT"`, "?key=KEY", "?key=KEY&x=1")
+	ask("alice", "image/png", "text/html")
+	ask("alice", "size=3", "size=99999999999999")
+	s.call("POST", "/uppy/s3/multipart", "alice", `{"filename": "a", "type": "image/png", "size": 99999999999999}`)
+	s.call("POST", "/uppy/s3/sign", "alice", `{"method": "POST", "key": "x", "contentType": "image/png", "size": 99999999999999}`)
+	s.call("POST", "/uppy/s3/sign", "alice", `{"method": "POST", "key": "x", "contentType": "text/html"}`)
+	s.ok(nil, "POST", "/uppy/s3/sign", "alice", `{"method": "PUT", "key": "x", "contentType": "image/png"}`)
+	s.ok(nil, "POST", "/uppy/s3/sign", "alice", `{"method": "POST", "key": "x", "contentType": "image/png"}`)
+	s.proxy.SetPolicy(loadPolicy(t, strings.Replace(servedPolicy(t), "metadata: [name, type]", "method: PUT", 1)))
+	s.ok(nil, "POST", "/uppy/s3/sign", "alice", `{"method": "PUT", "key": "x", "contentType": "image/png", "size": 3}`)
+	s.ok(nil, "GET", "/uppy/s3/params?filename=a.png&type=image/png&size=3", "alice", "")
+	s.proxy.SetPolicy(loadPolicy(t, servedPolicy(t)))
+	ask("alice", "{", "[", "?", "?%zz&")
+	for _, op := range uppyOps {
+		s.call(op.method, op.path, "alice", op.body, "Content-Type: a", "Content-Type: b")
+		s.call(op.method, op.path, "away", op.body)
+		s.call(op.method, op.path, "panic", op.body)
+		s.call(op.method, op.path, "alice", strings.Repeat(" ", maxPartsComplete+1))
+	}
+	for _, status := range []upload.Status{upload.Expired, upload.Aborted, upload.Rejected, upload.Uploading} {
+		_, ask := s.uppyCalls(true)
+		s.store.set(func(f *fakeStore) {
+			for id, one := range f.sessions {
+				one.Status, one.Reason = status, "size: it differs"
+				f.sessions[id] = one
+			}
+		})
+		ask("alice")
+	}
+	s.proxy.SetPolicy(loadPolicy(t, regexp.MustCompile(`who: \[users\]`).ReplaceAllString(servedPolicy(t), "who: [users], verified_email: true, ip: [192.0.2.0/24]")))
+	ask("alice")
+	limited := regexp.MustCompile(`(?m)^    limit: .*\n`).ReplaceAllString(servedPolicy(t), "")
+	s.proxy.SetPolicy(loadPolicy(t, regexp.MustCompile(`(?m)^    serve: `).ReplaceAllString(limited, "    limit: {rate: 1/h, burst: 1, per: ip}\n    serve: ")))
+	ask("alice")
+	ask("alice")
 }
