@@ -432,9 +432,9 @@ func TestExamplesHaveNoFindings(t *testing.T) {
 	now := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	exampleEnv := &Environment{
 		Identities: map[string]string{"users": "users", "worker": "worker", "agents": "users"},
-		Upstreams:  map[string]Upstream{"app": {}}, Buckets: map[string]Bucket{"default": {}}, Lookups: true,
+		Upstreams:  map[string]Upstream{"app": {}, "page": {}}, Buckets: map[string]Bucket{"default": {}}, Lookups: true,
 	}
-	for _, name := range []string{"../examples/policy/policy.yaml", "../configs/policy.yaml", "../examples/demo/policy.yaml", "../examples/fastapi-sidecar/policy.yaml", "../examples/presign-gateway/policy.yaml"} {
+	for _, name := range []string{"../examples/policy/policy.yaml", "../configs/policy.yaml", "../examples/demo/policy.yaml", "../examples/fastapi-sidecar/policy.yaml", "../examples/presign-gateway/policy.yaml", "../examples/uppy/policy.yaml"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

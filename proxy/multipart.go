@@ -341,7 +341,7 @@ func (p *Proxy) decideComplete(x *exchange, id string) (decision, action) {
 	data, pr := x.readBody(maxPartsComplete)
 	var parts []upload.Part
 	if pr == nil && len(data) > 0 {
-		parts, pr = readPartList(data, "partNumber", "etag")
+		parts, pr = readParts(data)
 	}
 	d, ok := p.planSession(x, opMultipartDone, x.routeSession(id), pr)
 	if !ok {
@@ -351,8 +351,12 @@ func (p *Proxy) decideComplete(x *exchange, id string) (decision, action) {
 	return d, p.completeMultipart
 }
 
-// readPartList reads which parts the object is to be made of; nil: all that
-// arrived. The names are those of a part's members.
+// readParts reads which parts the object is to be made of; nil: all that arrived.
+func readParts(data []byte) ([]upload.Part, *problem) {
+	return readPartList(data, "partNumber", "etag")
+}
+
+// readPartList is readParts where the members of a part are called otherwise.
 func readPartList(data []byte, numberName, etagName string) (parts []upload.Part, pr *problem) {
 	seen := map[int]bool{}
 	pr = readJSON(data, func(j *jsonReader, name string) *problem {

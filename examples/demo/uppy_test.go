@@ -94,11 +94,11 @@ func TestUppy(t *testing.T) {
 // for Companion. The gateway finds the objects by itself.
 func (l *uppyLab) nobodyConfirms(t *testing.T) {
 	s := exampleSetup(t, "uppy")
-	const line = "expires: {default: 15m, min: 1m, max: 1h}"
+	const line = "expires: {default: 15m, min: 1m, max: 15m}"
 	if !strings.Contains(s.policy, line) {
 		t.Fatalf("the policy has no %q", line)
 	}
-	s.policy = strings.Replace(s.policy, line, "expires: {default: 10s, min: 2s, max: 1h}", 1)
+	s.policy = strings.Replace(s.policy, line, "expires: {default: 10s, min: 2s, max: 15m}", 1)
 	l.startGateway(t, s)
 	var users []account
 	for _, client := range uppyClients {

@@ -4,10 +4,10 @@ import { createServer } from 'node:http'
 
 const files = {
   '/': ['index.html', 'text/html; charset=utf-8'],
-  '/page.js': ['page.js', 'text/javascript'],
-  '/page.css': ['page.css', 'text/css'],
-  '/v5.js': ['v5.js', 'text/javascript'],
-  '/v6.js': ['v6.js', 'text/javascript'],
+  '/assets/page.js': ['page.js', 'text/javascript'],
+  '/assets/page.css': ['page.css', 'text/css'],
+  '/assets/v5.js': ['v5.js', 'text/javascript'],
+  '/assets/v6.js': ['v6.js', 'text/javascript'],
 }
 
 createServer((request, response) => {
