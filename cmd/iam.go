@@ -94,8 +94,8 @@ func (p *program) printIAM(buckets []BucketConfig, grants []policy.Grant, bucket
 
 // noteIAM says what of a bucket's permissions its reader should know.
 func (p *program) noteIAM(b BucketConfig, grants []policy.Grant) {
-	if b.Endpoint != "" && len(grants) > 0 {
-		fmt.Fprintf(p.stderr, "bucket `%s` is not at AWS: this JSON is written for AWS, and its store may know other permissions, or none\n", b.Name)
+	if b.Store != "aws" && len(grants) > 0 {
+		fmt.Fprintf(p.stderr, "bucket `%s` is not at AWS (%s): this JSON is written for AWS, and its store may know other permissions, or none\n", b.Name, b.Store)
 	}
 	for _, g := range grants {
 		if g.Prefix == "" {

@@ -19,7 +19,11 @@ type iamBucket struct {
 }
 
 func bucketOf(b BucketConfig) iamBucket {
-	return iamBucket{name: b.Name, arn: "arn:" + awsPartition(b.Region) + ":s3:::" + b.Bucket, region: b.Region}
+	out := iamBucket{name: b.Name, arn: "arn:" + awsPartition(b.Region) + ":s3:::" + b.Bucket, region: b.Region}
+	if o := b.Objects; o != nil {
+		out.kmsKey, out.tagged = o.KMSKey, len(o.Tags) > 0
+	}
+	return out
 }
 
 // awsPartition is AWS's part of the world that a region is in.

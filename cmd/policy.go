@@ -10,6 +10,7 @@ import (
 
 	"sidegate/policy"
 	"sidegate/policy/document"
+	"sidegate/storage/s3"
 )
 
 // loadPolicy reads the policy at path with the names that c defines; without a
@@ -68,9 +69,18 @@ func policyEnvironment(c *Config) *policy.Environment {
 		env.Upstreams[u.Name] = policy.Upstream{NoIdentity: !u.Headers.Identity, NoActor: !u.Headers.Actor, NoUpgrade: u.H2C}
 	}
 	for _, b := range c.Buckets {
-		env.Buckets[b.Name] = policy.Bucket{}
+		env.Buckets[b.Name] = policyBucket(b)
 	}
 	return env
+}
+
+// policyBucket is what the bucket's kind of store cannot do.
+func policyBucket(b BucketConfig) policy.Bucket {
+	is := s3.LimitsOf(b.Store)
+	return policy.Bucket{
+		Store: b.Store, NoForm: is.NoForm, NoConditions: is.NoConditions,
+		NoSHA256: is.NoSHA256, NoCRC64: is.NoCRC64, NoWholeCRC64: is.NoWholeCRC64,
+	}
 }
 
 // shortPath is path as somebody in this folder would write it.

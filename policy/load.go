@@ -46,7 +46,9 @@ type Upstream struct {
 type Bucket struct {
 	Store        string // what keeps it, for errors: aws, r2 and so on
 	NoForm       bool   // it takes no form (POST with a policy)
+	NoSHA256     bool   // it does not check SHA-256
 	NoCRC64      bool   // it does not check CRC-64/NVME
+	NoWholeCRC64 bool   // it does not say the CRC-64/NVME of an object that came in parts
 	NoConditions bool   // it ignores If-None-Match, so that an object could be replaced
 }
 

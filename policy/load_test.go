@@ -18,7 +18,7 @@ func testEnv() *Environment {
 		Identities: map[string]string{"users": "users", "mobile": "users", "agents": "agents", "worker": "worker", "delegates": "users"},
 		Actors:     map[string]bool{"delegates": true},
 		Upstreams:  map[string]Upstream{"app": {}, "legacy": {NoIdentity: true, NoActor: true}},
-		Buckets:    map[string]Bucket{"default": {}, "archive": {}, "r2": {Store: "r2", NoForm: true, NoCRC64: true}, "gcs": {Store: "gcs", NoConditions: true}},
+		Buckets:    map[string]Bucket{"default": {}, "archive": {}, "r2": {Store: "r2", NoForm: true, NoCRC64: true}, "gcs": {Store: "gcs", NoSHA256: true, NoConditions: true}, "minio": {Store: "minio", NoWholeCRC64: true}},
 		AppCheck:   true, Lookups: true, Shipping: true,
 	}
 }

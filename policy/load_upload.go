@@ -31,6 +31,8 @@ func (l *loader) readUpload(o document.Map, r *Route, b Bucket) {
 	}
 	readContentTypes(o.Get("content_types"), obj)
 	readMetadata(o.Get("metadata"), obj)
+	obj.parted = r.Serve == Multipart
+	obj.noSHA256, obj.noCRC64 = b.NoSHA256, b.NoCRC64 || obj.parted && b.NoWholeCRC64
 	readChecksum(o.Get("checksum"), r, b)
 	obj.Form = r.Serve == Uppy // that is what Companion's clients expect
 	if m := o.Get("method"); m.Present() {
@@ -38,7 +40,6 @@ func (l *loader) readUpload(o document.Map, r *Route, b Bucket) {
 	}
 	obj.quota = r.Quota != nil && r.Quota.Bytes > 0
 	obj.unsized = r.Serve == Uppy || obj.Form
-	obj.parted, obj.noCRC64 = r.Serve == Multipart, b.NoCRC64
 	checkUpload(o, r, b)
 }
 
@@ -75,7 +76,11 @@ func readChecksum(v document.Value, r *Route, b Bucket) {
 	switch {
 	case obj.NeedChecksum == "sha256" && r.Serve == Multipart:
 		v.Errorf("`%s`: no store says the SHA-256 of an object that came in parts: write crc64nvme", v.Path())
-	case obj.NeedChecksum == "crc64nvme" && b.NoCRC64:
+	case obj.NeedChecksum == "sha256" && b.NoSHA256:
+		v.Errorf("bucket `%s` (%s) does not check SHA-256: leave `checksum` out", obj.Bucket, b.Store)
+	case obj.NeedChecksum == "crc64nvme" && obj.noCRC64 && r.Serve == Multipart:
+		v.Errorf("bucket `%s` (%s) does not say the CRC-64/NVME of an object that came in parts: leave `checksum` out", obj.Bucket, b.Store)
+	case obj.NeedChecksum == "crc64nvme" && obj.noCRC64:
 		v.Errorf("bucket `%s` (%s) does not check CRC-64/NVME: write sha256, or leave `checksum` out", obj.Bucket, b.Store)
 	}
 }

@@ -30,7 +30,9 @@ type Object struct {
 	quota   bool // bytes are counted, so that an upload says its size
 	unsized bool // callers need not say it for MaxBytes: a form bounds it, or a look at what landed
 	parted  bool // it comes in parts, of which no store says a SHA-256 of the whole
-	noCRC64 bool // the bucket does not check CRC-64/NVME
+	noCRC64 bool // the bucket does not check CRC-64/NVME, or not of such an upload
+
+	noSHA256 bool // it does not check SHA-256
 }
 
 // template is that of the key, or of the folder that is listed.

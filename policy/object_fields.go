@@ -24,8 +24,10 @@ func (o *Object) checkChecksums(u *UploadRequest) *Violation {
 		return invalidField("checksumCrc64nvme", "checksumCrc64nvme is the CRC-64/NVME of the content in base64, 12 characters")
 	case u.ChecksumSHA256 != "" && o.parted:
 		return invalidField("checksumSha256", "no store checks the SHA-256 of an object that comes in parts: name checksumCrc64nvme, or the SHA-256 of each part")
+	case u.ChecksumSHA256 != "" && o.noSHA256:
+		return invalidField("checksumSha256", "the store does not check SHA-256 here")
 	case u.ChecksumCRC64 != "" && o.noCRC64:
-		return invalidField("checksumCrc64nvme", "the store does not check CRC-64/NVME here: name checksumSha256")
+		return invalidField("checksumCrc64nvme", "the store does not check CRC-64/NVME here")
 	}
 	return nil
 }
