@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -21,7 +22,7 @@ func openTestStores(t *testing.T, in insecure, text string) (stores, int) {
 	t.Helper()
 	c := mustLoad(t, place{insecure: in}, text)
 	c.Audit.Dir = t.TempDir()
-	g := &gateway{s: settings{config: c, insecure: in, stdout: io.Discard}, log: zerolog.Nop()}
+	g := &gateway{s: settings{config: c, insecure: in, stdout: io.Discard}, log: zerolog.Nop(), metrics: prometheus.NewRegistry()}
 	t.Cleanup(func() {
 		if err := g.close(); err != nil {
 			t.Error(err)

@@ -225,7 +225,7 @@ func (x *exchange) seek(find func() (*upload.Session, error)) (*upload.Session, 
 // the route makes them.
 func (x *exchange) judgeSession(s *upload.Session) {
 	if s == nil {
-		x.input.UUID = upload.NewID()
+		x.input.UUID = upload.UUIDOf(upload.NewID())
 		return
 	}
 	x.input.SessionKey, x.input.ContentType = s.Key, (&policy.UploadRequest{ContentType: s.ContentType}).MediaType()
