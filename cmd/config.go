@@ -150,6 +150,15 @@ type Config struct {
 		Stdout bool
 	}
 
+	// Webhook is told of uploads that became ready or were rejected.
+	Webhook struct {
+		// URL is where; not set, the default: nobody is told. It may hold a
+		// password or a token.
+		URL Secret
+		// Secret signs what is sent, by Standard Webhooks.
+		Secret Secret
+	}
+
 	// Assertion signs who calls, for upstreams; without a key, the default,
 	// nothing is signed.
 	Assertion struct {

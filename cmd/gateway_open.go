@@ -51,7 +51,10 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 	if err != nil {
 		return stores{}, err
 	}
-	out := stores{uploads: &upload.Uploads{Store: store, Buckets: map[string]upload.Bucket{}, Now: time.Now}}
+	out := stores{uploads: &upload.Uploads{Store: store, Index: store, Buckets: map[string]upload.Bucket{}, Now: time.Now}}
+	if err := g.openSweeping(out.uploads); err != nil {
+		return stores{}, err
+	}
 	if out.lookups, err = openLookups(c.Lookups, connect); err != nil {
 		return stores{}, err
 	}
@@ -62,6 +65,9 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 		}
 		out.uploads.Buckets[b.Name] = bucket
 		out.buckets = append(out.buckets, bucket)
+		if err := g.measureSkew(b.Name, bucket); err != nil {
+			return stores{}, err
+		}
 	}
 	return out, nil
 }
@@ -151,7 +157,13 @@ func (g *gateway) closeLedger() error {
 	return err
 }
 
-func (g *gateway) openSessions(connect func(*FirestoreConfig) (*firestore.Client, error)) (upload.Store, error) {
+// sessions is a store of upload sessions.
+type sessions interface {
+	upload.Store
+	upload.Index
+}
+
+func (g *gateway) openSessions(connect func(*FirestoreConfig) (*firestore.Client, error)) (sessions, error) {
 	c := g.s.config
 	if f := c.Storage.Firestore; f != nil {
 		client, err := connect(f)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -85,7 +84,7 @@ func TestGatewayWithSignedAuditLog(t *testing.T) {
 		c := mustLoad(t, place{}, "storage: {local: {dir: x}}\naudit: {retention: 90d}")
 		c.Audit.Dir, c.Storage.LocalDir = dir, t.TempDir()
 		c.Audit.Key = NewSecret(key)
-		g := &gateway{s: settings{config: c, stdout: io.Discard}, log: zerolog.New(&log)}
+		g := &gateway{s: settings{config: c, stdout: io.Discard}, log: zerolog.New(&log), metrics: prometheus.NewRegistry()}
 		_, err := g.openStores(t.Context())
 		return g, err
 	}

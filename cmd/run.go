@@ -89,6 +89,7 @@ type gateway struct {
 	reloads  reloadMetrics
 
 	refusedFiles *prometheus.CounterVec // of certificates
+	sweeping     *sweeping
 }
 
 func (g *gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
@@ -278,6 +279,7 @@ func (g *gateway) run(ctx context.Context) error {
 
 	running.Go(func() { g.watchLedger(background) })
 	running.Go(func() { g.flushRefusals(background) })
+	running.Go(func() { g.sweep(background, ctx) })
 	g.serveForwardAuth(background)
 	g.servePublic(background)
 	g.serving.Store(true)

@@ -162,6 +162,9 @@ func (u *Uploads) move(ctx context.Context, s *Session, how func(*Session) *Sess
 		err := u.Store.Transition(ctx, s.Status, next)
 		switch {
 		case err == nil:
+			if next.Notice == NoticeDue && u.Woken != nil {
+				u.Woken()
+			}
 			next, err = next.settled()
 			return next, true, err
 		case errors.Is(err, ErrNotFound):

@@ -27,10 +27,10 @@ const (
 // again: what is told twice has the same id.
 func (s *Sweeper) tell(ctx context.Context, one *Session) (string, *Session, error) {
 	if s.Notify == nil {
-		return "tidied", one, s.move(ctx, one, func(next *Session) { s.told(next, "") })
+		return SweptTidied, one, s.move(ctx, one, func(next *Session) { s.told(next, "") })
 	}
 	if one.Attempts >= maxNotices {
-		return "notice_given_up", one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeGivenUp) })
+		return SweptNoticeGivenUp, one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeGivenUp) })
 	}
 	delay := time.Duration(0)
 	if one.Attempts < len(noticeDelays) {
@@ -47,17 +47,17 @@ func (s *Sweeper) tell(ctx context.Context, one *Session) (string, *Session, err
 		return s.notTold(ctx, one, delay, err)
 	}
 	// Not stored: it is told again.
-	return "notified", one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeSent) })
+	return SweptNotified, one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeSent) })
 }
 
 // notTold has the next attempt made after the delay and up to a fifth more, so
 // that what failed together does not come back together.
 func (s *Sweeper) notTold(ctx context.Context, one *Session, delay time.Duration, why error) (string, *Session, error) {
-	what := "notice_failed"
+	what := SweptNoticeFailed
 	late := max(s.Uploads.Now().Sub(one.Wake), 0)
 	err := s.move(ctx, one, func(next *Session) {
 		if one.Attempts >= maxNotices || errors.Is(why, ErrGone) {
-			what = "notice_given_up"
+			what = SweptNoticeGivenUp
 			s.told(next, NoticeGivenUp)
 			return
 		}

@@ -31,15 +31,29 @@ type Sweeper struct {
 // Swept is one thing that a sweep did, or could not do.
 type Swept struct {
 	Session *Session
-	// What: ready or rejected (a session that nobody is expected to confirm),
-	// expired (nothing was there), late_kept, late_deleted, aborted (a
-	// multipart upload was open), tidied (an ended session had nothing left),
-	// notified, notice_failed, notice_given_up, failed (Err says why; it is
-	// tried again).
-	What string
-	Err  error
-	Late time.Duration // after the session's Wake
+	What    string // one of SweptWords
+	Err     error
+	Late    time.Duration // after the session's Wake
 }
+
+// What a sweep does.
+const (
+	SweptReady         = string(Ready)    // confirmed: nobody else was expected to
+	SweptRejected      = string(Rejected) // the same, and what landed differs
+	SweptExpired       = string(Expired)  // nothing was there
+	SweptLateKept      = "late_kept"
+	SweptLateDeleted   = "late_deleted"
+	SweptAborted       = string(Aborted) // a multipart upload was open
+	SweptTidied        = "tidied"        // an ended session had nothing left
+	SweptNotified      = "notified"
+	SweptNoticeFailed  = "notice_failed" // it is tried again
+	SweptNoticeGivenUp = "notice_given_up"
+	SweptFailed        = "failed" // Swept.Err says why; it is tried again
+)
+
+// SweptWords are all that Swept.What can be.
+var SweptWords = []string{SweptReady, SweptRejected, SweptExpired, SweptLateKept, SweptLateDeleted, SweptAborted, SweptTidied,
+	SweptNotified, SweptNoticeFailed, SweptNoticeGivenUp, SweptFailed}
 
 const (
 	// lateGrace is how long after ConfirmBy a slow upload, which began before
@@ -54,6 +68,10 @@ const (
 	// What could not be done is tried again after as long as it is late, within
 	// these bounds: the waiting doubles.
 	minRetry, maxRetry = 30 * time.Second, time.Hour
+
+	// soonest is the least time between two sweeps that nothing asked for: what
+	// stays due, because it cannot even be put off, must not keep a gateway busy.
+	soonest = 5 * time.Second
 
 	sweepPage    = 100
 	sweepWorkers = 8
@@ -111,6 +129,17 @@ func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	return moved, nil
 }
 
+// Next is how long the next sweep can wait: until the first session is due, and
+// at most longest. Where that cannot be told it is longest.
+func (s *Sweeper) Next(ctx context.Context, longest time.Duration) time.Duration {
+	now := s.Uploads.Now().UTC()
+	ahead, err := s.Uploads.Index.Due(ctx, now.Add(longest), 1)
+	if err != nil || len(ahead) == 0 {
+		return longest
+	}
+	return min(max(ahead[0].Wake.Sub(now), soonest), longest)
+}
+
 // page looks at the sessions but for those that are stuck, several at once. It
 // gives how many it moved, and tried.
 func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]bool) (moved, tried int) {
@@ -158,7 +187,7 @@ func (s *Sweeper) one(ctx context.Context, one *Session) (moved, stuck bool) {
 	case err != nil && ctx.Err() != nil:
 		return false, true // this gateway stops
 	case err != nil:
-		s.report(Swept{Session: now, What: "failed", Err: err, Late: late})
+		s.report(Swept{Session: now, What: SweptFailed, Err: err, Late: late})
 		return false, !s.putOff(ctx, now)
 	case what == "":
 		return false, false // put off
@@ -246,21 +275,21 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 			return "", one, unavailable("look at the uploaded object", found)
 		}
 	}
-	what := "tidied"
+	what := SweptTidied
 	if one.Status == Expired {
-		what = "expired"
+		what = SweptExpired
 	}
 	if one.Multipart {
-		n, err := s.Uploads.abortLeft(ctx, bucket, one, func() error { return s.record(ctx, one, "aborted") })
+		n, err := s.Uploads.abortLeft(ctx, bucket, one, func() error { return s.record(ctx, one, SweptAborted) })
 		if err != nil {
 			return "", one, unavailable("abort the multipart upload", err)
 		}
 		if n > 0 {
-			what = "aborted"
+			what = SweptAborted
 		}
 	}
 	if found == nil && !one.DeleteLate {
-		return "late_kept", one, s.move(ctx, one, func(next *Session) { next.Reason, next.Wake = lateKept, time.Time{} })
+		return SweptLateKept, one, s.move(ctx, one, func(next *Session) { next.Reason, next.Wake = lateKept, time.Time{} })
 	}
 	if found == nil {
 		if err := s.deleteLate(ctx, bucket, one, o); err != nil {
@@ -273,7 +302,7 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 			next.Held = false // nothing is there
 		}
 		if one.Reason == lateDeleting {
-			next.Reason, what = lateDeleted, "late_deleted"
+			next.Reason, what = lateDeleted, SweptLateDeleted
 		}
 	})
 	return what, one, err
@@ -289,7 +318,7 @@ func (s *Sweeper) deleteLate(ctx context.Context, bucket Bucket, one *Session, o
 	if err != nil {
 		return err
 	}
-	if err := s.record(ctx, one, "late_deleted"); err != nil {
+	if err := s.record(ctx, one, SweptLateDeleted); err != nil {
 		return err
 	}
 	for range maxVersions {

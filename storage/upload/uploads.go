@@ -20,7 +20,10 @@ type Uploads struct {
 	Buckets map[string]Bucket // by their names in sidegate.yaml
 	// Notices: sessions that become ready or rejected are to be told of.
 	Notices bool
-	Now     func() time.Time
+	// Woken is called when a session became due this moment, so that nobody
+	// waits for the next sweep; nil: they do. It must not block.
+	Woken func()
+	Now   func() time.Time
 }
 
 // NewID is a new session's id in 32 hex digits: 80 random bits, and behind them
