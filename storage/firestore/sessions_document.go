@@ -44,12 +44,13 @@ func sessionTexts(s *upload.Session) map[string]*string {
 // sessionTimes are those that are timestamps, exact to the microsecond.
 func sessionTimes(s *upload.Session) map[string]*time.Time {
 	return map[string]*time.Time{
-		"createdAt":   &s.CreatedAt,
-		"expiresAt":   &s.ExpiresAt,
-		"confirmBy":   &s.ConfirmBy,
-		"readyAt":     &s.ReadyAt,
-		"quotaWindow": &s.QuotaWindow,
-		wakeField:     &s.Wake,
+		"createdAt":    &s.CreatedAt,
+		"expiresAt":    &s.ExpiresAt,
+		"confirmBy":    &s.ConfirmBy,
+		"readyAt":      &s.ReadyAt,
+		"completingAt": &s.CompletingAt,
+		"quotaWindow":  &s.QuotaWindow,
+		wakeField:      &s.Wake,
 	}
 }
 

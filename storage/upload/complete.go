@@ -35,16 +35,59 @@ func (u *Uploads) Complete(ctx context.Context, s *Session, parts []Part) (*Sess
 		return s, unavailable("list the parts", err)
 	}
 	if !sameParts(parts, stored) {
-		return s, ErrParts
+		return u.unlessCompleting(ctx, s, func(s *Session) (*Session, error) { return s, ErrParts })
 	}
 	if m := s.compareWhole(stored); m != nil {
-		return u.reject(ctx, bucket, s, m)
+		return u.unlessCompleting(ctx, s, func(s *Session) (*Session, error) { return u.reject(ctx, bucket, s, m) })
 	}
 	return u.complete(ctx, bucket, s, stored)
 }
 
+// completingFor is how long after CompletingAt a completion may be under way at
+// the store: longer than anybody waits for its answer.
+const completingFor = 2 * time.Minute
+
+// completing reports whether the store may just be making the object.
+func (s *Session) completing(now time.Time) bool {
+	return !s.CompletingAt.IsZero() && now.Before(s.CompletingAt.Add(completingFor))
+}
+
+// announce puts on record that the store is about to be asked to make the
+// object. It gives the session as it then stands, with the answer to who asks
+// where somebody else has ended it.
+func (u *Uploads) announce(ctx context.Context, s *Session) (*Session, error) {
+	for range maxRaces {
+		now := u.Now().UTC().Truncate(time.Millisecond)
+		if now.Sub(s.CompletingAt) < completingFor/4 {
+			return s, nil // another completion has just done so: that holds for this one, too
+		}
+		next := *s
+		next.CompletingAt = now
+		err := u.Store.Transition(ctx, s.Status, &next)
+		switch {
+		case err == nil:
+			return &next, nil
+		case errors.Is(err, ErrNotFound):
+			return nil, ErrNotFound
+		case !errors.Is(err, ErrConflict):
+			return s, unavailable("put the completion on record", err)
+		}
+		if s, err = u.Lookup(ctx, s.Namespace, s.UID, s.ID); err != nil {
+			return nil, err
+		}
+		if !s.Status.Open() {
+			return s.settled()
+		}
+	}
+	return s, unavailable("put the completion on record", ErrConflict)
+}
+
 func (u *Uploads) complete(ctx context.Context, bucket Bucket, s *Session, parts []Part) (*Session, error) {
-	err := bucket.CompleteMultipart(ctx, Put{
+	s, err := u.announce(ctx, s)
+	if err != nil || !s.Status.Open() {
+		return s, err
+	}
+	err = bucket.CompleteMultipart(ctx, Put{
 		Key:         s.Key,
 		ContentType: s.ContentType,
 		Size:        s.Size,
@@ -74,14 +117,44 @@ func (u *Uploads) complete(ctx context.Context, bucket Bucket, s *Session, parts
 func (u *Uploads) completed(ctx context.Context, bucket Bucket, s *Session) (*Session, error) {
 	o, err := landed(ctx, bucket, s)
 	if errors.Is(err, ErrNoObject) {
-		return u.settle(ctx, s, func(s *Session) *Session {
-			return u.failed(s, "uploadId: the store no longer has the multipart upload")
-		})
+		return u.vanished(ctx, s)
 	}
 	if err != nil {
 		return s, unavailable("look at the completed object", err)
 	}
 	return u.settle(ctx, s, func(s *Session) *Session { return u.judged(s, o, u.Now().UTC()) })
+}
+
+// vanished is the answer where neither the upload nor an object was at the
+// store: nothing came of it, unless another completion is under way.
+func (u *Uploads) vanished(ctx context.Context, s *Session) (*Session, error) {
+	return u.unlessCompleting(ctx, s, func(s *Session) (*Session, error) {
+		next := u.failed(s, "uploadId: the store no longer has the multipart upload")
+		switch err := u.Store.Transition(ctx, s.Status, next); {
+		case err == nil:
+			return next.settled()
+		case errors.Is(err, ErrNotFound):
+			return nil, ErrNotFound
+		default: // ErrConflict too: somebody else is at it
+			return s, unavailable("store the upload's new state", err)
+		}
+	})
+}
+
+// unlessCompleting is the answer by what the store was seen to have, but for an
+// upload that ended meanwhile or is just being completed. That is on record
+// since before it began, so the session is read again.
+func (u *Uploads) unlessCompleting(ctx context.Context, s *Session, answer func(*Session) (*Session, error)) (*Session, error) {
+	s, err := u.Lookup(ctx, s.Namespace, s.UID, s.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case !s.Status.Open():
+		return s.settled()
+	case s.completing(u.Now()):
+		return s, unavailable("look at the upload's parts", errors.New("the store may just be making the object"))
+	}
+	return answer(s)
 }
 
 // taken is the answer where the store refused because an object is there. It
@@ -212,8 +285,12 @@ func (u *Uploads) abort(ctx context.Context, s *Session) (*Session, error) {
 	}
 	o, err := landed(ctx, bucket, s)
 	if errors.Is(err, ErrNoObject) {
-		if _, err = u.abortLeft(ctx, bucket, s, nil); err != nil {
+		var n int
+		if n, err = u.abortLeft(ctx, bucket, s, nil); err != nil {
 			return s, unavailable("abort the multipart upload", err)
+		}
+		if n == 0 && s.completing(now) {
+			return s, unavailable("abort the multipart upload", errors.New("the store may be making the object"))
 		}
 		// Somebody may have completed it in between: where the key is nobody
 		// else's, an object says so.
@@ -228,11 +305,18 @@ func (u *Uploads) abort(ctx context.Context, s *Session) (*Session, error) {
 	case !errors.Is(err, ErrNoObject):
 		return s, unavailable("look at the uploaded object", err)
 	}
-	return u.settle(ctx, s, func(s *Session) *Session {
-		next := *s
-		next.Status, next.Held, next.Wake = Aborted, false, time.Time{}
-		return &next
-	})
+	next := *s
+	next.Status, next.Held, next.Wake = Aborted, false, time.Time{}
+	switch err := u.Store.Transition(ctx, s.Status, &next); {
+	case err == nil:
+		return next.settled()
+	case errors.Is(err, ErrConflict): // a completion may have begun: look again
+		return u.Lookup(ctx, s.Namespace, s.UID, s.ID)
+	case errors.Is(err, ErrNotFound):
+		return nil, ErrNotFound
+	default:
+		return s, unavailable("store the upload's new state", err)
+	}
 }
 
 // givenUp is the single upload that its owner aborts. Its URL lives on, so what

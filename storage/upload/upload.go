@@ -58,6 +58,10 @@ type Session struct {
 	UploadID  string `json:"uploadId,omitempty"` // the store's, of a multipart upload once it is open
 	MaxBytes  int64  `json:"maxBytes,omitempty"` // of a multipart upload's whole; 0: no bound
 	Overwrite bool   `json:"overwrite,omitempty"`
+	// CompletingAt is when the store was last asked to make the object of a
+	// multipart upload's parts. While it does, it may know neither of the upload
+	// nor of the object.
+	CompletingAt time.Time `json:"completingAt,omitzero"`
 	// DeleteLate: what lands and is not confirmed in time is deleted, else kept.
 	DeleteLate bool `json:"deleteLate,omitempty"`
 	// AutoConfirm: nobody is expected to confirm it; a sweep does, once the URL
