@@ -21,6 +21,7 @@ type link struct {
 	conns   map[*linkConn]bool
 	delay   time.Duration
 	held    [2]chan struct{} // by direction; closed when it passes again; nil: it passes
+	fuse    int              // so many pieces more, and all is reset; 0: none
 }
 
 // Directions of a link.
@@ -86,6 +87,25 @@ func (l *link) reset() {
 		}
 		c.end()
 	}
+}
+
+// resetAfter resets what is connected when so many pieces have passed; 0: not any
+// more.
+func (l *link) resetAfter(pieces int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fuse = pieces
+}
+
+// burns counts a piece, and reports whether it was the last.
+func (l *link) burns() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fuse == 0 {
+		return false
+	}
+	l.fuse--
+	return l.fuse == 0
 }
 
 // slow delays each direction by that.
@@ -172,6 +192,9 @@ func (l *link) pump(c *linkConn, to io.Writer, from io.Reader, direction int) {
 		}
 		if _, err := to.Write(p.bytes); err != nil {
 			return
+		}
+		if l.burns() {
+			l.reset()
 		}
 	}
 }
