@@ -57,6 +57,8 @@ func TestPastedLines(t *testing.T) {
 		"the same picture came back",
 		"HTTP/1.1 403 Forbidden",
 		`"code":"not_allowed"`,
+		`{"objects":[{"key":"users/alice/uploads/`,
+		`{"uploads":[{"session":"`,
 		`"type":"decision"`,
 	} {
 		if !strings.Contains(out, want) {
@@ -71,6 +73,7 @@ func TestPastedLines(t *testing.T) {
 		"me 401 no_token", "me allow", "admin 403 no_entry", "admin allow",
 		"presign-upload allow", "confirm-upload allow",
 		"presign-download allow", "presign-download 403 no_entry",
+		"list-objects allow", "list-uploads allow",
 	}
 	got := decisionsByRoute(readLedger(t, dir))
 	slices.Sort(want)
@@ -160,8 +163,8 @@ type event struct {
 		Status                    int
 	}
 	Object struct {
-		Key, Session, Operation string
-		Size                    int64
+		Key, Session, Operation, Parts string
+		Size                           int64
 	}
 	Outcome struct {
 		Status    int
