@@ -41,8 +41,8 @@ e2e: ## the end-to-end tests in examples/demo, against real components
 image-test: ## build and look into the Dockerfile's image, without a registry
 	@.ci/image-test
 
-soak-kill: ## kill -9 under load, KILLS times at each level of `audit.survive`
-	@cd examples/demo && SIDEGATE_KILLS=$(KILLS) go test -v -count=1 -timeout 4h -run TestKilledUnderLoad .
+soak-kill: ## kill -9 under load, KILLS times at each level of `audit.survive`, and as often while uploads are signed
+	@cd examples/demo && SIDEGATE_KILLS=$(KILLS) go test -v -count=1 -timeout 4h -run 'TestKilledUnderLoad|TestPresignKilled' .
 
 soak-faults: ## each fault of an app, a caller or Firestore, FAULTS times, and 1,000 slow callers: nothing may be left of them
 	@SIDEGATE_FAULTS=$(FAULTS) go test -v -count=1 -timeout 2h -run 'TestF[0-9]' ./proxy ./storage/audit
