@@ -142,6 +142,9 @@ func (p *Proxy) decideSignParts(x *exchange, id string) (decision, action) {
 		parts, seconds, pr = readPartRequests(data)
 	}
 	if pr == nil {
+		pr = noQuery(x)
+	}
+	if pr == nil {
 		pr = checkPartSizes(parts, boundOf(o.MaxBytes), "here")
 	}
 	expires, v := o.Expiry(seconds)
@@ -252,9 +255,14 @@ func checkPartSizes(parts []upload.PartRequest, most int64, of string) *problem 
 		sum += max(part.Size, 0)
 	}
 	if most >= 0 && sum > most {
-		return &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, field: "size", detail: fmt.Sprintf("at most %d bytes are accepted %s", most, of)}
+		return tooLarge(most, of)
 	}
 	return nil
+}
+
+// tooLarge is said of a size that is more than can be had.
+func tooLarge(most int64, where string) *problem {
+	return &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, field: "size", detail: fmt.Sprintf("at most %d bytes are accepted %s", most, where)}
 }
 
 // partRanges names parts as the audit log does: "1-3,7".
@@ -342,6 +350,9 @@ func (p *Proxy) decideComplete(x *exchange, id string) (decision, action) {
 	var parts []upload.Part
 	if pr == nil && len(data) > 0 {
 		parts, pr = readParts(data)
+	}
+	if pr == nil {
+		pr = noQuery(x)
 	}
 	d, ok := p.planSession(x, opMultipartDone, x.routeSession(id), pr)
 	if !ok {

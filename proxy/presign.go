@@ -67,6 +67,19 @@ type wish struct {
 	idempotency string   // the caller's Idempotency-Key
 }
 
+// storable refuses what no store takes, however much the policy would: a policy
+// may have no bound, or, for Uppy, one for what comes in parts.
+func (w *wish) storable() *problem {
+	most, how := int64(largestPart), "in one piece"
+	if w.multipart {
+		most, how = most*mostParts, "in parts"
+	}
+	if w.Size == nil || *w.Size <= most {
+		return nil
+	}
+	return tooLarge(most, how)
+}
+
 // planUpload decides on an upload that is to begin: the policy, then the object's
 // limits, then the budgets. Where that is a yes, x.upload.request is what to
 // begin. x.object says what was asked, in either case.
@@ -91,6 +104,9 @@ func (p *Proxy) planUpload(x *exchange, w *wish) (decision, bool) {
 	pr := w.complaint
 	if v := o.Check(&w.UploadRequest); pr == nil && v != nil {
 		pr = violated(v)
+	}
+	if pr == nil {
+		pr = w.storable()
 	}
 	metadata, wrong := encodedMetadata(w.Metadata)
 	if pr == nil {

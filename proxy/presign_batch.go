@@ -39,6 +39,9 @@ func (p *Proxy) decideUploads(x *exchange) (decision, action) {
 	if pr == nil {
 		pr = complaint
 	}
+	if pr == nil {
+		pr = noQuery(x)
+	}
 	if pr != nil {
 		w := wish{operation: opBatch, complaint: pr}
 		if len(uploads) > 0 {
@@ -177,11 +180,11 @@ func (x *exchange) itemOutcomes() []*audit.Event {
 			continue
 		}
 		o := &audit.Outcome{Status: one.status, Error: one.code, MS: float64(x.duration()) / float64(time.Millisecond)}
-		if one.status == 0 { // the request ended before its turn came
-			o.Status = x.w.status
-			if x.failure != nil {
-				o.Error = failureCode(x.failure)
-			}
+		if one.status == 0 || x.w.status != http.StatusOK { // there was no answer that it had a part of
+			o.Status, o.Error = x.w.status, ""
+		}
+		if x.failure != nil && o.Error == "" {
+			o.Error = failureCode(x.failure)
 		}
 		out = append(out, &audit.Event{Type: audit.TypeOutcome, Record: one.record, Time: x.p.o.Now(), Outcome: o})
 	}

@@ -337,6 +337,37 @@ func TestBatchStoreFails(t *testing.T) {
 	}
 }
 
+// drain is the last outcome of each record.
+func (g *gate) drain() map[string]*audit.Outcome {
+	all := map[string]*audit.Outcome{}
+	for {
+		select {
+		case e := <-g.tape.outcomes:
+			all[e.Record] = e.Outcome
+		default:
+			return all
+		}
+	}
+}
+
+// TestBatchBreaksHalfway: where one item breaks nobody gets an answer, and what
+// was signed for the others is on record as that.
+func TestBatchBreaksHalfway(t *testing.T) {
+	s := newServed(t)
+	s.bucket.set(func(b *fakeBucket) { b.breaks = "image/jpeg" })
+	a := s.call("POST", "/v1/uploads/batch", "alice", `{"uploads": [`+onePNG+`, {"contentType": "image/jpeg", "size": 1}, {"contentType": "image/png", "size": 99999999}]}`)
+	if a.StatusCode != 500 {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	own, items := s.events()
+	outcomes := s.drain()
+	for _, e := range append(items, own) {
+		if o := outcomes[e.Record]; o == nil || o.Status != 500 || o.Error != codeInternal {
+			t.Errorf("%s: %+v", e.Object.ContentType, o)
+		}
+	}
+}
+
 // TestBatchReadsADocumentOnce: a hundred items, one look at each document, and one
 // state of it for all.
 func TestBatchReadsADocumentOnce(t *testing.T) {

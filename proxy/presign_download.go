@@ -133,6 +133,9 @@ func (p *Proxy) decideDownloads(x *exchange) (decision, action) {
 	if pr == nil {
 		wishes, pr = readDownloadWishes(data)
 	}
+	if pr == nil {
+		pr = noQuery(x)
+	}
 	if pr != nil {
 		if len(wishes) == 0 || wishes[0].key == "" { // there is no key that the policy could be asked of
 			x.object = &audit.Object{Bucket: x.match.Route.Object.Bucket, Operation: opBatch, Size: -1}

@@ -58,6 +58,9 @@ func (x *exchange) readWish(w *wish, limit int64) {
 	if pr == nil {
 		pr = complaint
 	}
+	if pr == nil {
+		pr = noQuery(x)
+	}
 	w.idempotency, w.complaint = key, pr
 }
 

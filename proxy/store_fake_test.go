@@ -167,6 +167,7 @@ type fakeBucket struct {
 	fail   map[string]error // by the call's name
 	after  map[string]error // it is done, and this is said
 	panics bool
+	breaks string // panics at an upload of that type
 	signed int
 	urls   []string
 	late   bool                     // something was signed before its session was on record
@@ -197,7 +198,7 @@ func (b *fakeBucket) url(method, key, query string) string {
 func (b *fakeBucket) SignPut(_ context.Context, p upload.Put) (upload.Signed, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.panics {
+	if b.panics || b.breaks != "" && b.breaks == p.ContentType {
 		panic("the bucket broke")
 	}
 	if err := b.begin("sign_put", p.Key); err != nil {
