@@ -194,6 +194,9 @@ func (p *Proxy) planSession(x *exchange, operation string, find func() (*upload.
 	}
 	asked := x.ask()
 	d := x.judged(asked)
+	if !d.allow && errors.Is(lost, upload.ErrUnavailable) && inError(asked.Reason) {
+		return refuse(codeUnavailable, storeFailure(lost)).by(d), false // the rule may read what nobody could
+	}
 	if !d.allow {
 		return d, false
 	}
@@ -220,6 +223,15 @@ func (p *Proxy) planSession(x *exchange, operation string, find func() (*upload.
 	x.object = &audit.Object{Bucket: s.Bucket, Key: s.Key, Operation: operation, ContentType: s.ContentType, Size: s.Size, Session: s.ID}
 	x.upload.session = s
 	return d, true
+}
+
+// inError reports whether a rule that could not be told is why the policy refused.
+func inError(reason string) bool {
+	switch reason {
+	case policy.ReasonEntryError, policy.ReasonDenyError, policy.ReasonRequireError:
+		return true
+	}
+	return false
 }
 
 // seek finds a session, but not in a trial: whose it is, is no matter of the policy.

@@ -119,6 +119,23 @@ func checkSession(t *testing.T, what string, s *served, session, op string) {
 	}
 }
 
+// TestRuleReadsTheSession: where the session cannot be read, a rule about its
+// object cannot be told. That is no word on the caller, who would take a 403 for
+// the last one; and whom a rule refuses for certain it still does.
+func TestRuleReadsTheSession(t *testing.T) {
+	s := newServed(t, "deny: {roles: [suspended]}", "deny: {roles: [admin]}",
+		"    serve: multipart\n    allow: [{id: user, who: [users]}]",
+		"    serve: multipart\n    allow: [{id: user, who: [users], if: \"object.size > 1 && object.content_type == 'image/png'\"}]")
+	target := "/v1/multipart/" + s.begin("alice") + "/parts"
+	s.ok(nil, "GET", target, "alice", "")
+	s.store.set(func(f *fakeStore) { f.before = errors.New("away") })
+	s.refused(503, codeUnavailable, "GET", target, "alice", "")
+	s.refused(403, codeNotAllowed, "GET", target, "root", "")
+	s.store.set(func(f *fakeStore) { f.before = nil })
+	s.ok(nil, "GET", target, "alice", "")
+	s.refused(403, codeNotAllowed, "GET", target, "bob", "") // there is no object of which it would hold
+}
+
 // TestNothingIsDoneUnrecorded: where the audit log does not take the decision,
 // neither the store nor the sessions are changed, and nothing is signed.
 func TestNothingIsDoneUnrecorded(t *testing.T) {
