@@ -287,10 +287,12 @@ func (u *Uploads) adopt(ctx context.Context, s *Session, uploadID string) (*Sess
 }
 
 // SignCall signs ListParts, CompleteUpload or AbortUpload of an adopted upload
-// for its client. Errors are as in SignParts, and for CompleteUpload as in
+// for its client. AbortUpload is signed again of one that was aborted: an answer
+// may have been lost. Errors are as in SignParts, and for CompleteUpload as in
 // [Uploads.Complete] where the parts are more than the session allows already.
 func (u *Uploads) SignCall(ctx context.Context, s *Session, op MultipartOp, expires time.Duration) (Signed, error) {
-	if err := u.uploading(s); err != nil {
+	again := op == AbortUpload && s.Status == Aborted && s.UploadID != ""
+	if err := u.uploading(s); err != nil && !again {
 		return Signed{}, err
 	}
 	switch op {
