@@ -238,9 +238,13 @@ func (c *uppyCall) setMetadata(name, value string) {
 }
 
 // keepMetadata drops what the policy does not list: Uppy sends all that it knows
-// of a file, unasked.
+// of a file, unasked. Spaces around a value, which a file's name may have, are no
+// reason to refuse the file.
 func (c *uppyCall) keepMetadata(listed []string) {
 	maps.DeleteFunc(c.upload.Metadata, func(name, _ string) bool { return !slices.Contains(listed, name) })
+	for name, value := range c.upload.Metadata {
+		c.upload.Metadata[name] = strings.TrimSpace(value)
+	}
 }
 
 func (c *uppyCall) setNumbers(list string) *problem {

@@ -26,12 +26,12 @@ func TestUppyCalls(t *testing.T) {
 		}
 		return c
 	}
-	c := read("GET", "params", "filename=a+b.png&type=image%2Fpng&metadata%5Bname%5D=a+b.png&metadata%5Btype%5D=image%2Fpng&metadata%5Bcaption%5D=%C3%BC", "")
-	if c.op != uppyParams || c.upload.ContentType != "image/png" || c.upload.Size != nil || c.upload.Metadata["caption"] != "ü" {
+	c := read("GET", "params", "filename=a+b.png&type=image%2Fpng&metadata%5Bname%5D=a+b.png&metadata%5Btype%5D=image%2Fpng&metadata%5Bcaption%5D=+%C3%BC+", "")
+	if c.op != uppyParams || c.upload.ContentType != "image/png" || c.upload.Size != nil || c.upload.Metadata["caption"] != " ü " {
 		t.Errorf("%+v", c)
 	}
 	c.keepMetadata([]string{"caption"})
-	if len(c.upload.Metadata) != 1 {
+	if len(c.upload.Metadata) != 1 || c.upload.Metadata["caption"] != "ü" {
 		t.Errorf("%v", c.upload.Metadata)
 	}
 	for _, query := range []string{"key=users/a%20b/c", "key=users%2Fa+b%2Fc"} { // of version 5, of version 6
