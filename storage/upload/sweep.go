@@ -60,8 +60,11 @@ const (
 	// its URL's end, is waited for at most.
 	lateGrace = 5 * time.Minute
 	// autoConfirmAfter is how long after the URL's end what nobody confirms
-	// is looked at first.
+	// is looked at first. Parts have URLs of their own, so that a multipart
+	// upload takes as long as it takes: the next looks come after pauses that
+	// grow to maxLook.
 	autoConfirmAfter = 5 * time.Second
+	minLook, maxLook = 30 * time.Second, time.Hour
 	// tidyAfter is when a sweep ends a multipart upload that the request which
 	// ended its session did not.
 	tidyAfter = time.Minute
@@ -86,6 +89,18 @@ func (s *Session) grace() time.Duration {
 
 // over is when a sweep ends the session, if nobody has.
 func (s *Session) over() time.Time { return s.ConfirmBy.Add(s.grace()) }
+
+// again is when a sweep looks next at what nobody confirms and has not landed
+// yet: after as long as it has been waited for since the URL's end, so that an
+// upload of n minutes is ready some n minutes later at most. There is no look
+// between ConfirmBy and the session's end, which would take the grace away.
+func (s *Session) again(now time.Time) time.Time {
+	pause := min(max(now.Sub(s.ExpiresAt), minLook), maxLook)
+	if next := now.Truncate(time.Millisecond).Add(pause); next.Before(s.ConfirmBy) {
+		return next
+	}
+	return s.over()
+}
 
 // ended sets who is to look at a session that has just ended.
 func (u *Uploads) ended(next *Session, now time.Time) {
@@ -229,7 +244,7 @@ func (s *Sweeper) end(ctx context.Context, one *Session) (string, *Session, erro
 	next, moved, err := u.confirm(ctx, one)
 	switch {
 	case errors.Is(err, ErrNotUploaded):
-		return "", next, s.move(ctx, next, func(next *Session) { next.Wake = one.over() })
+		return "", next, s.move(ctx, next, func(next *Session) { next.Wake = next.again(u.Now().UTC()) })
 	case next == nil || next.Status.Open():
 		return "", one, err
 	case !moved:

@@ -326,6 +326,61 @@ func TestSweepConfirms(t *testing.T) {
 	}
 }
 
+// A multipart upload that lasts longer than the URL that began it is looked at
+// again and again, and not only when its time is over.
+func TestSweepConfirmsWhatTakesLong(t *testing.T) {
+	f, r := newEmpty(t), video()
+	r.AutoConfirm, r.ConfirmWithin = true, 24*time.Hour
+	s := f.in(t, Uploading, r, true)
+	sweeper, l := f.sweeper()
+	sweeper.Uploads.Notices = false
+	landed := start.Add(5 * time.Hour)
+	looks, last := 0, time.Duration(0)
+	for at := s.Wake; ; at = f.stored(t, s.ID).Wake {
+		if looks++; looks > 30 {
+			t.Fatalf("still not ready at %v", at)
+		}
+		if at.After(landed) && len(f.bucket.open) > 0 {
+			f.set(landed)
+			part := f.bucket.part(s.UploadID, 1, r.Size)
+			if err := f.bucket.complete(Put{Key: s.Key}, s.UploadID, []Part{part}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := f.swept(t, at, sweeper, l); got == "ready" {
+			if late := at.Sub(landed); late > time.Hour {
+				t.Errorf("ready %v late", late)
+			}
+			break
+		}
+		pause := f.stored(t, s.ID).Wake.Sub(at)
+		if pause < last || pause > time.Hour {
+			t.Errorf("waits %v after %v", pause, last)
+		}
+		last = pause
+	}
+	if looks > 16 {
+		t.Errorf("%d looks", looks)
+	}
+}
+
+// The last look comes when the session's time is over, and not before.
+func TestSweepLooksNotWithinTheGrace(t *testing.T) {
+	f, r := newEmpty(t), owned(jpeg())
+	r.AutoConfirm = true
+	s := f.begin(t, r)
+	sweeper, l := f.sweeper()
+	for at := s.Wake; f.stored(t, s.ID).Status == Issued; at = f.stored(t, s.ID).Wake {
+		if at.After(s.ConfirmBy) && at.Before(s.over()) {
+			t.Errorf("looks at %v, %v before the end", at, s.over().Sub(at))
+		}
+		f.swept(t, at, sweeper, l)
+	}
+	if now := f.time(); now.Before(s.over()) {
+		t.Errorf("ended at %v, before %v", now, s.over())
+	}
+}
+
 // What was opened at the store and forgotten is ended: the session's own, those
 // of beginners that were killed, and nothing under a key that others share.
 func TestSweepAbortsMultiparts(t *testing.T) {
