@@ -49,6 +49,7 @@ func sessionTimes(s *upload.Session) map[string]*time.Time {
 		"confirmBy":    &s.ConfirmBy,
 		"readyAt":      &s.ReadyAt,
 		"completingAt": &s.CompletingAt,
+		"rejectedAt":   &s.RejectedAt,
 		"quotaWindow":  &s.QuotaWindow,
 		wakeField:      &s.Wake,
 	}

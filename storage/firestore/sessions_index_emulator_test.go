@@ -142,7 +142,7 @@ func TestEveryFieldOfASessionIsKept(t *testing.T) {
 	one := held(7)
 	one.Checksum64, one.Route, one.Multipart, one.UploadID, one.MaxBytes, one.Overwrite = "AAAAAAAAAAA=", "r", true, "u", 9, true
 	one.DeleteLate, one.AutoConfirm, one.Request, one.Wake, one.Notice, one.Attempts = true, true, "q", one.ExpiresAt, upload.NoticeGivenUp, 3
-	one.ETag, one.VersionID, one.ReadyAt, one.CompletingAt, one.Reason, one.Changes = "e", "v", one.ConfirmBy, one.ConfirmBy, "size: 1", 5
+	one.ETag, one.VersionID, one.ReadyAt, one.CompletingAt, one.RejectedAt, one.Reason, one.Changes = "e", "v", one.ConfirmBy, one.ConfirmBy, one.ConfirmBy, "size: 1", 5
 	everyFieldIsSet(t, one)
 	if err := s.Create(t.Context(), one, hourly); err != nil {
 		t.Fatal(err)

@@ -119,6 +119,7 @@ func (u *Uploads) rejected(s *Session, m *Mismatch, now time.Time) *Session {
 	next := *s
 	next.Status = Rejected
 	next.Reason = m.Field + ": " + m.Reason
+	next.RejectedAt = now.Truncate(time.Millisecond)
 	u.ended(&next, now)
 	return &next
 }

@@ -34,6 +34,9 @@ func TestNoticeOfReadyAndRejectedOnly(t *testing.T) {
 			}
 			sweeper, l := f.sweeper()
 			f.swept(t, start, sweeper, l)
+			if status == Rejected && !s.RejectedAt.Equal(start) {
+				t.Errorf("rejected at %v", s.RejectedAt)
+			}
 			if want != (len(l.told) == 1) || want && l.told[0] != s.ID+" "+string(status) {
 				t.Errorf("%s: told %v", status, l.told)
 			}

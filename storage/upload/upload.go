@@ -47,6 +47,8 @@ type Session struct {
 	ETag        string    `json:"etag,omitempty"`
 	VersionID   string    `json:"versionId,omitempty"`
 	ReadyAt     time.Time `json:"readyAt,omitzero"`
+	// RejectedAt is when it was rejected: each notice of that says the same.
+	RejectedAt time.Time `json:"rejectedAt,omitzero"`
 	// Reason is why it was rejected or failed (the field, a colon, the rest), or
 	// what became of an object that came too late (late: kept, late: deleted).
 	Reason string `json:"reason,omitempty"`

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -11,7 +12,7 @@ import (
 // A payload is what is told. Its fields are a contract: docs/webhooks.md.
 type payload struct {
 	Type      string    `json:"type"`      // upload.ready or upload.rejected
-	Timestamp time.Time `json:"timestamp"` // when it became so, where that is known; else of this attempt
+	Timestamp time.Time `json:"timestamp"` // when it became so: the same in each attempt
 	Data      data      `json:"data"`
 }
 
@@ -51,10 +52,7 @@ func newNotice(s *upload.Session, now time.Time) (*notice, error) {
 			return nil, fmt.Errorf("the session's id %.64q cannot be told", s.ID)
 		}
 	}
-	at := s.ReadyAt
-	if at.IsZero() {
-		at = now
-	}
+	at := cmp.Or(s.ReadyAt, s.RejectedAt, now)
 	body, err := json.Marshal(payload{
 		Type:      "upload." + string(s.Status),
 		Timestamp: at.UTC(),

@@ -86,7 +86,7 @@ func TestNotice(t *testing.T) {
 	defer app.Close()
 	e := endpoint(t, app.URL+"/hooks?a=b")
 	rejected := ready()
-	rejected.Status, rejected.ReadyAt, rejected.Reason = upload.Rejected, time.Time{}, "size: 5 stored, 4 signed"
+	rejected.Status, rejected.ReadyAt, rejected.RejectedAt, rejected.Reason = upload.Rejected, time.Time{}, now.Add(-2*time.Second), "size: 5 stored, 4 signed"
 	for _, s := range []*upload.Session{ready(), ready(), rejected} {
 		if err := e.Notify(t.Context(), s); err != nil {
 			t.Fatal(err)
@@ -98,7 +98,7 @@ func TestNotice(t *testing.T) {
 			`"key":"users/u1/é<.jpg","bucket":"default","contentType":"image/jpeg","size":5,"checksumSha256":"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",` +
 			`"etag":"\"e\"","versionId":"v","status":"ready","createdAt":"2026-03-02T09:59:00Z","readyAt":"2026-03-02T09:59:59Z"}}`},
 		{id: "msg_" + id + "_ready"},
-		{"msg_" + id + "_rejected", `{"type":"upload.rejected","timestamp":"2026-03-02T10:00:00Z","data":{"session":"` + id + `","uid":"u1","namespace":"users",` +
+		{"msg_" + id + "_rejected", `{"type":"upload.rejected","timestamp":"2026-03-02T09:59:58Z","data":{"session":"` + id + `","uid":"u1","namespace":"users",` +
 			`"key":"users/u1/é<.jpg","bucket":"default","contentType":"image/jpeg","size":5,"checksumSha256":"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",` +
 			`"etag":"\"e\"","versionId":"v","status":"rejected","reason":"size: 5 stored, 4 signed","createdAt":"2026-03-02T09:59:00Z"}}`},
 	} {
