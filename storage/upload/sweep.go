@@ -128,20 +128,23 @@ func (s *Session) untidy() bool {
 // what is due. What could not be done for one session goes to Report, and is
 // tried again by a later sweep.
 func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
-	moved := 0
+	moved, unread := 0, error(nil)
 	stuck := map[string]bool{} // not to be looked at again now
 	for ctx.Err() == nil {
 		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+len(stuck))
 		n, tried := s.page(ctx, due, stuck)
 		moved += n
 		if err != nil { // of some: one that cannot be read holds up no other
-			return moved, unavailable("look for sessions that are due", err)
+			unread = unavailable("look for sessions that are due", err)
 		}
 		if tried == 0 {
 			break
 		}
 	}
-	return moved, nil
+	if ctx.Err() != nil {
+		return moved, nil
+	}
+	return moved, unread
 }
 
 // Next is how long the next sweep can wait: until the first session is due, and

@@ -230,6 +230,28 @@ func (s *stuckStore) Transition(ctx context.Context, from Status, next *Session)
 	return s.memory.Transition(ctx, from, next)
 }
 
+// One that cannot be read holds up no other, however many are due.
+func TestSweepPassesWhatCannotBeRead(t *testing.T) {
+	f := newEmpty(t)
+	for range 2*sweepPage + 1 {
+		f.begin(t, owned(jpeg()))
+	}
+	sweeper, _ := f.sweeper()
+	sweeper.Uploads.Index = &damagedIndex{f.store}
+	f.set(start.Add(24 * time.Hour))
+	if n, err := sweeper.Sweep(t.Context()); n != 2*sweepPage+1 || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("moved %d, %v", n, err)
+	}
+}
+
+// damagedIndex has one more that cannot be read.
+type damagedIndex struct{ *memory }
+
+func (i *damagedIndex) Due(ctx context.Context, now time.Time, limit int) ([]*Session, error) {
+	due, _ := i.memory.Due(ctx, now, limit)
+	return due, errors.New("a session cannot be read")
+}
+
 // An index that is behind gives sessions as they were: the sweep ends all the same.
 func TestSweepOfAStaleIndex(t *testing.T) {
 	f := newEmpty(t)
