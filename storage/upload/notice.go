@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -20,7 +21,36 @@ const (
 	// noticeLease is how long an attempt may take at least before another
 	// gateway makes the next: longer than any time-out of a notice.
 	noticeLease = 2 * time.Minute
+	// noticeTime is for how long one sweep begins to tell: whoever is told may
+	// take long to answer, or hang, and sessions are to be ended all the same.
+	noticeTime = 10 * time.Second
+	// maxTellLater bounds for how long a notice waits that one sweep had no time
+	// for.
+	maxTellLater = 10 * time.Minute
 )
+
+// telling reports whether the session is due to be told of.
+func (s *Session) telling() bool { return !s.Status.Open() && s.Notice == NoticeDue }
+
+// noticesLast has sessions ended before any is told of.
+func noticesLast(a, b *Session) int {
+	switch {
+	case a.telling() == b.telling():
+		return 0
+	case b.telling():
+		return -1
+	}
+	return 1
+}
+
+// tellLater puts a notice off that this sweep has no time for, and says whether
+// that is stored. It is no attempt. The longer it waits already the longer it
+// is put off, so that a receiver that hangs makes few writes.
+func (s *Sweeper) tellLater(ctx context.Context, one *Session) bool {
+	waited := s.Uploads.Now().Sub(cmp.Or(one.ReadyAt, one.RejectedAt))
+	pause := min(max(waited, minRetry), maxTellLater)
+	return s.move(ctx, one, func(next *Session) { next.Wake = s.at(pause + rand.N(pause/5+1)) }) == nil
+}
 
 // tell makes one attempt to tell of a session. It is claimed before, so that of
 // several gateways one makes it, and one whose gateway is killed is made

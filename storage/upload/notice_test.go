@@ -3,6 +3,7 @@ package upload
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -145,6 +146,45 @@ func TestNoticeIsToldAtLeastOnce(t *testing.T) {
 			if len(l.told) > 1 {
 				t.Errorf("call %d (%s): told %v", call, m, l.told)
 			}
+		}
+	}
+}
+
+// A receiver that hangs keeps no session from being ended, and a sweep from
+// ending: what there is no time for is told later, and loses no attempt by it.
+func TestNoticesThatHangHoldUpNothing(t *testing.T) {
+	f := newEmpty(t)
+	f.Uploads.Notices = true
+	over := f.begin(t, owned(jpeg()))
+	f.set(over.over().Add(-time.Minute))
+	var told []*Session
+	for range 3 * sweepPage { // due before it
+		told = append(told, f.in(t, Ready, owned(jpeg()), false))
+	}
+	sweeper, l := f.sweeper()
+	var calls atomic.Int64
+	sweeper.Notify = notifier(func(*Session) error {
+		calls.Add(1)
+		f.set(f.time().Add(20 * time.Second))
+		return errors.New("no answer in time")
+	})
+	f.set(over.over())
+	if _, err := sweeper.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := calls.Load(); n == 0 || n > sweepWorkers {
+		t.Errorf("%d notices were tried, each as long as it hangs", n)
+	}
+	if got := f.stored(t, over.ID); got.Status != Expired {
+		t.Errorf("%+v", got)
+	}
+	sweeper.Notify = l
+	for range 40 {
+		f.swept(t, f.time().Add(30*time.Second), sweeper, l)
+	}
+	for _, s := range told {
+		if got := f.stored(t, s.ID); got.Notice != NoticeSent || got.Attempts > 2 {
+			t.Fatalf("%+v", got)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -130,9 +131,10 @@ func (s *Session) untidy() bool {
 func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	moved, unread := 0, error(nil)
 	stuck := map[string]bool{} // not to be looked at again now
+	quiet := s.Uploads.Now().Add(noticeTime)
 	for ctx.Err() == nil {
 		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+len(stuck))
-		n, tried := s.page(ctx, due, stuck)
+		n, tried := s.page(ctx, due, stuck, quiet)
 		moved += n
 		if err != nil { // of some: one that cannot be read holds up no other
 			unread = unavailable("look for sessions that are due", err)
@@ -158,16 +160,17 @@ func (s *Sweeper) Next(ctx context.Context, longest time.Duration) time.Duration
 	return min(max(ahead[0].Wake.Sub(now), soonest), longest)
 }
 
-// page looks at the sessions but for those that are stuck, several at once. It
-// gives how many it moved, and tried.
-func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]bool) (moved, tried int) {
+// page looks at the sessions but for those that are stuck, several at once, and
+// tells of none after quiet. It gives how many it moved, and tried.
+func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]bool, quiet time.Time) (moved, tried int) {
+	slices.SortStableFunc(due, noticesLast)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	work := make(chan *Session)
 	for range min(sweepWorkers, len(due)) {
 		wg.Go(func() {
 			for one := range work {
-				did, fast := s.one(ctx, one)
+				did, fast := s.one(ctx, one, quiet)
 				mu.Lock()
 				if did {
 					moved++
@@ -196,7 +199,10 @@ func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]boo
 
 // one looks at one session: whether it moved it, and whether this sweep should
 // not look at it again: what it was found by may be older than what is stored.
-func (s *Sweeper) one(ctx context.Context, one *Session) (moved, stuck bool) {
+func (s *Sweeper) one(ctx context.Context, one *Session, quiet time.Time) (moved, stuck bool) {
+	if one.telling() && s.Uploads.Now().After(quiet) {
+		return false, !s.tellLater(ctx, one)
+	}
 	late := max(s.Uploads.Now().Sub(one.Wake), 0)
 	what, now, err := s.look(ctx, one)
 	switch {
@@ -234,7 +240,7 @@ func (s *Sweeper) look(ctx context.Context, one *Session) (what string, now *Ses
 	switch {
 	case one.Status.Open():
 		return s.end(ctx, one)
-	case one.Notice == NoticeDue:
+	case one.telling():
 		return s.tell(ctx, one)
 	}
 	return s.resolve(ctx, one)
