@@ -292,11 +292,11 @@ func (u *Uploads) abort(ctx context.Context, s *Session) (*Session, error) {
 		if n == 0 && s.completing(now) {
 			return s, unavailable("abort the multipart upload", errors.New("the store may be making the object"))
 		}
-		// Somebody may have completed it in between: where the key is nobody
-		// else's, an object says so.
-		err = ErrNoObject
-		if s.sole() && s.UploadID != "" {
-			o, err = landed(ctx, bucket, s)
+		// Somebody may have completed it in between: an object says so, where
+		// the key is nobody else's. Else it may be another's, and what was
+		// counted stays counted.
+		if o, err = landed(ctx, bucket, s); err == nil && !s.sole() {
+			return u.abandon(ctx, s.abandoned(now, true), s.Status)
 		}
 	}
 	switch {
@@ -305,18 +305,35 @@ func (u *Uploads) abort(ctx context.Context, s *Session) (*Session, error) {
 	case !errors.Is(err, ErrNoObject):
 		return s, unavailable("look at the uploaded object", err)
 	}
-	next := *s
-	next.Status, next.Held, next.Wake = Aborted, false, time.Time{}
-	switch err := u.Store.Transition(ctx, s.Status, &next); {
+	return u.abandon(ctx, s.abandoned(now, false), s.Status)
+}
+
+// abandon stores the aborted session, where it is still as it was seen.
+func (u *Uploads) abandon(ctx context.Context, next *Session, from Status) (*Session, error) {
+	switch err := u.Store.Transition(ctx, from, next); {
 	case err == nil:
 		return next.settled()
 	case errors.Is(err, ErrConflict): // a completion may have begun: look again
-		return u.Lookup(ctx, s.Namespace, s.UID, s.ID)
+		return u.Lookup(ctx, next.Namespace, next.UID, next.ID)
 	case errors.Is(err, ErrNotFound):
 		return nil, ErrNotFound
 	default:
-		return s, unavailable("store the upload's new state", err)
+		return nil, unavailable("store the upload's new state", err)
 	}
+}
+
+// abandoned is the multipart upload that its owner aborted; landed: an object
+// is there that may be its own. A sweep looks once more, for what was under way:
+// a part that was being sent, or another multipart upload that was being opened,
+// by a gateway or with the URL that opens one.
+func (s *Session) abandoned(now time.Time, landed bool) *Session {
+	next := *s
+	next.Status, next.Held = Aborted, s.Held && landed
+	next.Wake = now.Truncate(time.Millisecond).Add(tidyAfter)
+	if over := s.ExpiresAt.Add(s.grace()); s.Status == Issued && over.After(next.Wake) {
+		next.Wake = over
+	}
+	return &next
 }
 
 // givenUp is the single upload that its owner aborts. Its URL lives on, so what

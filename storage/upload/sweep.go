@@ -294,7 +294,7 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 	// Before its multipart upload is ended: afterwards an object under a key
 	// that several share could not be told from another's.
 	o, found := Object{}, error(ErrNoObject)
-	if one.Status == Expired || one.Status == Aborted {
+	if one.Status == Expired || one.Status == Aborted && (!one.Multipart || one.Held || one.sole()) {
 		if o, found = landed(ctx, bucket, one); found != nil && !errors.Is(found, ErrNoObject) {
 			return "", one, unavailable("look at the uploaded object", found)
 		}
