@@ -28,6 +28,9 @@ func (u *Uploads) List(ctx context.Context, namespace, uid, cursor string, limit
 			return nil, "", unavailable("list the upload sessions", errors.New("the index gave another user's"))
 		}
 	}
+	for i, s := range page {
+		page[i] = u.asOf(s)
+	}
 	return page, next, nil
 }
 
@@ -47,7 +50,7 @@ func (u *Uploads) LookupKey(ctx context.Context, namespace, uid, key string) (*S
 	if s.Namespace != namespace || s.UID != uid || s.Key != key {
 		return nil, ErrNotFound
 	}
-	return s, nil
+	return u.asOf(s), nil
 }
 
 // Delete removes the object under the key. An error is an [InvalidError] or

@@ -196,3 +196,40 @@ func FuzzCheckPrefix(f *testing.F) {
 		}
 	})
 }
+
+// A session of the version that knew no sweeps has no time at which one comes:
+// it is open no longer than others.
+func TestSessionsThatNoSweepEndsAreOver(t *testing.T) {
+	f := newFixture(t)
+	s := f.begin(t, jpeg())
+	f.store.mu.Lock()
+	old := f.store.sessions[s.ID]
+	old.Wake = time.Time{}
+	f.store.sessions[s.ID] = old
+	f.store.mu.Unlock()
+	for _, c := range []struct {
+		at   time.Time
+		want Status
+	}{{s.ConfirmBy, Issued}, {s.over().Add(time.Second), Expired}} {
+		f.set(c.at)
+		got, err := f.Lookup(t.Context(), s.Namespace, s.UID, s.ID)
+		if err != nil || got.Status != c.want {
+			t.Errorf("at %v: %+v, %v", c.at, got, err)
+		}
+		byKey, err := f.LookupKey(t.Context(), s.Namespace, s.UID, s.Key)
+		if err != nil || byKey.Status != c.want {
+			t.Errorf("at %v, by its key: %+v, %v", c.at, byKey, err)
+		}
+		list, _, err := f.Uploads.List(t.Context(), s.Namespace, s.UID, "", 10)
+		if err != nil || len(list) != 1 || list[0].Status != c.want {
+			t.Errorf("at %v, listed: %+v, %v", c.at, list, err)
+		}
+	}
+	got, err := f.Lookup(t.Context(), s.Namespace, s.UID, s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Confirm(t.Context(), got); !errors.Is(err, ErrExpired) {
+		t.Errorf("confirmed: %v", err)
+	}
+}

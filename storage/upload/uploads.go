@@ -117,7 +117,19 @@ func (u *Uploads) Lookup(ctx context.Context, namespace, uid, id string) (*Sessi
 	if s.ID != id || s.Namespace != namespace || s.UID != uid {
 		return nil, ErrNotFound
 	}
-	return s, nil
+	return u.asOf(s), nil
+}
+
+// asOf is the session as it is now. One of the version that had no sweeps is
+// never due, and its time ends all the same: it counts in no quota and has no
+// multipart upload, so that a sweep would have nothing to do for it.
+func (u *Uploads) asOf(s *Session) *Session {
+	if !s.Status.Open() || !s.Wake.IsZero() || !u.Now().After(s.over()) {
+		return s
+	}
+	over := *s
+	over.Status = Expired
+	return &over
 }
 
 // A Download is a download that was allowed.
