@@ -272,9 +272,23 @@ func (s *Sessions) readBoth(ctx context.Context, next *upload.Session) (*storedS
 	return nil, count, err
 }
 
-// get asks with BatchGetDocuments, which tells a document that is missing (an
-// answer; nil here) from a database that is (an error).
-func (s *Sessions) get(ctx context.Context, names ...string) (map[string]*firestorepb.Document, error) {
+// get is what there is of the documents; nil where there is none. The SDK
+// repeats a call that finds no connection, and not one whose connection ends
+// before its answer: that is done here, as it is for commits.
+func (s *Sessions) get(ctx context.Context, names ...string) (docs map[string]*firestorepb.Document, err error) {
+	for round := range rounds {
+		docs, err = s.getOnce(ctx, names...)
+		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+			break
+		}
+		s.pause(ctx, round)
+	}
+	return docs, err
+}
+
+// getOnce asks with BatchGetDocuments, which tells a document that is missing
+// (an answer) from a database that is (an error).
+func (s *Sessions) getOnce(ctx context.Context, names ...string) (map[string]*firestorepb.Document, error) {
 	ctx, cancel := context.WithCancel(ctx) // lets go of the stream
 	defer cancel()
 	stream, err := s.client.api.BatchGetDocuments(ctx, &firestorepb.BatchGetDocumentsRequest{

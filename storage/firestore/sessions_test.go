@@ -30,6 +30,7 @@ type sessionServer struct {
 	failBefore error  // of the next commit, which does nothing
 	failAfter  error  // of the next commit, which was done
 	readFails  error  // of every read
+	cutReads   int    // how many reads are cut before their answer
 	meanwhile  func() // before the next commit, with the lock held
 }
 
@@ -38,6 +39,10 @@ func (s *sessionServer) BatchGetDocuments(r *firestorepb.BatchGetDocumentsReques
 	defer s.mu.Unlock()
 	if s.readFails != nil {
 		return s.readFails
+	}
+	if s.cutReads > 0 {
+		s.cutReads--
+		return status.Error(codes.Unavailable, "cut")
 	}
 	for _, name := range r.Documents {
 		answer := &firestorepb.BatchGetDocumentsResponse{Result: &firestorepb.BatchGetDocumentsResponse_Missing{Missing: name}}
@@ -176,6 +181,31 @@ func TestSessionLostAnswers(t *testing.T) {
 	// The same transition by another gateway is not this one's.
 	if err := s.Transition(t.Context(), upload.Issued, readied(one)); err != upload.ErrConflict {
 		t.Errorf("Transition again: %v", err)
+	}
+}
+
+// A connection that ends under a read costs nobody his upload.
+func TestSessionReadsAreRepeated(t *testing.T) {
+	s, fake := faultySessions(t)
+	one := aSession()
+	if err := s.Create(t.Context(), one, nil); err != nil {
+		t.Fatal(err)
+	}
+	fake.cutReads = 2
+	if got, err := s.Get(t.Context(), one.ID); err != nil || *got != *one {
+		t.Errorf("Get: %v, %v", got, err)
+	}
+	fake.cutReads = 2
+	if err := s.Transition(t.Context(), upload.Issued, readied(one)); err != nil {
+		t.Errorf("Transition: %v", err)
+	}
+	fake.cutReads = 2
+	if err := s.Create(t.Context(), held(1), hourly); err != nil {
+		t.Errorf("Create: %v", err)
+	}
+	fake.readFails = status.Error(codes.Unavailable, "away")
+	if _, err := s.Get(t.Context(), one.ID); status.Code(err) != codes.Unavailable {
+		t.Errorf("Get for ever: %v", err)
 	}
 }
 
