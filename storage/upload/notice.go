@@ -24,6 +24,9 @@ const (
 	// noticeTime is for how long one sweep begins to tell: whoever is told may
 	// take long to answer, or hang, and sessions are to be ended all the same.
 	noticeTime = 10 * time.Second
+	// noticeLeft is for how long a gateway without a webhook leaves what is due to
+	// those that have one.
+	noticeLeft = time.Hour
 	// maxTellLater bounds for how long a notice waits that one sweep had no time
 	// for.
 	maxTellLater = 10 * time.Minute
@@ -57,7 +60,7 @@ func (s *Sweeper) tellLater(ctx context.Context, one *Session) bool {
 // again: what is told twice has the same id.
 func (s *Sweeper) tell(ctx context.Context, one *Session) (string, *Session, error) {
 	if s.Notify == nil {
-		return SweptTidied, one, s.move(ctx, one, func(next *Session) { s.told(next, "") })
+		return s.untold(ctx, one)
 	}
 	if one.Attempts >= maxNotices {
 		return SweptNoticeGivenUp, one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeGivenUp) })
@@ -78,6 +81,16 @@ func (s *Sweeper) tell(ctx context.Context, one *Session) (string, *Session, err
 	}
 	// Not stored: it is told again.
 	return SweptNotified, one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeSent) })
+}
+
+// untold gives a notice up that nobody here can be told of. First it leaves it
+// to other gateways for a while: while a configuration with a webhook is being
+// rolled out, those that have it already share the sessions.
+func (s *Sweeper) untold(ctx context.Context, one *Session) (string, *Session, error) {
+	if s.Uploads.Now().Sub(one.Wake) < noticeLeft {
+		return "", one, ErrConflict
+	}
+	return SweptNoticeGivenUp, one, s.move(ctx, one, func(next *Session) { s.told(next, NoticeGivenUp) })
 }
 
 // notTold has the next attempt made after the delay and up to a fifth more, so

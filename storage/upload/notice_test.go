@@ -205,10 +205,27 @@ func TestNoticeWithoutANotifier(t *testing.T) {
 	f := newEmpty(t)
 	s, sweeper, l := f.ready(t)
 	sweeper.Notify = nil
-	if got := f.swept(t, start, sweeper, l); got != "tidied" {
+	if got := f.swept(t, start.Add(noticeLeft), sweeper, l); got != "notice_given_up" {
 		t.Errorf("did %s", got)
 	}
-	if s = f.stored(t, s.ID); s.Notice != "" || !s.Wake.IsZero() {
+	if s = f.stored(t, s.ID); s.Notice != NoticeGivenUp || !s.Wake.IsZero() {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A gateway that does not have the webhook yet takes no notice from one that has.
+func TestNoticeIsLeftToAGatewayThatTells(t *testing.T) {
+	f := newEmpty(t)
+	s, sweeper, l := f.ready(t)
+	without, nothing := f.sweeper()
+	without.Notify = nil
+	sweeper.Notify = notifier(func(*Session) error { return errors.New("500") })
+	f.swept(t, start, sweeper, l)
+	if got := f.swept(t, start.Add(time.Minute), without, nothing); got != "" {
+		t.Errorf("the one without did %s", got)
+	}
+	sweeper.Notify = l
+	if got := f.swept(t, start.Add(time.Minute), sweeper, l); got != "notified" {
+		t.Errorf("the one with did %s: %+v", got, f.stored(t, s.ID))
 	}
 }
