@@ -21,6 +21,10 @@ const (
 	// sweepChance is up to how much longer it is, so that gateways that share a
 	// store do not all look at the same moment.
 	sweepChance = time.Second
+	// sweepGap is the least time from one sweep to the next, whatever ends: where
+	// many uploads become ready each second, one sweep is for many of them, and
+	// not a round of queries for each.
+	sweepGap = time.Second
 )
 
 // A sweeping is what looks after upload sessions in the background.
@@ -92,6 +96,7 @@ func (g *gateway) sweep(background, stopping context.Context) {
 	defer context.AfterFunc(stopping, cancel)()
 	s := g.sweeping
 	for {
+		gap := time.NewTimer(sweepGap)
 		_, err := s.sweeper.Sweep(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -102,6 +107,10 @@ func (g *gateway) sweep(background, stopping context.Context) {
 		default:
 			s.failing.Set(0)
 			s.last.SetToCurrentTime()
+		}
+		select {
+		case <-ctx.Done():
+		case <-gap.C:
 		}
 		pause := time.NewTimer(s.sweeper.Next(ctx, sweepPause) + rand.N(sweepChance))
 		select {
