@@ -285,8 +285,10 @@ func TestEveryFaultConverges(t *testing.T) {
 // check lets all time pass with sweeps in between, and looks at what is left.
 func (c scene) check(t *testing.T, f *fixture, what string) {
 	t.Helper()
-	for _, later := range []time.Duration{16 * time.Minute, 2 * time.Hour, 4 * time.Hour} {
-		f.set(start.Add(later))
+	for _, later := range []time.Duration{16 * time.Minute, 2 * time.Hour, 4 * time.Hour, 25 * time.Hour, 27 * time.Hour} {
+		if later := start.Add(later); later.After(f.time()) {
+			f.set(later)
+		}
 		sweepAll(t, f)
 	}
 	if len(f.store.sessions) != 1 {
@@ -420,7 +422,7 @@ func TestEveryFaultOfASweepConverges(t *testing.T) {
 					f := newEmpty(t)
 					c.once(t, f, 0, "", nil)
 					f.faults.reset(at, m, fmt.Errorf("%w: the store answered 500", ErrUnavailable))
-					for _, later := range []time.Duration{16 * time.Minute, 2 * time.Hour} {
+					for _, later := range []time.Duration{16 * time.Minute, 2 * time.Hour, 25 * time.Hour} {
 						f.set(start.Add(later))
 						s, _ := f.sweeper()
 						if _, err := s.Sweep(t.Context()); err != nil && !errors.Is(err, ErrUnavailable) {

@@ -60,6 +60,10 @@ const (
 	// lateGrace is how long after ConfirmBy a slow upload, which began before
 	// its URL's end, is waited for at most.
 	lateGrace = 5 * time.Minute
+	// lastLook is when after its URL's end a sweep looks once more for what is to
+	// be deleted where it is late. Stores look at a signature when a request
+	// begins: one that is sent slowly lands whenever it is all there.
+	lastLook = 24 * time.Hour
 	// autoConfirmAfter is how long after the URL's end what nobody confirms
 	// is looked at first. Parts have URLs of their own, so that a multipart
 	// upload takes as long as it takes: the next looks come after pauses that
@@ -90,6 +94,16 @@ func (s *Session) grace() time.Duration {
 
 // over is when a sweep ends the session, if nobody has.
 func (s *Session) over() time.Time { return s.ConfirmBy.Add(s.grace()) }
+
+// looksAgain is when a sweep looks for a late object of an ended session that
+// it has nothing else to do for: never (zero) but for one PUT that is deleted.
+func (s *Session) looksAgain(now time.Time) time.Time {
+	at := s.ExpiresAt.Add(lastLook)
+	if s.Multipart || !s.DeleteLate || s.Status != Expired && s.Status != Aborted || !now.Before(at) {
+		return time.Time{}
+	}
+	return at
+}
 
 // again is when a sweep looks next at what nobody confirms and has not landed
 // yet: after as long as it has been waited for since the URL's end, so that an
@@ -300,7 +314,7 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 		}
 	}
 	what := SweptTidied
-	if one.Status == Expired {
+	if one.Status == Expired && !one.Wake.Equal(one.ExpiresAt.Add(lastLook)) {
 		what = SweptExpired
 	}
 	if one.Multipart {
@@ -321,7 +335,7 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 		}
 	}
 	err = s.move(ctx, one, func(next *Session) {
-		next.Wake = time.Time{}
+		next.Wake = one.looksAgain(s.Uploads.Now())
 		if one.Status == Expired || one.Status == Aborted {
 			next.Held = false // nothing is there
 		}

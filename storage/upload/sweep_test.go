@@ -88,7 +88,7 @@ func TestSweepLate(t *testing.T) {
 				t.Errorf("did %s, want %s", got, c.what)
 			}
 			s = f.stored(t, s.ID)
-			if s.Status != Expired || s.Reason != c.reason || !s.Wake.IsZero() || s.Held != (c.what == "late_kept") {
+			if s.Status != Expired || s.Reason != c.reason || s.Wake.IsZero() == c.delete || s.Held != (c.what == "late_kept") {
 				t.Errorf("%+v", s)
 			}
 			if len(f.bucket.objects[s.Key]) != c.left || len(f.bucket.deleted) != c.deleted {
@@ -103,6 +103,33 @@ func TestSweepLate(t *testing.T) {
 				t.Errorf("recorded %v", l.recorded)
 			}
 		})
+	}
+}
+
+// One PUT that is sent very slowly lands when its session is long over: it is
+// deleted all the same.
+func TestSweepDeletesWhatLandsMuchLater(t *testing.T) {
+	for _, abort := range []bool{false, true} {
+		f, r := newEmpty(t), owned(jpeg())
+		r.DeleteLate = true
+		s := f.begin(t, r)
+		if abort {
+			if _, err := f.Abort(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sweeper, l := f.sweeper()
+		f.swept(t, s.over(), sweeper, l)
+		f.bucket.put(s.Key, Object{Size: 5}, false)
+		if got := f.swept(t, s.ExpiresAt.Add(lastLook-time.Second), sweeper, l); got != "" {
+			t.Errorf("early: %s", got)
+		}
+		if got := f.swept(t, s.ExpiresAt.Add(lastLook), sweeper, l); got != "late_deleted" || len(f.bucket.objects[s.Key]) != 0 || len(l.recorded) != 1 {
+			t.Errorf("%s, left %v, recorded %v", got, f.bucket.objects, l.recorded)
+		}
+		if got := f.stored(t, s.ID); !got.Wake.IsZero() || got.Reason != lateDeleted {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 
