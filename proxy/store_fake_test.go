@@ -388,16 +388,16 @@ func (b *fakeBucket) ListParts(_ context.Context, key, id string) ([]upload.Part
 	return slices.Clone(b.parts[id]), nil
 }
 
-func (b *fakeBucket) OpenMultiparts(_ context.Context, key string) ([]string, error) {
+func (b *fakeBucket) OpenMultiparts(_ context.Context, key string) ([]upload.OpenMultipart, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.begin("open_multiparts", key); err != nil {
 		return nil, err
 	}
-	var out []string
+	var out []upload.OpenMultipart
 	for id, of := range b.of {
 		if of == key {
-			out = append(out, id)
+			out = append(out, upload.OpenMultipart{ID: id})
 		}
 	}
 	return out, nil

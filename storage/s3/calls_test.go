@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -277,21 +278,25 @@ func TestOpenMultipartsEveryPage(t *testing.T) {
 		if r.URL.Query().Get("prefix") != "a b" {
 			t.Errorf("prefix %q", r.URL.Query().Get("prefix"))
 		}
+		w.Header().Set("Date", "Mon, 02 Mar 2026 10:00:30 GMT")
 		switch asked.Add(1) {
 		case 1:
-			io.WriteString(w, page("<Upload><Key>a+b</Key><UploadId>1</UploadId></Upload>", true, "1"))
+			io.WriteString(w, page("<Upload><Key>a+b</Key><UploadId>1</UploadId><Initiated>2026-03-02T10:00:00.000Z</Initiated></Upload>", true, "1"))
 		case 2:
 			if q := r.URL.Query(); q.Get("key-marker") != "a b" || q.Get("upload-id-marker") != "1" {
 				t.Errorf("%v", q)
 			}
-			io.WriteString(w, page("<Upload><Key>a+b</Key><UploadId>2</UploadId></Upload><Upload><Key>a+b2</Key><UploadId>3</UploadId></Upload>", true, "3"))
+			io.WriteString(w, page("<Upload><Key>a+b</Key><UploadId>2</UploadId><Initiated>0001-01-01T00:00:00.000Z</Initiated></Upload><Upload><Key>a+b2</Key><UploadId>3</UploadId></Upload>", true, "3"))
 		default:
 			t.Error("asked beyond the key")
 		}
 	}))
 	defer server.Close()
-	got, err := open(t, Options{Endpoint: server.URL}).OpenMultiparts(t.Context(), "a b")
-	if err != nil || fmt.Sprint(got) != "[1 2]" {
+	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC) // of a machine whose clock is another
+	bucket := open(t, Options{Endpoint: server.URL})
+	bucket.now = func() time.Time { return now }
+	got, err := bucket.OpenMultiparts(t.Context(), "a b")
+	if want := []upload.OpenMultipart{{ID: "1", Begun: now.Add(-30 * time.Second)}, {ID: "2"}}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
 	b, endless := answering(t, 200, page("<Upload><Key>a+b</Key><UploadId>1</UploadId></Upload>", true, "1"))

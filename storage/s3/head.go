@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/middleware"
 
 	"sidegate/storage/upload"
 )
@@ -46,11 +48,18 @@ func (b *Bucket) Head(ctx context.Context, key string) (upload.Object, error) {
 		return ""
 	}
 	o.Checksum, o.Checksum64 = whole(out.ChecksumSHA256), whole(out.ChecksumCRC64NVME)
-	// The store's clock says how old the object is, ours what time that was.
-	if date, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok && out.LastModified != nil {
-		o.Modified = b.now().Add(-date.Sub(*out.LastModified))
-	}
+	o.Modified = b.ours(out.ResultMetadata, out.LastModified)
 	return o, nil
+}
+
+// ours is what time it was here at a time that the store's answer tells: the
+// store's clock says how long ago, ours when that was. Zero: it cannot be told.
+func (b *Bucket) ours(answer middleware.Metadata, at *time.Time) time.Time {
+	date, ok := awsmiddleware.GetServerTime(answer)
+	if !ok || at == nil || at.Unix() <= 0 { // some say the zero time where they do not know
+		return time.Time{}
+	}
+	return b.now().Add(-date.Sub(*at))
 }
 
 const headPermission = "s3:GetObject on it, s3:ListBucket on the bucket (without it a missing object is a 403 too), " +

@@ -164,13 +164,13 @@ func (b *Bucket) ListParts(ctx context.Context, key, uploadID string) ([]upload.
 	return nil, b.unavailable(doing, "the store's list does not end")
 }
 
-// OpenMultiparts are the ids of the multipart uploads under exactly this key.
+// OpenMultiparts are the multipart uploads under exactly this key.
 // The store lists by prefix, in the order of keys: the key itself comes first.
-func (b *Bucket) OpenMultiparts(ctx context.Context, key string) ([]string, error) {
+func (b *Bucket) OpenMultiparts(ctx context.Context, key string) ([]upload.OpenMultipart, error) {
 	const doing = "list multipart uploads"
 	ctx, cancel := context.WithTimeout(ctx, b.listTimeout)
 	defer cancel()
-	var ids []string
+	var open []upload.OpenMultipart
 	in := &s3.ListMultipartUploadsInput{Bucket: aws.String(b.name), Prefix: aws.String(key), EncodingType: types.EncodingTypeUrl}
 	for range maxPages {
 		out, err := b.client.ListMultipartUploads(ctx, in)
@@ -181,12 +181,12 @@ func (b *Bucket) OpenMultiparts(ctx context.Context, key string) ([]string, erro
 		for _, u := range out.Uploads {
 			got, ok := decodeKey(aws.ToString(u.Key), out.EncodingType)
 			if id := aws.ToString(u.UploadId); ok && got == key && id != "" {
-				ids = append(ids, id)
+				open = append(open, upload.OpenMultipart{ID: id, Begun: b.ours(out.ResultMetadata, u.Initiated)})
 			}
 			beyond = beyond || ok && got > key
 		}
 		if beyond || !aws.ToBool(out.IsTruncated) {
-			return ids, nil
+			return open, nil
 		}
 		marker, ok := decodeKey(aws.ToString(out.NextKeyMarker), out.EncodingType)
 		id := aws.ToString(out.NextUploadIdMarker)

@@ -358,7 +358,9 @@ func (u *Uploads) abortLeft(ctx context.Context, bucket Bucket, s *Session, reco
 		if err != nil {
 			return 0, err
 		}
-		ids = open
+		for _, o := range open {
+			ids = append(ids, o.ID)
+		}
 	}
 	if s.UploadID != "" && s.Status != Ready && !slices.Contains(ids, s.UploadID) {
 		switch _, err := bucket.ListParts(ctx, s.Key, s.UploadID); {

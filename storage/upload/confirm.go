@@ -74,10 +74,15 @@ func landed(ctx context.Context, bucket Bucket, s *Session) (Object, error) {
 		}
 	}
 	o, err := bucket.Head(ctx, s.Key)
-	if err == nil && !o.Modified.IsZero() && o.Modified.Before(s.CreatedAt.Add(-clockTolerance)) {
+	if err == nil && s.older(o.Modified) {
 		return Object{}, ErrNoObject
 	}
 	return o, err
+}
+
+// older reports whether what the store has came to be before the session did.
+func (s *Session) older(at time.Time) bool {
+	return !at.IsZero() && at.Before(s.CreatedAt.Add(-clockTolerance))
 }
 
 // expired is the session that was not confirmed in time. What may have landed

@@ -243,6 +243,7 @@ const minPart = 5 << 20
 type openUpload struct {
 	put   Put
 	parts map[int]Part
+	begun time.Time
 }
 
 // shelf is a Bucket. It holds no bytes, only what is known of them.
@@ -430,7 +431,7 @@ func (b *shelf) create(p Put) string {
 	defer b.mu.Unlock()
 	b.made++
 	id := fmt.Sprintf("upload-%d", b.made)
-	b.open[id] = &openUpload{put: p, parts: map[int]Part{}}
+	b.open[id] = &openUpload{put: p, parts: map[int]Part{}, begun: b.now()}
 	return id
 }
 
@@ -501,6 +502,9 @@ func (b *shelf) complete(p Put, id string, parts []Part) error {
 	}
 	b.place(p.Key, Object{Size: size, ContentType: u.put.ContentType, Checksum64: u.put.Checksum64,
 		ETag: fmt.Sprintf(`"%s-%d"`, id, len(parts))}, true)
+	// S3's word for an object of parts is when its upload began
+	// (docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
+	b.objects[p.Key][len(b.objects[p.Key])-1].Modified = u.begun
 	delete(b.open, id)
 	return nil
 }
@@ -518,16 +522,16 @@ func (b *shelf) AbortMultipart(_ context.Context, key, id string) error {
 	})
 }
 
-func (b *shelf) OpenMultiparts(_ context.Context, key string) (ids []string, err error) {
-	return ids, b.faults.call("OpenMultiparts", func() error {
+func (b *shelf) OpenMultiparts(_ context.Context, key string) (open []OpenMultipart, err error) {
+	return open, b.faults.call("OpenMultiparts", func() error {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for id, u := range b.open {
 			if u.put.Key == key {
-				ids = append(ids, id)
+				open = append(open, OpenMultipart{id, u.begun})
 			}
 		}
-		slices.Sort(ids)
+		slices.SortFunc(open, func(a, b OpenMultipart) int { return cmp.Compare(a.ID, b.ID) })
 		return nil
 	})
 }

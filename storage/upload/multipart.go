@@ -280,7 +280,9 @@ func (u *Uploads) adopt(ctx context.Context, s *Session, uploadID string) (*Sess
 	if err != nil {
 		return nil, unavailable("look for the multipart upload", err)
 	}
-	if !slices.Contains(open, uploadID) {
+	// One that was opened before the session is another session's under the same
+	// key; and its object would be as old, and so be taken for none of this one's.
+	if !slices.ContainsFunc(open, func(o OpenMultipart) bool { return o.ID == uploadID && !s.older(o.Begun) }) {
 		return nil, ErrNoUpload
 	}
 	return u.bind(ctx, s, uploadID)

@@ -285,6 +285,14 @@ type Object struct {
 	Modified time.Time
 }
 
+// An OpenMultipart is a multipart upload that a store holds.
+type OpenMultipart struct {
+	ID string
+	// Begun is when it was opened, as Modified of an Object, and what stores say
+	// of the object that it becomes; zero where the store does not say.
+	Begun time.Time
+}
+
 // A Part is one of a multipart upload.
 type Part struct {
 	Number   int // 1 to 10000
@@ -341,6 +349,6 @@ type Multiparts interface {
 type PartLists interface {
 	// ListParts is every part of it that has arrived, by number: ErrNoUpload.
 	ListParts(ctx context.Context, key, uploadID string) ([]Part, error)
-	// OpenMultiparts are the ids of the multipart uploads under exactly this key.
-	OpenMultiparts(ctx context.Context, key string) ([]string, error)
+	// OpenMultiparts are the multipart uploads under exactly this key.
+	OpenMultiparts(ctx context.Context, key string) ([]OpenMultipart, error)
 }
