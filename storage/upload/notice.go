@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -35,15 +36,14 @@ const (
 // telling reports whether the session is due to be told of.
 func (s *Session) telling() bool { return !s.Status.Open() && s.Notice == NoticeDue }
 
-// noticesLast has sessions ended before any is told of.
-func noticesLast(a, b *Session) int {
-	switch {
-	case a.telling() == b.telling():
-		return 0
-	case b.telling():
-		return -1
+// noticeClock says during one sweep whether there is time to tell. It starts
+// with the first notice: a bucket that is slow takes none of it.
+func (s *Sweeper) noticeClock() func() bool {
+	begun := sync.OnceValue(s.Uploads.Now)
+	return func() bool {
+		first := begun()
+		return s.Uploads.Now().Sub(first) <= noticeTime
 	}
-	return 1
 }
 
 // tellLater puts a notice off that this sweep has no time for, and says whether

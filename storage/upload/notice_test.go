@@ -189,6 +189,29 @@ func TestNoticesThatHangHoldUpNothing(t *testing.T) {
 	}
 }
 
+// A bucket that is slow takes no time from notices.
+func TestNoticesAreToldBesideASlowBucket(t *testing.T) {
+	f := newEmpty(t)
+	f.Uploads.Notices = true
+	var told []*Session
+	for range 20 {
+		f.begin(t, owned(jpeg()))
+	}
+	f.set(f.begin(t, owned(jpeg())).over())
+	for range 20 {
+		told = append(told, f.in(t, Ready, owned(jpeg()), false))
+	}
+	f.bucket.hook = func(op string) {
+		if op == "Head" {
+			f.set(f.time().Add(20 * time.Second))
+		}
+	}
+	sweeper, l := f.sweeper()
+	if _, err := sweeper.Sweep(t.Context()); err != nil || len(l.told) == 0 {
+		t.Errorf("told %d of %d, %v", len(l.told), len(told), err)
+	}
+}
+
 // The gateway that made the last attempt was killed: there is no other.
 func TestNoticeIsNotTriedForEver(t *testing.T) {
 	f := newEmpty(t)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 )
@@ -145,10 +144,10 @@ func (s *Session) untidy() bool {
 func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	moved, unread := 0, error(nil)
 	stuck := map[string]bool{} // not to be looked at again now
-	quiet := s.Uploads.Now().Add(noticeTime)
+	mayTell := s.noticeClock()
 	for ctx.Err() == nil {
 		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+len(stuck))
-		n, tried := s.page(ctx, due, stuck, quiet)
+		n, tried := s.page(ctx, due, stuck, mayTell)
 		moved += n
 		if err != nil { // of some: one that cannot be read holds up no other
 			unread = unavailable("look for sessions that are due", err)
@@ -175,16 +174,15 @@ func (s *Sweeper) Next(ctx context.Context, longest time.Duration) time.Duration
 }
 
 // page looks at the sessions but for those that are stuck, several at once, and
-// tells of none after quiet. It gives how many it moved, and tried.
-func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]bool, quiet time.Time) (moved, tried int) {
-	slices.SortStableFunc(due, noticesLast)
+// tells of those that it may. It gives how many it moved, and tried.
+func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]bool, mayTell func() bool) (moved, tried int) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	work := make(chan *Session)
 	for range min(sweepWorkers, len(due)) {
 		wg.Go(func() {
 			for one := range work {
-				did, fast := s.one(ctx, one, quiet)
+				did, fast := s.one(ctx, one, mayTell)
 				mu.Lock()
 				if did {
 					moved++
@@ -213,8 +211,8 @@ func (s *Sweeper) page(ctx context.Context, due []*Session, stuck map[string]boo
 
 // one looks at one session: whether it moved it, and whether this sweep should
 // not look at it again: what it was found by may be older than what is stored.
-func (s *Sweeper) one(ctx context.Context, one *Session, quiet time.Time) (moved, stuck bool) {
-	if one.telling() && s.Uploads.Now().After(quiet) {
+func (s *Sweeper) one(ctx context.Context, one *Session, mayTell func() bool) (moved, stuck bool) {
+	if one.telling() && !mayTell() {
 		return false, !s.tellLater(ctx, one)
 	}
 	late := max(s.Uploads.Now().Sub(one.Wake), 0)
