@@ -62,6 +62,7 @@ func sessionFlags(s *upload.Session) map[string]*bool {
 		"overwrite":   &s.Overwrite,
 		"deleteLate":  &s.DeleteLate,
 		"autoConfirm": &s.AutoConfirm,
+		"direct":      &s.Direct,
 		"held":        &s.Held,
 	}
 }

@@ -84,6 +84,7 @@ func (r *Request) session(k kind, now time.Time) *Session {
 		Overwrite:   r.Overwrite,
 		DeleteLate:  r.DeleteLate,
 		AutoConfirm: r.AutoConfirm,
+		Direct:      k == direct,
 	}
 	if r.Idempotency != "" {
 		s.Request = r.hash(k)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -43,8 +44,9 @@ const (
 	SweptExpired       = string(Expired)  // nothing was there
 	SweptLateKept      = "late_kept"
 	SweptLateDeleted   = "late_deleted"
-	SweptAborted       = string(Aborted) // a multipart upload was open
-	SweptTidied        = "tidied"        // an ended session had nothing left
+	SweptMisfitDeleted = "misfit_deleted" // rejected, of another size than its client was let complete
+	SweptAborted       = string(Aborted)  // a multipart upload was open
+	SweptTidied        = "tidied"         // an ended session had nothing left
 	SweptNotified      = "notified"
 	SweptNoticeFailed  = "notice_failed" // it is tried again
 	SweptNoticeGivenUp = "notice_given_up"
@@ -52,7 +54,7 @@ const (
 )
 
 // SweptWords are all that Swept.What can be.
-var SweptWords = []string{SweptReady, SweptRejected, SweptExpired, SweptLateKept, SweptLateDeleted, SweptAborted, SweptTidied,
+var SweptWords = []string{SweptReady, SweptRejected, SweptExpired, SweptLateKept, SweptLateDeleted, SweptMisfitDeleted, SweptAborted, SweptTidied,
 	SweptNotified, SweptNoticeFailed, SweptNoticeGivenUp, SweptFailed}
 
 const (
@@ -306,7 +308,7 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 	// Before its multipart upload is ended: afterwards an object under a key
 	// that several share could not be told from another's.
 	o, found := Object{}, error(ErrNoObject)
-	if one.Status == Expired || one.Status == Aborted && (!one.Multipart || one.Held || one.sole()) {
+	if one.Status == Expired || one.Status == Aborted && (!one.Multipart || one.Held || one.sole()) || one.misfit() {
 		if o, found = landed(ctx, bucket, one); found != nil && !errors.Is(found, ErrNoObject) {
 			return "", one, unavailable("look at the uploaded object", found)
 		}
@@ -323,6 +325,15 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 		if n > 0 {
 			what = SweptAborted
 		}
+	}
+	if found == nil && one.misfit() {
+		if err := s.record(ctx, one, SweptMisfitDeleted); err != nil {
+			return "", one, err
+		}
+		if err := remove(ctx, bucket, one, o); err != nil {
+			return "", one, err
+		}
+		return SweptMisfitDeleted, one, s.move(ctx, one, func(next *Session) { next.Wake = time.Time{} })
 	}
 	if found == nil && !one.DeleteLate {
 		return SweptLateKept, one, s.move(ctx, one, func(next *Session) { next.Reason, next.Wake = lateKept, time.Time{} })
@@ -344,9 +355,16 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 	return what, one, err
 }
 
+// misfit reports whether the session was rejected for an object that only its
+// client could make: in parts of another size than were looked at before the
+// call that completes them was signed. It does not stay, since what the policy
+// allows at most would bind nobody who means ill.
+func (s *Session) misfit() bool {
+	return s.Status == Rejected && s.Direct && s.sole() && strings.HasPrefix(s.Reason, "size: ")
+}
+
 // deleteLate deletes what landed: first the session says so, then the record,
-// then it is done. With versions, those below the newest are this session's
-// too: its key is nobody else's.
+// then it is done.
 func (s *Sweeper) deleteLate(ctx context.Context, bucket Bucket, one *Session, o Object) error {
 	err := s.move(ctx, one, func(next *Session) {
 		next.Reason, next.ETag, next.VersionID = lateDeleting, o.ETag, o.VersionID
@@ -357,18 +375,25 @@ func (s *Sweeper) deleteLate(ctx context.Context, bucket Bucket, one *Session, o
 	if err := s.record(ctx, one, SweptLateDeleted); err != nil {
 		return err
 	}
+	return remove(ctx, bucket, one, o)
+}
+
+// remove deletes the session's object. With versions, those below the newest are
+// this session's too: its key is nobody else's.
+func remove(ctx context.Context, bucket Bucket, one *Session, o Object) error {
 	for range maxVersions {
 		if err := bucket.Delete(ctx, one.Key, o.VersionID); err != nil {
-			return unavailable("delete the late object", err)
+			return unavailable("delete the object", err)
 		}
+		var err error
 		if o, err = landed(ctx, bucket, one); errors.Is(err, ErrNoObject) {
 			return nil
 		}
 		if err != nil {
-			return unavailable("look at the late object", err)
+			return unavailable("look at the object", err)
 		}
 	}
-	return unavailable("delete the late object", fmt.Errorf("more than %d versions are there", maxVersions))
+	return unavailable("delete the object", fmt.Errorf("more than %d versions are there", maxVersions))
 }
 
 func (s *Sweeper) record(ctx context.Context, one *Session, what string) error {

@@ -69,6 +69,9 @@ type Session struct {
 	// AutoConfirm: nobody is expected to confirm it; a sweep does, once the URL
 	// is over.
 	AutoConfirm bool `json:"autoConfirm,omitempty"`
+	// Direct: the client completes the multipart upload itself, so that nobody
+	// looks at the parts between that call and the object.
+	Direct bool `json:"direct,omitempty"`
 	// Request is the hash of what was asked, where the caller gave an
 	// Idempotency-Key: the same key with another request is refused.
 	Request string `json:"request,omitempty"`
