@@ -20,11 +20,11 @@ var (
 	// owners has all that is about one owner side by side, so that a session
 	// changes few pages: hash of the owner, one of the kinds below, and then
 	owners = []byte("uploadOwners")
-	wakes  = []byte("uploadWakes") // Wake, ID: nothing
+	wakes  = []byte("uploadWakes") // Wake, ID, its end first: nothing
 )
 
 const (
-	listed  = 'l' // CreatedAt, ID: the mark of its key
+	listed  = 'l' // CreatedAt, ID, its end first: the mark of its key
 	counted = 'q' // hash of the account, its window's begin: a usage
 )
 
@@ -60,12 +60,15 @@ func keyMark(key string) []byte { return hash(key)[:8] }
 
 // place is where s stands among those of its owner; a cursor holds
 // microseconds.
-func place(s *upload.Session) []byte {
-	return append(appendTime(make([]byte, 0, timeSize+len(s.ID)), s.CreatedAt.Truncate(time.Microsecond)), s.ID...)
-}
+func place(s *upload.Session) []byte { return timed(s.CreatedAt.Truncate(time.Microsecond), s.ID) }
 
-func wakeKey(s *upload.Session) []byte {
-	return append(appendTime(make([]byte, 0, timeSize+len(s.ID)), s.Wake), s.ID...)
+func wakeKey(s *upload.Session) []byte { return timed(s.Wake, s.ID) }
+
+// timed is a time and then the key of a session: times are whole seconds, and
+// those of one second stand by the time in their ids, so that new ones are
+// side by side here too.
+func timed(t time.Time, id string) []byte {
+	return append(appendTime(make([]byte, 0, timeSize+len(id)), t), sessionKey(id)...)
 }
 
 // enter puts a session where it is found.
@@ -74,10 +77,18 @@ func enter(tx *bolt.Tx, s *upload.Session) error {
 	if err := tx.Bucket(owners).Put(entry, keyMark(s.Key)); err != nil {
 		return brokenError{err}
 	}
-	if !s.Wake.IsZero() {
-		if err := tx.Bucket(wakes).Put(wakeKey(s), nil); err != nil {
-			return brokenError{err}
-		}
+	return wakeAt(tx, s)
+}
+
+// wakeAt puts a session where its Wake is found, if it has one.
+func wakeAt(tx *bolt.Tx, s *upload.Session) error {
+	if s.Wake.IsZero() {
+		return nil
+	}
+	b := tx.Bucket(wakes)
+	b.FillPercent = fillRising
+	if err := b.Put(wakeKey(s), nil); err != nil {
+		return brokenError{err}
 	}
 	return nil
 }
@@ -87,18 +98,12 @@ func moveWake(tx *bolt.Tx, was, next *upload.Session) error {
 	if was.Wake.Equal(next.Wake) {
 		return nil
 	}
-	b := tx.Bucket(wakes)
 	if !was.Wake.IsZero() {
-		if err := b.Delete(wakeKey(was)); err != nil {
+		if err := tx.Bucket(wakes).Delete(wakeKey(was)); err != nil {
 			return brokenError{err}
 		}
 	}
-	if !next.Wake.IsZero() {
-		if err := b.Put(wakeKey(next), nil); err != nil {
-			return brokenError{err}
-		}
-	}
-	return nil
+	return wakeAt(tx, next)
 }
 
 // List is a user's sessions, newest first.
@@ -113,7 +118,7 @@ func (s *Store) List(ctx context.Context, namespace, uid, cursor string, limit i
 		if err != nil {
 			return nil, "", err
 		}
-		from = append(append(bytes.Clone(owner), appendTime(nil, created)...), id...)
+		from = append(bytes.Clone(owner), timed(created, id)...)
 	}
 	var page []*upload.Session
 	var next string
@@ -147,9 +152,11 @@ func (s *Store) List(ctx context.Context, namespace, uid, cursor string, limit i
 	return page, next, nil
 }
 
-// indexed is a session that an index names: that it is missing is a fault.
-func indexed(tx *bolt.Tx, id []byte) (*upload.Session, error) {
-	found, err := get(tx, string(id))
+// indexed is a session that an index names by its key: that it is missing is a
+// fault.
+func indexed(tx *bolt.Tx, key []byte) (*upload.Session, error) {
+	id := idOf(key)
+	found, err := get(tx, id)
 	if errors.Is(err, upload.ErrNotFound) {
 		return nil, fmt.Errorf("read upload session %.64q: it is listed and not there", id)
 	}

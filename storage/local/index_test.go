@@ -490,16 +490,23 @@ func TestSessionKeysRise(t *testing.T) {
 	for _, id := range []string{"", "a", "ab", strings.Repeat("a", 11) + "b", "b" + strings.Repeat("a", 11), strings.Repeat("a", 31) + "b", "b" + strings.Repeat("a", 31)} {
 		if k := string(sessionKey(id)); seen[k] || len(k) != len(id) {
 			t.Errorf("%q: %q", id, k)
-		} else {
-			seen[k] = true
+		} else if seen[k] = true; idOf([]byte(k)) != id {
+			t.Errorf("%q at %q is read as %q", id, k, idOf([]byte(k)))
 		}
+	}
+	// Their times are whole seconds: within one they stand by their ids' time.
+	places := func() [][]byte {
+		one := &upload.Session{ID: upload.NewID(), CreatedAt: start, Wake: start}
+		return [][]byte{sessionKey(one.ID), place(one), wakeKey(one)}
 	}
 	synctest.Test(t, func(t *testing.T) { // whose clock nobody sets back
 		for range 100 {
-			before := sessionKey(upload.NewID())
+			before := places()
 			time.Sleep(time.Millisecond)
-			if after := sessionKey(upload.NewID()); bytes.Compare(before, after) >= 0 {
-				t.Errorf("%s after %s", after, before)
+			for i, after := range places() {
+				if bytes.Compare(before[i], after) >= 0 {
+					t.Errorf("%x after %x", after, before[i])
+				}
 			}
 		}
 	})

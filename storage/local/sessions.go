@@ -82,7 +82,7 @@ func (s *Store) write(ctx context.Context, next *upload.Session, change func(tx 
 	var refused error
 	err = s.db.Batch(func(tx *bolt.Tx) error {
 		b, key := tx.Bucket(sessions), sessionKey(next.ID)
-		b.FillPercent = 0.9 // most keys rise
+		b.FillPercent = fillRising
 		if refused = change(tx, b.Get(key)); refused != nil {
 			if broken := (brokenError{}); errors.As(refused, &broken) {
 				return broken.error
@@ -111,6 +111,9 @@ func (s *Store) Get(ctx context.Context, id string) (*upload.Session, error) {
 	return found, err
 }
 
+// fillRising is how full pages get of a bucket whose new keys mostly come last.
+const fillRising = 0.9
+
 // timeDigits is how many hex digits of time an id ends in.
 const timeDigits = 12
 
@@ -119,6 +122,12 @@ const timeDigits = 12
 func sessionKey(id string) []byte {
 	cut := max(len(id)-timeDigits, 0)
 	return append([]byte(id[cut:]), id[:cut]...)
+}
+
+// idOf is the id of the session that stands there.
+func idOf(key []byte) string {
+	cut := min(len(key), timeDigits)
+	return string(key[cut:]) + string(key[:cut])
 }
 
 func get(tx *bolt.Tx, id string) (*upload.Session, error) {
