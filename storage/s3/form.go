@@ -2,10 +2,7 @@ package s3
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -51,7 +48,7 @@ func (b *Bucket) signForm(ctx context.Context, p upload.Put) (upload.Signed, err
 	if err != nil {
 		return upload.Signed{}, err
 	}
-	return upload.Signed{URL: b.public.scheme + ":" + b.public.at + "/", Method: "POST", Fields: fields, Expires: begin.Add(life)}, nil
+	return upload.Signed{URL: b.public.origin + b.public.path + "/", Method: "POST", Fields: fields, Expires: begin.Add(life)}, nil
 }
 
 // checkFormKey also refuses what a form's key can hold and mean something else
@@ -94,16 +91,16 @@ func (b *Bucket) formFields(p upload.Put) ([]field, error) {
 
 // postPolicy signs the fields. The document is the SDK's, condition by condition.
 func (b *Bucket) postPolicy(creds aws.Credentials, p upload.Put, extra []field, begin, end time.Time) (map[string]string, error) {
-	date, day := begin.Format("20060102T150405Z"), begin.Format("20060102")
-	credential := creds.AccessKeyID + "/" + day + "/" + b.region + "/s3/aws4_request"
+	date := begin.Format(dateFormat)
+	d := b.signer.derive(creds, date[:len(dayFormat)])
 	fields := map[string]string{
-		"X-Amz-Algorithm":  "AWS4-HMAC-SHA256",
-		"X-Amz-Credential": credential,
+		"X-Amz-Algorithm":  algorithm,
+		"X-Amz-Credential": d.credential,
 		"X-Amz-Date":       date,
 	}
 	eq := func(name, value string) map[string]string { return map[string]string{name: value} }
 	conditions := []any{
-		eq("X-Amz-Algorithm", "AWS4-HMAC-SHA256"), eq("bucket", b.name), eq("X-Amz-Credential", credential), eq("X-Amz-Date", date),
+		eq("X-Amz-Algorithm", algorithm), eq("bucket", b.name), eq("X-Amz-Credential", d.credential), eq("X-Amz-Date", date),
 	}
 	if creds.SessionToken != "" {
 		fields["X-Amz-Security-Token"] = creds.SessionToken
@@ -123,7 +120,7 @@ func (b *Bucket) postPolicy(creds aws.Credentials, p upload.Put, extra []field, 
 	}
 	policy := base64.StdEncoding.EncodeToString(document)
 	fields["key"], fields["policy"] = p.Key, policy
-	fields["X-Amz-Signature"] = hex.EncodeToString(mac(postKey(creds.SecretAccessKey, day, b.region), policy))
+	fields["X-Amz-Signature"] = d.sign(policy)
 	return fields, nil
 }
 
@@ -137,20 +134,4 @@ func sizeCondition(p upload.Put) []any {
 		most = maxForm
 	}
 	return []any{"content-length-range", 0, most}
-}
-
-// postKey is the signing key of a form; the SDK's v4 signer signs requests only.
-// https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-UsingHTTPPOST.html
-func postKey(secret, day, region string) []byte {
-	key := []byte("AWS4" + secret)
-	for _, part := range []string{day, region, "s3", "aws4_request"} {
-		key = mac(key, part)
-	}
-	return key
-}
-
-func mac(key []byte, text string) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(text))
-	return h.Sum(nil)
 }

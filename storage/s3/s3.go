@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -52,14 +51,14 @@ type Bucket struct {
 	region   string
 	store    string
 	limits   Limits
-	public   place // of the bucket, as clients reach it; the key follows
+	public   place
 	fixed    []field
 	metadata map[string]string // the configuration's
 	// metadataSize is what of maxMetadata the configuration's takes.
 	metadataSize int
 	client       *s3.Client
 	slow         aws.HTTPClient // of calls that take long
-	signer       *v4.Signer     // keeps the last derived key: one for each bucket
+	signer       *signer
 	credentials  *credentialSource
 	skew         *skew
 	now          func() time.Time
@@ -67,10 +66,23 @@ type Bucket struct {
 	headTimeout, callTimeout, listTimeout, completeTimeout time.Duration
 }
 
-// A place is a URL in the pieces that signing needs.
+// A place is where clients reach the bucket, in the pieces that signing needs.
 type place struct {
-	scheme, host string
-	at           string // all but the scheme and the last slash: //host/path
+	origin string // scheme and host
+	path   string // escaped, without the last slash: a slash and the key follow
+	signed string // the Host header that clients send
+}
+
+func placeOf(u url.URL) place {
+	return place{u.Scheme + "://" + u.Host, u.EscapedPath(), hostHeader(u)}
+}
+
+// hostHeader leaves out the port that the scheme has anyway, as clients do.
+func hostHeader(u url.URL) string {
+	if port := u.Port(); u.Scheme == "http" && port == "80" || u.Scheme == "https" && port == "443" {
+		return strings.TrimSuffix(u.Host, ":"+port)
+	}
+	return u.Host
 }
 
 // Open prepares a bucket. It reads the AWS environment variables and files,
@@ -108,12 +120,12 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 		region:      cfg.Region,
 		store:       o.Store,
 		limits:      LimitsOf(o.Store),
-		public:      place{at.Scheme, at.Host, "//" + at.Host + at.EscapedPath()},
+		public:      placeOf(at),
 		fixed:       o.fixedFields(),
 		metadata:    o.Metadata,
 		client:      s3.New(clientOptions(cfg, o, creds, usual)),
 		slow:        slow,
-		signer:      v4.NewSigner(func(s *v4.SignerOptions) { s.DisableURIPathEscaping, s.DisableHeaderHoisting = true, true }),
+		signer:      &signer{region: cfg.Region},
 		credentials: creds,
 		skew:        clock,
 		now:         now,

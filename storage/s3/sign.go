@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,8 +27,8 @@ const (
 type request struct {
 	method string
 	key    string
-	query  string      // escaped, without X-Amz-Expires
-	header http.Header // it may be shared: nobody changes it
+	query  string      // escaped, by name, with a & before each; without those of the signature
+	header http.Header // what to send, one value each, in net/http's spelling
 	size   int64       // Content-Length; not signed where it is not above 0
 }
 
@@ -38,7 +36,7 @@ type request struct {
 // where it is known, the checksum where one is given, If-None-Match unless
 // overwriting is wanted, the caller's metadata, and what the bucket's
 // configuration says of every object: the store refuses whatever differs. A
-// length of 0 cannot be signed (the SDK leaves Content-Length: 0 out): there
+// length of 0 is not signed (the SDK leaves Content-Length: 0 out): there
 // the checksum of the empty object is.
 func (b *Bucket) SignPut(ctx context.Context, p upload.Put) (upload.Signed, error) {
 	if p.Form {
@@ -53,15 +51,17 @@ func (b *Bucket) SignPut(ctx context.Context, p upload.Put) (upload.Signed, erro
 
 // SignGet signs a download, or the look at one.
 func (b *Bucket) SignGet(ctx context.Context, g upload.Get) (upload.Signed, error) {
-	r := request{method: http.MethodGet, key: g.Key, query: "&x-id=GetObject"}
-	if g.Head {
-		r.method, r.query = http.MethodHead, ""
-	}
+	r := request{method: http.MethodGet, key: g.Key}
 	if g.Disposition != "" {
-		r.query += "&response-content-disposition=" + url.QueryEscape(g.Disposition)
+		r.query += "&response-content-disposition=" + escapeQuery(g.Disposition)
 	}
 	if g.ContentType != "" {
-		r.query += "&response-content-type=" + url.QueryEscape(g.ContentType)
+		r.query += "&response-content-type=" + escapeQuery(g.ContentType)
+	}
+	if g.Head {
+		r.method = http.MethodHead
+	} else {
+		r.query += "&x-id=GetObject"
 	}
 	return b.sign(ctx, time.Time{}, g.Expires, r)
 }
@@ -78,33 +78,22 @@ func (b *Bucket) sign(ctx context.Context, at time.Time, expires time.Duration, 
 	if err != nil {
 		return upload.Signed{}, err
 	}
-	return b.presign(ctx, creds, begin, life, r, b.opaque(r.key))
+	return b.presign(creds, begin, life, r, b.path(r.key)), nil
 }
 
-// opaque is the URL of the key without its scheme. The signer takes it as it
-// is, where it would take a path apart and put it together again.
-func (b *Bucket) opaque(key string) string {
-	return b.public.at + "/" + httpbinding.EscapePath(key, false)
+// path is where the key lies, escaped.
+func (b *Bucket) path(key string) string {
+	return b.public.path + "/" + httpbinding.EscapePath(key, false)
 }
 
-func (b *Bucket) presign(ctx context.Context, creds aws.Credentials, begin time.Time, life time.Duration, r request, opaque string) (upload.Signed, error) {
-	header := r.header
-	if header == nil {
-		header = http.Header{}
+// presign signs a request for a key that lies there.
+func (b *Bucket) presign(creds aws.Credentials, begin time.Time, life time.Duration, r request, path string) upload.Signed {
+	headers := r.header
+	if headers == nil {
+		headers = http.Header{}
 	}
-	signed, headers, err := b.signer.PresignHTTP(ctx, creds, &http.Request{
-		Method:        r.method,
-		URL:           &url.URL{Scheme: b.public.scheme, Host: b.public.host, Opaque: opaque, RawQuery: "X-Amz-Expires=" + strconv.FormatInt(int64(life/time.Second), 10) + r.query},
-		Host:          b.public.host,
-		Header:        header,
-		ContentLength: r.size,
-	}, unsignedPayload, "s3", b.region, begin)
-	if err != nil {
-		return upload.Signed{}, fmt.Errorf("%w: bucket %s: sign %s: %w", upload.ErrUnavailable, b.name, r.method, err)
-	}
-	delete(headers, "Host")
-	delete(headers, "Content-Length")
-	return upload.Signed{URL: signed, Method: r.method, Headers: headers, Expires: begin.Add(life)}, nil
+	query := b.signer.presign(creds, begin, life, r, b.public.signed, path)
+	return upload.Signed{URL: b.public.origin + path + "?" + query, Method: r.method, Headers: headers, Expires: begin.Add(life)}
 }
 
 // window is when a URL begins and how long it lives, in whole seconds: as

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -31,16 +30,16 @@ func (b *Bucket) SignMultipart(ctx context.Context, calls []upload.MultipartCall
 		return nil, fmt.Errorf("bucket %s: %w", b.name, err)
 	}
 	out := make([]upload.Signed, len(calls))
-	var key, opaque, id, escaped string // of the call before: most are of one upload
+	var key, path, id, escaped string // of the call before: most are of one upload
 	for i, c := range calls {
 		if c.Key != key || i == 0 {
 			if err := upload.CheckKey(c.Key); err != nil {
 				return nil, err
 			}
-			key, opaque = c.Key, b.opaque(c.Key)
+			key, path = c.Key, b.path(c.Key)
 		}
 		if c.UploadID != id || i == 0 {
-			id, escaped = c.UploadID, url.QueryEscape(c.UploadID)
+			id, escaped = c.UploadID, escapeQuery(c.UploadID)
 		}
 		r, err := b.multipartRequest(c, escaped)
 		if err != nil {
@@ -50,9 +49,7 @@ func (b *Bucket) SignMultipart(ctx context.Context, calls []upload.MultipartCall
 		if err != nil {
 			return nil, err
 		}
-		if out[i], err = b.presign(ctx, creds, begin, life, r, opaque); err != nil {
-			return nil, err
-		}
+		out[i] = b.presign(creds, begin, life, r, path)
 	}
 	return out, nil
 }
