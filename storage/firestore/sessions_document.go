@@ -64,6 +64,8 @@ func sessionFlags(s *upload.Session) map[string]*bool {
 		"autoConfirm": &s.AutoConfirm,
 		"direct":      &s.Direct,
 		"held":        &s.Held,
+
+		"partChecksums": &s.PartChecksums,
 	}
 }
 

@@ -143,6 +143,7 @@ func TestEveryFieldOfASessionIsKept(t *testing.T) {
 	one.Checksum64, one.Route, one.Multipart, one.UploadID, one.MaxBytes, one.Overwrite = "AAAAAAAAAAA=", "r", true, "u", 9, true
 	one.DeleteLate, one.AutoConfirm, one.Direct, one.Request, one.Wake, one.Notice, one.Attempts = true, true, true, "q", one.ExpiresAt, upload.NoticeGivenUp, 3
 	one.ETag, one.VersionID, one.ReadyAt, one.CompletingAt, one.RejectedAt, one.Reason, one.Changes = "e", "v", one.ConfirmBy, one.ConfirmBy, one.ConfirmBy, "size: 1", 5
+	one.PartChecksums = true
 	everyFieldIsSet(t, one)
 	if err := s.Create(t.Context(), one, hourly); err != nil {
 		t.Fatal(err)

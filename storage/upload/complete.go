@@ -37,6 +37,9 @@ func (u *Uploads) Complete(ctx context.Context, s *Session, parts []Part) (*Sess
 	if !sameParts(parts, stored) {
 		return u.unlessCompleting(ctx, s, func(s *Session) (*Session, error) { return s, ErrParts })
 	}
+	if n := s.unsummed(stored); n != 0 {
+		return s, fmt.Errorf("%w: the store does not say the SHA-256 of part %d", ErrParts, n)
+	}
 	if m := s.compareWhole(stored); m != nil {
 		return u.unlessCompleting(ctx, s, func(s *Session) (*Session, error) { return u.reject(ctx, bucket, s, m) })
 	}
@@ -208,6 +211,17 @@ func (s *Session) compareWhole(parts []Part) *Mismatch {
 		return &Mismatch{"size", fmt.Sprintf("%d at most was signed, the parts have %d", s.MaxBytes, whole)}
 	}
 	return nil
+}
+
+// unsummed is the number of a part that came without the checksum that it was
+// to have, and was checked against nothing; 0: there is none.
+func (s *Session) unsummed(parts []Part) int {
+	for _, p := range parts {
+		if s.PartChecksums && p.Checksum == "" {
+			return p.Number
+		}
+	}
+	return 0
 }
 
 // mayComplete says why a client must not be given the call that completes its

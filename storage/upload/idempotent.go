@@ -40,7 +40,7 @@ func (r *Request) hash(k kind) string {
 	parts := []string{
 		string(k), r.Identity, r.Bucket, r.Key, r.ContentType, strconv.FormatInt(r.Size, 10), r.Checksum, r.Checksum64,
 		strconv.FormatBool(r.Overwrite), strconv.FormatBool(r.Form), strconv.FormatInt(r.MaxBytes, 10),
-		r.Expires.String(), r.ConfirmWithin.String(),
+		r.Expires.String(), r.ConfirmWithin.String(), strconv.FormatBool(r.PartChecksums),
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Metadata)) {
 		parts = append(parts, name, r.Metadata[name])

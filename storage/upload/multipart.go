@@ -90,7 +90,7 @@ func (u *Uploads) uploading(s *Session) error {
 type PartRequest struct {
 	Number   int    // 1 to 10000
 	Size     int64  // -1: not bound
-	Checksum string // SHA-256 in base64; empty: not bound
+	Checksum string // SHA-256 in base64: of a session with PartChecksums always, else never
 }
 
 // SignParts signs a PUT for each part, in their order, that holds for expires
@@ -132,7 +132,7 @@ func (s *Session) checkParts(parts []PartRequest) error {
 		case p.Size == 0 && p.Checksum != "" && p.Checksum != emptySum:
 			return &InvalidError{"checksumSha256", "is not that of an empty part"}
 		}
-		if err := checkChecksum(p.Checksum); err != nil {
+		if err := s.checkPartSum(p); err != nil {
 			return err
 		}
 		seen[p.Number] = true
@@ -142,6 +142,18 @@ func (s *Session) checkParts(parts []PartRequest) error {
 		}
 	}
 	return nil
+}
+
+// checkPartSum wants a part's checksum where the upload was opened for it, and
+// only there: a store refuses it elsewhere.
+func (s *Session) checkPartSum(p PartRequest) error {
+	switch {
+	case s.PartChecksums && p.Checksum == "":
+		return &InvalidError{"checksumSha256", fmt.Sprintf("of part %d is missing: each part of this upload comes with its own", p.Number)}
+	case !s.PartChecksums && p.Checksum != "":
+		return &InvalidError{"checksumSha256", fmt.Sprintf("of part %d cannot be checked: the upload began without partChecksums", p.Number)}
+	}
+	return checkChecksum(p.Checksum)
 }
 
 // bound is how large the whole can be at most; -1: as large as the store takes.

@@ -20,6 +20,7 @@ type Request struct {
 	Size          int64  // in bytes; -1: not bound
 	Checksum      string // SHA-256 in base64; empty: not bound
 	Checksum64    string // CRC-64/NVME in base64; empty: not bound
+	PartChecksums bool   // each part comes with its SHA-256; BeginMultipart only
 	Metadata      map[string]string
 	Overwrite     bool
 	Form          bool          // a form instead of a PUT
@@ -85,6 +86,8 @@ func (r *Request) session(k kind, now time.Time) *Session {
 		DeleteLate:  r.DeleteLate,
 		AutoConfirm: r.AutoConfirm,
 		Direct:      k == direct,
+
+		PartChecksums: r.PartChecksums,
 	}
 	if r.Idempotency != "" {
 		s.Request = r.hash(k)
@@ -113,6 +116,8 @@ func (r *Request) put(s *Session) Put {
 		Form:        r.Form,
 		At:          s.CreatedAt,
 		Expires:     r.Expires,
+
+		PartChecksums: s.PartChecksums,
 	}
 	if r.Size < 0 {
 		p.MaxSize = s.MaxBytes
@@ -173,6 +178,12 @@ func (r *Request) checkSums(k kind) error {
 		// https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html:
 		// of SHA-256 stores know the parts' only, and could not vouch for the whole.
 		return &InvalidError{"checksumSha256", "cannot be held against the whole of a multipart upload: give each part's, or checksumCrc64nvme"}
+	case k != multipart && r.PartChecksums:
+		return &InvalidError{"partChecksums", "are for a multipart upload that is opened here"}
+	case r.PartChecksums && r.Checksum64 != "":
+		// https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateMultipartUpload.html:
+		// an upload has one algorithm, and the store could not say the other.
+		return &InvalidError{"partChecksums", "are of another kind than checksumCrc64nvme, and the store keeps one"}
 	}
 	return nil
 }

@@ -64,6 +64,9 @@ type Session struct {
 	// multipart upload's parts. While it does, it may know neither of the upload
 	// nor of the object.
 	CompletingAt time.Time `json:"completingAt,omitzero"`
+	// PartChecksums: every part of the multipart upload comes with its SHA-256,
+	// which the store checks.
+	PartChecksums bool `json:"partChecksums,omitempty"`
 	// DeleteLate: what lands and is not confirmed in time is deleted, else kept.
 	DeleteLate bool `json:"deleteLate,omitempty"`
 	// AutoConfirm: nobody is expected to confirm it; a sweep does, once the URL
@@ -158,8 +161,8 @@ var (
 // An InvalidError says which field of a request cannot be signed, and why. Both
 // parts are for the caller and hold nothing that the caller did not send.
 type InvalidError struct {
-	// key, contentType, size, checksumSha256, checksumCrc64nvme, expiresSeconds,
-	// metadata, parts, partNumber, prefix, idempotency_key; session and uid are
+	// key, contentType, size, checksumSha256, checksumCrc64nvme, partChecksums,
+	// expiresSeconds, metadata, parts, partNumber, prefix, idempotency_key; session and uid are
 	// faults of whoever asks.
 	Field  string
 	Reason string
