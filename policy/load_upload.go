@@ -68,14 +68,12 @@ func checkUpload(o document.Map, r *Route, b Bucket) {
 	}
 }
 
-// readChecksum refuses what could never be checked: of an upload in parts no
-// store says a SHA-256 of the whole.
+// readChecksum refuses what could never be checked. Of an upload in parts no
+// store says a SHA-256 of the whole: there sha256 is that of each part.
 func readChecksum(v document.Value, r *Route, b Bucket) {
 	obj := r.Object
 	obj.NeedChecksum = v.OneOf("sha256", "crc64nvme")
 	switch {
-	case obj.NeedChecksum == "sha256" && r.Serve == Multipart:
-		v.Errorf("`%s`: no store says the SHA-256 of an object that came in parts: write crc64nvme", v.Path())
 	case obj.NeedChecksum == "sha256" && b.NoSHA256:
 		v.Errorf("bucket `%s` (%s) does not check SHA-256: leave `checksum` out", obj.Bucket, b.Store)
 	case obj.NeedChecksum == "crc64nvme" && obj.noCRC64 && r.Serve == Multipart:

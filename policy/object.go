@@ -13,7 +13,7 @@ type Object struct {
 	Bucket        string
 	ContentTypes  []string      // empty: all but those a browser would run
 	MaxBytes      int64         // 0: no limit
-	NeedChecksum  string        // sha256 or crc64nvme must come with the request; empty: none
+	NeedChecksum  string        // sha256 (of multipart: partChecksums) or crc64nvme must come with the request; empty: none
 	DefaultExpiry time.Duration // of a URL
 	MinExpiry     time.Duration
 	MaxExpiry     time.Duration
@@ -29,7 +29,7 @@ type Object struct {
 
 	quota   bool // bytes are counted, so that an upload says its size
 	unsized bool // callers need not say it for MaxBytes: a form bounds it, or a look at what landed
-	parted  bool // it comes in parts, of which no store says a SHA-256 of the whole
+	parted  bool // it comes in parts: their SHA-256 can be checked, and not the whole's
 	noCRC64 bool // the bucket does not check CRC-64/NVME, or not of such an upload
 
 	noSHA256 bool // it does not check SHA-256
@@ -62,6 +62,7 @@ type UploadRequest struct {
 	Size           *int64
 	ChecksumSHA256 string
 	ChecksumCRC64  string // CRC-64/NVME
+	PartChecksums  string // sha256: each part comes with its own; empty: none does
 	Metadata       map[string]string
 	Expires        *int64 // seconds
 }

@@ -13,8 +13,11 @@ const (
 )
 
 func (o *Object) checkChecksums(u *UploadRequest) *Violation {
+	if v := o.checkPartChecksums(u); v != nil {
+		return v
+	}
 	switch {
-	case o.NeedChecksum == "sha256" && u.ChecksumSHA256 == "":
+	case o.NeedChecksum == "sha256" && !o.parted && u.ChecksumSHA256 == "":
 		return invalidField("checksumSha256", "checksumSha256 is needed here: the SHA-256 of the content in base64")
 	case o.NeedChecksum == "crc64nvme" && u.ChecksumCRC64 == "":
 		return invalidField("checksumCrc64nvme", "checksumCrc64nvme is needed here: the CRC-64/NVME of the content in base64")
@@ -23,11 +26,31 @@ func (o *Object) checkChecksums(u *UploadRequest) *Violation {
 	case u.ChecksumCRC64 != "" && !isBase64(u.ChecksumCRC64, 8):
 		return invalidField("checksumCrc64nvme", "checksumCrc64nvme is the CRC-64/NVME of the content in base64, 12 characters")
 	case u.ChecksumSHA256 != "" && o.parted:
-		return invalidField("checksumSha256", "no store checks the SHA-256 of an object that comes in parts: name checksumCrc64nvme, or the SHA-256 of each part")
+		return invalidField("checksumSha256", "no store checks the SHA-256 of an object that comes in parts: name checksumCrc64nvme, or partChecksums and then each part's")
 	case u.ChecksumSHA256 != "" && o.noSHA256:
 		return invalidField("checksumSha256", "the store does not check SHA-256 here")
 	case u.ChecksumCRC64 != "" && o.noCRC64:
 		return invalidField("checksumCrc64nvme", "the store does not check CRC-64/NVME here")
+	}
+	return nil
+}
+
+// checkPartChecksums holds the wish to have each part checked against what the
+// store can do: it keeps one kind of checksum for an object.
+func (o *Object) checkPartChecksums(u *UploadRequest) *Violation {
+	switch {
+	case o.NeedChecksum == "sha256" && o.parted && u.PartChecksums == "":
+		return invalidField("partChecksums", "partChecksums is needed here: sha256, and then the SHA-256 of each part")
+	case u.PartChecksums == "":
+		return nil
+	case u.PartChecksums != "sha256":
+		return invalidField("partChecksums", "partChecksums is sha256, or left out")
+	case !o.parted:
+		return invalidField("partChecksums", "partChecksums is for what comes in parts: name checksumSha256")
+	case o.noSHA256:
+		return invalidField("partChecksums", "the store does not check SHA-256 here")
+	case u.ChecksumCRC64 != "":
+		return invalidField("partChecksums", "partChecksums and checksumCrc64nvme exclude each other: the store keeps one kind")
 	}
 	return nil
 }

@@ -160,7 +160,7 @@ func (s *scene) input(a *attempt) (*Input, bool) {
 		in.Identity = a.who.identity(a.at)
 	}
 	if s.begins(a) {
-		u := a.upload()
+		u := s.upload(a)
 		in.Ext, in.Size, in.ContentType = u.Ext(), u.Size, u.MediaType()
 	}
 	in.BodyKey, in.Prefix = a.key, a.prefix
@@ -168,10 +168,12 @@ func (s *scene) input(a *attempt) (*Input, bool) {
 	return in, true
 }
 
-func (a *attempt) upload() *UploadRequest {
+func (s *scene) upload(a *attempt) *UploadRequest {
 	u := &UploadRequest{ContentType: a.contentType, Size: a.size, Expires: a.expires}
 	empty := a.size != nil && *a.size == 0
 	switch {
+	case a.checksum && s.route.Object.parted && s.route.Object.NeedChecksum == "sha256":
+		u.PartChecksums = "sha256"
 	case a.checksum && a.crc64 && empty:
 		u.ChecksumCRC64 = emptyCRC64
 	case a.checksum && a.crc64:
@@ -204,7 +206,7 @@ func (s *scene) probe(a *attempt, about string) *Probe {
 	p.Serve, p.Key, p.Prefix = s.route.Serve, a.key, a.prefix
 	switch {
 	case s.begins(a):
-		p.Upload = a.upload()
+		p.Upload = s.upload(a)
 	case s.route.operation().signsURLs():
 		p.Expires = a.expires
 	}

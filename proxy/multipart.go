@@ -163,6 +163,9 @@ func (p *Proxy) decideSignParts(x *exchange, id string) (decision, action) {
 		if pr := checkPartSizes(parts, bound, "of this upload"); pr != nil {
 			return refuse(pr.code, pr).by(d), nil
 		}
+		if pr := checkPartSums(parts, s.PartChecksums); pr != nil {
+			return refuse(pr.code, pr).by(d), nil
+		}
 	}
 	x.upload.parts, x.upload.expires = parts, expires
 	x.object.Parts, x.object.Expires = partRanges(parts), x.start.Add(expires)
@@ -265,6 +268,21 @@ func tooLarge(most int64, where string) *problem {
 	return &problem{status: http.StatusRequestEntityTooLarge, code: codeTooLarge, field: "size", detail: fmt.Sprintf("at most %d bytes are accepted %s", most, where)}
 }
 
+// checkPartSums wants each part's checksum where the upload began with
+// partChecksums, and only there: a store would refuse the part.
+func checkPartSums(parts []upload.PartRequest, summed bool) *problem {
+	for i, part := range parts {
+		field := fmt.Sprintf("parts[%d].checksumSha256", i)
+		switch {
+		case summed && part.Checksum == "":
+			return wrongField(field, fmt.Sprintf("checksumSha256 of part %d is needed: the upload began with partChecksums", part.Number))
+		case !summed && part.Checksum != "":
+			return wrongField(field, fmt.Sprintf("checksumSha256 of part %d cannot be checked: the upload began without partChecksums", part.Number))
+		}
+	}
+	return nil
+}
+
 // partRanges names parts as the audit log does: "1-3,7".
 func partRanges(parts []upload.PartRequest) string {
 	numbers := make([]int, len(parts))
@@ -328,6 +346,7 @@ type storedPart struct {
 	PartNumber int    `json:"partNumber"`
 	Size       int64  `json:"size"`
 	ETag       string `json:"etag"`
+	Checksum   string `json:"checksumSha256,omitempty"`
 }
 
 func (p *Proxy) listParts(x *exchange) error {
@@ -337,7 +356,7 @@ func (p *Proxy) listParts(x *exchange) error {
 	}
 	parts := make([]storedPart, len(stored))
 	for i, part := range stored {
-		parts[i] = storedPart{part.Number, part.Size, part.ETag}
+		parts[i] = storedPart{part.Number, part.Size, part.ETag, part.Checksum}
 	}
 	return x.answer(struct {
 		Parts []storedPart `json:"parts"`

@@ -89,7 +89,7 @@ func sceneOfSuccess(t *testing.T) {
 	s.uploads("alice", batchOf(2, onePNG))
 	s.proxy.SetPolicy(loadPolicy(t, servedPolicy(t)))
 	at := "/v1/multipart/" + s.begin("alice")
-	s.ok(nil, "POST", at+"/parts", "alice", `{"parts": [{"partNumber": 1, "size": 12582912, "checksumSha256": "`+sum+`"}], "expiresSeconds": 60}`)
+	s.ok(nil, "POST", at+"/parts", "alice", `{"parts": [{"partNumber": 1, "size": 12582912}], "expiresSeconds": 60}`)
 	s.bucket.send(s.store.session(strings.TrimPrefix(at, "/v1/multipart/")).UploadID, 1, 12582912)
 	s.ok(nil, "GET", at+"/parts", "alice", "")
 	s.bucket.set(func(b *fakeBucket) {
@@ -97,6 +97,14 @@ func sceneOfSuccess(t *testing.T) {
 	})
 	s.ok(nil, "POST", at+"/complete", "alice", `{"parts": [{"partNumber": 1, "etag": "part-1"}]}`)
 	s.ok(nil, "DELETE", "/v1/multipart/"+s.begin("alice"), "alice", "")
+	var summed struct{ Session string }
+	s.ok(&summed, "POST", "/v1/multipart", "alice", `{"contentType": "image/png", "size": 3, "partChecksums": "sha256"}`)
+	s.ok(nil, "POST", "/v1/multipart/"+summed.Session+"/parts", "alice", `{"parts": [{"partNumber": 1, "checksumSha256": "`+sum+`"}]}`)
+	id := s.store.session(summed.Session).UploadID
+	s.bucket.send(id, 1, 3)
+	s.bucket.set(func(b *fakeBucket) { b.parts[id][0].Checksum = sum })
+	s.ok(nil, "GET", "/v1/multipart/"+summed.Session+"/parts", "alice", "")
+	s.ok(nil, "GET", "/v1/uploads/"+summed.Session, "alice", "")
 	rejected := s.begin("alice")
 	s.bucket.send(s.store.session(rejected).UploadID, 1, 1)
 	s.refused(422, codeMismatch, "POST", "/v1/multipart/"+rejected+"/complete", "alice", "")

@@ -90,7 +90,7 @@ func (p *Proxy) planUpload(x *exchange, w *wish) (decision, bool) {
 		id, _ = upload.IdempotentID(x.identity.Namespace, x.identity.UID, x.match.Route.ID, w.idempotency)
 	}
 	x.input.UUID, x.input.Ext, x.input.Size, x.input.ContentType = upload.UUIDOf(id), w.Ext(), w.Size, w.MediaType()
-	x.input.Checksum = w.ChecksumSHA256 != "" || w.ChecksumCRC64 != ""
+	x.input.Checksum = w.ChecksumSHA256 != "" || w.ChecksumCRC64 != "" || w.PartChecksums != ""
 	asked := x.ask()
 	d := x.judged(asked)
 	size := int64(-1)
@@ -134,7 +134,8 @@ func (x *exchange) request(w *wish, key string) upload.Request {
 	return upload.Request{
 		Namespace: who.Namespace, UID: who.UID, Identity: who.Name, Record: x.id,
 		Bucket: o.Bucket, Key: key, ContentType: w.ContentType, Checksum: w.ChecksumSHA256, Checksum64: w.ChecksumCRC64,
-		Overwrite: o.Overwrite, Form: o.Form && !w.multipart, MaxBytes: o.MaxBytes, Route: route.ID,
+		PartChecksums: w.PartChecksums != "",
+		Overwrite:     o.Overwrite, Form: o.Form && !w.multipart, MaxBytes: o.MaxBytes, Route: route.ID,
 		DeleteLate: o.DeleteLate, AutoConfirm: route.Serve == policy.Uppy, Quota: quotaOf(route), Idempotency: w.idempotency,
 		ConfirmWithin: o.ConfirmWithin,
 	}

@@ -80,6 +80,8 @@ func (j *jsonReader) uploadField(name string, u *policy.UploadRequest) *problem 
 		return j.text(name, &u.ChecksumSHA256)
 	case "checksumCrc64nvme":
 		return j.text(name, &u.ChecksumCRC64)
+	case "partChecksums":
+		return j.text(name, &u.PartChecksums)
 	case "size":
 		return j.number(name, &u.Size)
 	case "expiresSeconds":

@@ -163,8 +163,8 @@ func TestMultipart(t *testing.T) {
 		}
 		ExpiresSeconds int
 	}
-	s.ok(&signed, "POST", at+"/parts", "alice", `{"parts": [{"partNumber": 2, "size": 6291456, "checksumSha256": "`+sum+`"}, {"partNumber": 1}, {"partNumber": 7}], "expiresSeconds": 60}`)
-	if len(signed.Parts) != 3 || signed.Parts[0].PartNumber != 2 || !strings.Contains(signed.Parts[0].URL, "partNumber=2&") || signed.Parts[0].Headers["X-Amz-Checksum-Sha256"] != sum || signed.ExpiresSeconds != 60 {
+	s.ok(&signed, "POST", at+"/parts", "alice", `{"parts": [{"partNumber": 2, "size": 6291456}, {"partNumber": 1}, {"partNumber": 7}], "expiresSeconds": 60}`)
+	if len(signed.Parts) != 3 || signed.Parts[0].PartNumber != 2 || !strings.Contains(signed.Parts[0].URL, "partNumber=2&") || len(signed.Parts[0].Headers) != 0 || signed.ExpiresSeconds != 60 {
 		t.Errorf("%+v", signed)
 	}
 	if o := s.decision().Object; o.Operation != opMultipartSign || o.Parts != "1-2,7" || o.Key != begun.Key || o.Expires.IsZero() || o.Session != begun.Session {
@@ -198,6 +198,57 @@ func TestMultipart(t *testing.T) {
 		t.Errorf("%+v, open: %v", o, s.bucket.of)
 	}
 	s.refused(409, codeState, "POST", at+"/complete", "alice", "")
+}
+
+// TestPartChecksums: of an upload that began with them, each part comes with its
+// own, from its URL to the list; of another, none does.
+func TestPartChecksums(t *testing.T) {
+	s := newServed(t)
+	var begun struct{ Session string }
+	s.ok(&begun, "POST", "/v1/multipart", "alice", `{"contentType": "image/png", "size": 12582912, "partChecksums": "sha256"}`)
+	id := s.store.session(begun.Session).UploadID
+	if put := s.bucket.puts[len(s.bucket.puts)-1]; !put.PartChecksums {
+		t.Errorf("%+v", put)
+	}
+	at := "/v1/multipart/" + begun.Session
+	a := s.refused(422, codeInvalidField, "POST", at+"/parts", "alice", `{"parts": [{"partNumber": 3, "checksumSha256": "`+sum+`"}, {"partNumber": 7}]}`)
+	if fieldOf(a) != "parts[1].checksumSha256" || !strings.Contains(a.body, "part 7 ") {
+		t.Errorf("%s", a.body)
+	}
+	if e := s.decision(); e.Decision.Effect == "allow" || e.Object.Operation != opMultipartSign {
+		t.Errorf("%+v", e.Decision)
+	}
+	var signed struct {
+		Parts []struct{ Headers map[string]string }
+	}
+	s.ok(&signed, "POST", at+"/parts", "alice", `{"parts": [{"partNumber": 1, "checksumSha256": "`+sum+`"}]}`)
+	if len(signed.Parts) != 1 || signed.Parts[0].Headers["X-Amz-Checksum-Sha256"] != sum {
+		t.Errorf("%+v", signed)
+	}
+	if a := s.ok(nil, "GET", "/v1/uploads/"+begun.Session, "alice", ""); !strings.Contains(a.body, `"partChecksums":"sha256"`) {
+		t.Errorf("%s", a.body)
+	}
+
+	s.bucket.send(id, 1, 12582912)
+	if a := s.refused(422, codeMismatch, "POST", at+"/complete", "alice", ""); fieldOf(a) != "parts" {
+		t.Errorf("made of a part whose checksum the store does not say: %s", a.body)
+	}
+	s.bucket.set(func(b *fakeBucket) { b.parts[id][0].Checksum = sum })
+	if a := s.ok(nil, "GET", at+"/parts", "alice", ""); !strings.Contains(a.body, `"checksumSha256":"`+sum+`"`) {
+		t.Errorf("%s", a.body)
+	}
+	s.ok(nil, "POST", at+"/complete", "alice", "")
+
+	a = s.refused(422, codeInvalidField, "POST", "/v1/multipart/"+s.begin("alice")+"/parts", "alice", `{"parts": [{"partNumber": 5, "checksumSha256": "`+sum+`"}]}`)
+	if fieldOf(a) != "parts[0].checksumSha256" || !strings.Contains(a.body, "part 5 ") {
+		t.Errorf("%s", a.body)
+	}
+	for _, path := range []string{"/v1/multipart", "/v1/uploads/presign"} {
+		a := s.refused(422, codeInvalidField, "POST", path, "alice", `{"contentType": "image/png", "size": 3, "partChecksums": "md5"}`)
+		if fieldOf(a) != "partChecksums" {
+			t.Errorf("%s: %s", path, a.body)
+		}
+	}
 }
 
 // TestMultipartTooLarge: what came in parts is more than was said: it is given up.

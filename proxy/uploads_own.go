@@ -16,6 +16,7 @@ type uploadState struct {
 	Size           *int64     `json:"size,omitempty"` // absent where it is not bound
 	ChecksumSHA256 string     `json:"checksumSha256,omitempty"`
 	ChecksumCRC64  string     `json:"checksumCrc64nvme,omitempty"`
+	PartChecksums  string     `json:"partChecksums,omitempty"`
 	ETag           string     `json:"etag,omitempty"`
 	VersionID      string     `json:"versionId,omitempty"`
 	CreatedAt      time.Time  `json:"createdAt"`
@@ -29,6 +30,9 @@ func stateOf(s *upload.Session) uploadState {
 	out := uploadState{
 		Session: s.ID, Key: s.Key, Status: string(s.Status), ContentType: s.ContentType, ChecksumSHA256: s.Checksum, ChecksumCRC64: s.Checksum64,
 		ETag: s.ETag, VersionID: s.VersionID, CreatedAt: s.CreatedAt.UTC(), ExpiresAt: s.ExpiresAt.UTC(), ConfirmBy: s.ConfirmBy.UTC(), Reason: s.Reason,
+	}
+	if s.PartChecksums {
+		out.PartChecksums = "sha256"
 	}
 	if s.Size >= 0 {
 		out.Size = &s.Size

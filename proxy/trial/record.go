@@ -164,6 +164,8 @@ func partsOf(text string) (numbers []int) {
 func setChecksum(u *policy.UploadRequest, route *policy.Route) {
 	empty := u.Size != nil && *u.Size == 0
 	switch o := route.Object; {
+	case o != nil && o.NeedChecksum == "sha256" && route.Serve == policy.Multipart:
+		u.PartChecksums = "sha256"
 	case o != nil && (o.NeedChecksum == "crc64nvme" || route.Serve == policy.Multipart):
 		if u.ChecksumCRC64 = someCRC64; empty {
 			u.ChecksumCRC64 = emptyCRC64

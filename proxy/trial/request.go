@@ -149,6 +149,9 @@ func uploadFields(u *policy.UploadRequest) map[string]any {
 	if u.ChecksumCRC64 != "" {
 		fields["checksumCrc64nvme"] = u.ChecksumCRC64
 	}
+	if u.PartChecksums != "" {
+		fields["partChecksums"] = u.PartChecksums
+	}
 	if u.Expires != nil {
 		fields["expiresSeconds"] = *u.Expires
 	}

@@ -35,6 +35,7 @@ routes:
     allow: [{id: own, who: [users], key_prefix: "users/${auth.uid}/"}, {id: shared, who: [users], if: auth.uid in lookup.share.readers}]
     object: {key: "${request.key}"}
   - {id: parts, path: "/parts/{op...}", methods: [GET, POST, DELETE], serve: multipart, allow: [{who: [users]}], object: {key: "users/${auth.uid}/${uuid}", max_bytes: 1GiB}}
+  - {id: sums, path: "/sums/{op...}", methods: [GET, POST, DELETE], serve: multipart, allow: [{who: [users]}], object: {key: "users/${auth.uid}/${uuid}", checksum: sha256}}
   - {id: remove, path: "/down/{key...}", methods: [DELETE], serve: delete_object, allow: [{who: [users], key_prefix: "users/${auth.uid}/"}], object: {key: "${params.key}"}}
   - {id: list, path: /list, methods: [GET], serve: list_objects, allow: [{id: own, who: [users], key_prefix: "users/${auth.uid}/"}, {id: staff, roles: [staff]}], object: {prefix: users/}}
 `
@@ -68,6 +69,7 @@ func TestDiffOfServedRoutes(t *testing.T) {
 		{`checksum: crc64nvme`, `checksum: sha256`},
 		{`method: POST, max_bytes: 1KiB`, `method: POST, max_bytes: 1B`},
 		{`max_bytes: 1GiB`, `max_bytes: 2GiB`},
+		{`, checksum: sha256}`, `, checksum: crc64nvme}`},
 		{`object: {prefix: users/}`, `object: {prefix: "users/${auth.uid}/"}`},
 		{`{id: staff, roles: [staff]}`, `{id: staff, roles: [admin]}`},
 		{`[{id: own, who: [users], key_prefix: "users/${auth.uid}/"}, {id: shared`, `[{id: own, who: [users], key_prefix: "users/"}, {id: shared`},
@@ -124,6 +126,7 @@ func TestReplayOfServedRoutes(t *testing.T) {
 		alice("POST", "/up", `{"contentType":"image/png","size":9,"checksumCrc64nvme":"rosUhgp5mIg="}`),
 		alice("POST", "/up", `{"contentType":"image/png","size":9000,"checksumCrc64nvme":"rosUhgp5mIg="}`),
 		alice("POST", "/form", `{"contentType":"image/png"}`),
+		alice("POST", "/sums", `{"contentType":"image/png","partChecksums":"sha256"}`),
 		alice("POST", "/ups", `{"uploads":[{"contentType":"image/png"},{"contentType":"image/gif"}]}`),
 		alice("POST", "/up/"+sessionID, ""),
 		alice("GET", "/up/"+sessionID, ""),
