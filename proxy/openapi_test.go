@@ -47,6 +47,9 @@ var theContract = sync.OnceValues(func() (*contract, error) {
 	if doc, err = jsonschema.UnmarshalJSON(strings.NewReader(string(text))); err != nil {
 		return nil, err
 	}
+	if at := nullIn(doc, ""); at != "" {
+		return nil, fmt.Errorf("configs/openapi.yaml: %s has no value: quote a text that holds a comma", at)
+	}
 	c := &contract{root: doc.(map[string]any), schemas: jsonschema.NewCompiler(), answered: map[string]bool{}, members: map[string]map[string]bool{}}
 	c.schemas.AssertFormat()
 	c.schemas.DefaultDraft(jsonschema.Draft2020)
@@ -66,6 +69,28 @@ var theContract = sync.OnceValues(func() (*contract, error) {
 	})
 	return c, nil
 })
+
+// nullIn names a member without a value, which OpenAPI has nowhere: it is what
+// the second half of {description: this, and that} becomes.
+func nullIn(v any, at string) string {
+	switch v := v.(type) {
+	case nil:
+		return at
+	case map[string]any:
+		for name, member := range v {
+			if found := nullIn(member, at+"/"+escapePointer(name)); found != "" {
+				return found
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if found := nullIn(item, fmt.Sprint(at, "/", i)); found != "" {
+				return found
+			}
+		}
+	}
+	return ""
+}
 
 func readContract(t testing.TB) *contract {
 	t.Helper()
