@@ -155,9 +155,7 @@ func (l *configLoader) readCredentials(v document.Value, b *BucketConfig) {
 		v.Errorf("`%s` needs both access_key and secret_key, or neither for AWS's default chain", v.Path())
 	}
 	b.AccessKey, b.SecretKey = l.secret(access), l.secret(secret)
-	if secret.Present() && secret.Literal() {
-		l.warn(secret, "`%s` stands in the file; write ${env:NAME} or ${file:PATH}, so that the file holds no secret", secret.Path())
-	}
+	l.warnLiteral(secret)
 }
 
 // readRole reads a role that is assumed with the gateway's own ID tokens.

@@ -28,6 +28,14 @@ func (l *configLoader) secret(v document.Value) Secret {
 	return NewSecret(s)
 }
 
+// warnLiteral warns of a secret that is written into the file. One that could not
+// be read from elsewhere has an error instead.
+func (l *configLoader) warnLiteral(secret document.Value) {
+	if secret.Present() && !secret.Failed() && secret.Literal() {
+		l.warn(secret, "`%s` stands in the file; write ${env:NAME} or ${file:PATH}, so that the file holds no secret", secret.Path())
+	}
+}
+
 func (l *configLoader) readStorage(m document.Map, c *Config) {
 	local, firestore := m.Get("local"), m.Get("firestore")
 	if local.Present() && firestore.Present() {

@@ -343,10 +343,10 @@ func TestRefused(t *testing.T) {
 		{`assertion: {key: "", next_key: "${file:/run/secrets/k1.pem}"}`, "there is none"},
 		{"webhook: {url: https://acme.dev}", "`webhook.secret` is missing"},
 		{"webhook: {secret: 24-bytes-or-more-less-than-65}", "`webhook.url` is missing"},
-		{`webhook: {url: "https://acme.dev", secret: short}`, "not 24 to 64 bytes"},
+		{`webhook: {url: "https://acme.dev", secret: short}`, "`webhook.secret`: the secret is not 24 to 64 bytes"},
 		{`webhook: {url: "https://acme.dev", secret: whsec_!}`, "is not base64"},
 		{`webhook: {url: "http://u:s3cr3t@acme.dev/hooks", secret: "24-bytes-or-more-less-than-65"}`, "use https"},
-		{`webhook: {url: "ftp://acme.dev/hooks", secret: "24-bytes-or-more-less-than-65"}`, "neither https nor http"},
+		{`webhook: {url: "ftp://acme.dev/hooks", secret: "24-bytes-or-more-less-than-65"}`, "`webhook.url`: the URL is neither https nor http"},
 		{`webhook: {url: "/hooks", secret: "24-bytes-or-more-less-than-65"}`, "not an absolute URL"},
 		{`webhook: {url: "https://acme.dev/#x", secret: "24-bytes-or-more-less-than-65"}`, "has a fragment"},
 		{"cors: app", "must be upstream"},
@@ -713,4 +713,17 @@ func FuzzConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestUnreadSecretIsNotLiteral: a secret whose variable is not set has an error,
+// and is not called one that stands in the file.
+func TestUnreadSecretIsNotLiteral(t *testing.T) {
+	for _, text := range []string{
+		`webhook: {url: "https://acme.dev", secret: "${env:UNSET_SECRET}"}`,
+		`buckets: {default: {bucket: photos, credentials: {access_key: a, secret_key: "${env:UNSET_SECRET}"}}}`,
+	} {
+		if _, warnings, err := (place{}).load(versionLine + text); err == nil || len(warnings) > 0 {
+			t.Errorf("%s: %v, warnings %q", text, err, warnings)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -17,14 +18,16 @@ func (l *configLoader) readWebhook(v document.Value, c *Config) {
 	m := v.Map(l.keys["webhook"])
 	at, secret := m.Need("url"), m.Need("secret")
 	c.Webhook.URL, c.Webhook.Secret = l.secret(at), l.secret(secret)
-	if secret.Present() && secret.Literal() {
-		l.warn(secret, "`%s` stands in the file; write ${env:NAME} or ${file:PATH}, so that the file holds no secret", secret.Path())
-	}
+	l.warnLiteral(secret)
 	if !c.Webhook.URL.IsSet() || !c.Webhook.Secret.IsSet() {
 		return
 	}
 	if _, err := c.webhook(); err != nil {
-		v.Errorf("`%s`: %s", v.Path(), strings.TrimPrefix(err.Error(), "webhook: "))
+		key := at
+		if bad := (*webhook.SecretError)(nil); errors.As(err, &bad) {
+			key = secret
+		}
+		key.Errorf("`%s`: %s", key.Path(), strings.TrimPrefix(err.Error(), "webhook: "))
 	}
 }
 

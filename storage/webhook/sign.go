@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"strings"
 )
 
@@ -15,6 +14,12 @@ const (
 	maxKeys = 4
 )
 
+// A SecretError says that it is the secret that is wrong, and not the URL. It
+// holds nothing of it.
+type SecretError struct{ Reason string }
+
+func (e *SecretError) Error() string { return "webhook: the secret " + e.Reason }
+
 // parseSecrets reads secrets that white space separates. An error shows none.
 func parseSecrets(text string) ([][]byte, error) {
 	var keys [][]byte
@@ -24,11 +29,11 @@ func parseSecrets(text string) ([][]byte, error) {
 			return nil, err
 		}
 		if keys = append(keys, key); len(keys) > maxKeys {
-			return nil, errors.New("webhook: more than 4 secrets")
+			return nil, &SecretError{"is more than 4"}
 		}
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("webhook: the secret is empty")
+		return nil, &SecretError{"is empty"}
 	}
 	return keys, nil
 }
@@ -42,13 +47,13 @@ func parseSecret(secret string) ([]byte, error) {
 		}
 		var err error
 		if key, err = base.Strict().DecodeString(encoded); err != nil {
-			return nil, errors.New("webhook: what follows whsec_ in the secret is not base64")
+			return nil, &SecretError{"is not base64 behind whsec_"}
 		}
 	} else if strings.HasPrefix(secret, "whsk_") || strings.HasPrefix(secret, "whpk_") {
-		return nil, errors.New("webhook: the secret is a key for asymmetric signatures, which are not made here: use one that begins with whsec_")
+		return nil, &SecretError{"is a key for asymmetric signatures, which are not made here: use one that begins with whsec_"}
 	}
 	if len(key) < minKey || len(key) > maxKey {
-		return nil, errors.New("webhook: the secret is not 24 to 64 bytes: make one with `echo whsec_$(openssl rand -base64 32)`")
+		return nil, &SecretError{"is not 24 to 64 bytes: make one with `echo whsec_$(openssl rand -base64 32)`"}
 	}
 	return key, nil
 }

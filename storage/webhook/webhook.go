@@ -89,7 +89,7 @@ func parseURL(text string, allowHTTP bool) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
-		return nil, errors.New("webhook: the URL is not an absolute URL") // url.Parse's error shows all of it
+		return nil, errors.New("webhook: the URL is not an absolute URL, such as https://app.example.com/hooks") // url.Parse's error shows all of it
 	case u.Fragment != "":
 		return nil, errors.New("webhook: the URL has a fragment, which is never sent")
 	case u.Scheme == "https" || u.Scheme == "http" && (allowHTTP || loopback(u.Hostname())):
