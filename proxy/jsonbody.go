@@ -171,7 +171,7 @@ func (j *jsonReader) table(name string, to *map[string]string) *problem {
 	return pr
 }
 
-// unknown is what is said of a name that nobody knows.
+// unknownMember is what is said of a name that nobody knows.
 func unknownMember(name string) *problem {
 	if len(name) > 64 {
 		name = strings.ToValidUTF8(name[:64], "")

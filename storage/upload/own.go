@@ -73,7 +73,7 @@ func (u *Uploads) Delete(ctx context.Context, bucket, key string) error {
 // slash, and the token of the next page. An error is an [InvalidError],
 // [ErrCursor] or wraps [ErrUnavailable].
 func (u *Uploads) ListObjects(ctx context.Context, bucket, prefix, token string, limit int) ([]Object, string, error) {
-	if err := CheckPrefix(prefix); err != nil {
+	if err := checkPrefix(prefix); err != nil {
 		return nil, "", err
 	}
 	b, err := u.bucket(bucket)
@@ -95,10 +95,10 @@ func (u *Uploads) ListObjects(ctx context.Context, bucket, prefix, token string,
 	return page, next, nil
 }
 
-// CheckPrefix says with an [InvalidError] why what is under a prefix must not
+// checkPrefix says with an [InvalidError] why what is under a prefix must not
 // be listed, or nil: a prefix is a key that passes [CheckKey], and one slash,
 // so that users/u1/ does not list users/u10.
-func CheckPrefix(prefix string) error {
+func checkPrefix(prefix string) error {
 	key, slash := strings.CutSuffix(prefix, "/")
 	reason := badKey(key)
 	switch {

@@ -158,12 +158,12 @@ func TestOwnUnavailable(t *testing.T) {
 
 func TestCheckPrefix(t *testing.T) {
 	for _, good := range []string{"a/", "users/u1/", "a b/ä/", strings.Repeat("k", 1023) + "/"} {
-		if err := CheckPrefix(good); err != nil {
+		if err := checkPrefix(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
 	for _, bad := range []string{"", "/", "a", "users/u1", "a//", "/a/", "../", "a/../", "a/./b/", `a\/`, "a\n/", "cafe\u0301/", strings.Repeat("k", 1024) + "/"} {
-		if err := CheckPrefix(bad); invalidField(err) != "prefix" {
+		if err := checkPrefix(bad); invalidField(err) != "prefix" {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -176,7 +176,7 @@ func FuzzCheckPrefix(f *testing.F) {
 		f.Add(p, "k")
 	}
 	f.Fuzz(func(t *testing.T, prefix, key string) {
-		if CheckPrefix(prefix) != nil {
+		if checkPrefix(prefix) != nil {
 			return
 		}
 		if !strings.HasSuffix(prefix, "/") || strings.HasSuffix(prefix, "//") || CheckKey(prefix[:len(prefix)-1]) != nil {

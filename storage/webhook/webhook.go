@@ -43,10 +43,7 @@ type Options struct {
 	// as they are. While it is replaced, the new one, a space and the old one:
 	// each signs.
 	Secret string
-	// AllowHTTP lets the URL be http to another machine: what is told can be
-	// read on the way then, though not changed.
-	AllowHTTP bool
-	Now       func() time.Time
+	Now    func() time.Time
 
 	roots *x509.CertPool // tests
 }
@@ -63,7 +60,7 @@ type Endpoint struct {
 // New makes an endpoint, and asks nobody. An error says what is wrong with the
 // URL or the secret and holds neither.
 func New(o Options) (*Endpoint, error) {
-	u, err := parseURL(o.URL, o.AllowHTTP)
+	u, err := parseURL(o.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -85,14 +82,14 @@ func New(o Options) (*Endpoint, error) {
 	}, nil
 }
 
-func parseURL(text string, allowHTTP bool) (*url.URL, error) {
+func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("webhook: the URL is not an absolute URL, such as https://app.example.com/hooks") // url.Parse's error shows all of it
 	case u.Fragment != "":
 		return nil, errors.New("webhook: the URL has a fragment, which is never sent")
-	case u.Scheme == "https" || u.Scheme == "http" && (allowHTTP || loopback(u.Hostname())):
+	case u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()):
 		return u, nil
 	case u.Scheme == "http":
 		return nil, errors.New("webhook: the URL is http to another machine, where what is told can be read on the way: use https")

@@ -237,12 +237,6 @@ func TestURLs(t *testing.T) {
 			t.Errorf("the error shows the URL: %v", err)
 		}
 	}
-	if _, err := New(Options{URL: "http://acme.dev/hooks", Secret: secret, AllowHTTP: true}); err != nil {
-		t.Error(err)
-	}
-	if _, err := New(Options{URL: "ftp://acme.dev/hooks", Secret: secret, AllowHTTP: true}); err == nil {
-		t.Error("ftp is allowed with http")
-	}
 }
 
 func TestAnswers(t *testing.T) {
