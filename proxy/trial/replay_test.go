@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,8 +31,8 @@ type logged struct {
 	uploads *upload.Uploads
 	proxy   *proxy.Proxy
 	now     *Request // the one that is answered
-	last    string   // its record
-	recordc int
+	mu      sync.Mutex
+	last    string // its record; of a batch, one of them
 }
 
 func newLogged(t testing.TB, text string) *logged {
@@ -84,8 +85,9 @@ func (l *logged) ReadDocument(_ context.Context, path string, fields []string) (
 }
 
 func (l *logged) Record(ctx context.Context, e *audit.Event, level audit.Survive) error {
+	l.mu.Lock() // a batch's items are put on record at once
 	l.last = e.Record
-	l.recordc++
+	l.mu.Unlock()
 	ticket, err := l.ledger.Append(e)
 	if err != nil {
 		return err
