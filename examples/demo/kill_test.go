@@ -125,7 +125,7 @@ func (m killMode) test(t *testing.T, kills int) {
 }
 
 // A witness knows what went into the gateway and what came out. It is the app
-// behind it, too. Each request bears a mark, the name of a query parameter,
+// behind it, too. Each request bears a mark, the name of its user agent,
 // which the audit log keeps: so what was never answered is known as well.
 type witness struct {
 	client *http.Client
@@ -148,7 +148,7 @@ func newWitness() *witness {
 }
 
 func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	mark := strings.TrimSuffix(r.URL.RawQuery, "=")
+	mark := r.UserAgent()
 	w.mu.Lock()
 	if _, there := w.forwarded[mark]; there {
 		w.twice = append(w.twice, mark)
@@ -226,10 +226,11 @@ func (w *witness) ask(ctx context.Context, url string, n int, alice, bob string)
 	mark := fmt.Sprintf("m%d", len(w.asked))
 	w.asked[mark] = false
 	w.mu.Unlock()
-	r, err := http.NewRequestWithContext(ctx, method, url+path+"?"+mark+"=", strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
+	r.Header.Set("User-Agent", mark)
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -281,7 +282,7 @@ func (w *witness) check(t *testing.T, events []event) {
 		if e.Type != "decision" {
 			continue
 		}
-		mark := strings.Join(e.Request.QueryKeys, " ")
+		mark := e.Request.UserAgent
 		if _, asked := w.asked[mark]; !asked {
 			t.Errorf("the record %s is of a request that nobody made: %+v", e.Record, e)
 		}

@@ -174,6 +174,7 @@ type event struct {
 	Request struct {
 		Method, Path, IP string
 		QueryKeys        []string `json:"query_keys"`
+		UserAgent        string   `json:"user_agent"`
 		ForwardAuth      string   `json:"forward_auth"`
 	}
 	System  struct{ Event string }
