@@ -70,8 +70,18 @@ func newCredentialSource(p aws.CredentialsProvider, now func() time.Time) *crede
 	return c
 }
 
-// Retrieve is the credentials in force. Its error wraps upload.ErrUnavailable.
+// Retrieve is the credentials in force. Those at hand are, until their end:
+// no call waits for better ones, whose source may hang. Its error wraps
+// upload.ErrUnavailable.
 func (c *credentialSource) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	if have := c.have.Load(); have != nil && (!have.CanExpire || have.left(c.now()) > 0) {
+		return have.Credentials, nil
+	}
+	return c.ask(ctx)
+}
+
+// ask asks the cache, and by it their source where it holds none or was emptied.
+func (c *credentialSource) ask(ctx context.Context) (aws.Credentials, error) {
 	if c.cache == nil {
 		return aws.Credentials{}, noCredentials("no source is configured")
 	}
@@ -79,11 +89,6 @@ func (c *credentialSource) Retrieve(ctx context.Context) (aws.Credentials, error
 	defer cancel()
 	got, err := c.cache.Retrieve(ctx)
 	if err != nil {
-		// The cache was emptied for newer ones and none came: what is at hand
-		// is good until its end.
-		if have := c.have.Load(); have != nil && (!have.CanExpire || have.left(c.now()) > 0) {
-			return have.Credentials, nil
-		}
 		return aws.Credentials{}, noCredentials(err)
 	}
 	if !got.HasKeys() {
@@ -109,7 +114,7 @@ func (c *credentialSource) lasting(ctx context.Context, want time.Duration) (cre
 	if left := have.left(c.now()); have.CanExpire && left < have.renewAt(want) && c.mayForce(left) {
 		c.cache.Invalidate()
 		// Those at hand may still do, if there are no better ones.
-		if _, err := c.Retrieve(ctx); err == nil {
+		if _, err := c.ask(ctx); err == nil {
 			have = c.have.Load()
 		}
 	}
