@@ -44,13 +44,18 @@ func (c *watchedClient) Do(r *http.Request) (*http.Response, error) {
 		return answer, err
 	}
 	c.skew.measure(answer.Header, begin, c.skew.now())
+	bound(answer, maxAnswer)
+	return answer, err
+}
+
+// bound has no more read of an answer than that many bytes.
+func bound(answer *http.Response, most int64) {
 	if answer.Body != nil {
 		answer.Body = struct {
 			io.Reader
 			io.Closer
-		}{io.LimitReader(answer.Body, maxAnswer), answer.Body}
+		}{io.LimitReader(answer.Body, most), answer.Body}
 	}
-	return answer, err
 }
 
 // httpClients are the client of most calls, whose attempts share callTimeout,

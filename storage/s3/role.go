@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 
@@ -29,6 +30,21 @@ type Role struct {
 // roleTimeout bounds one question to STS.
 const roleTimeout = retrieveTimeout / attempts
 
+// maxRoleAnswer bounds what is read of STS's answer: its token stands in every
+// URL, and those of AWS are some KiB.
+const maxRoleAnswer = 64 << 10
+
+// A roleClient asks STS, and bounds what comes back.
+type roleClient struct{ to aws.HTTPClient }
+
+func (c *roleClient) Do(r *http.Request) (*http.Response, error) {
+	answer, err := c.to.Do(r)
+	if answer != nil {
+		bound(answer, maxRoleAnswer)
+	}
+	return answer, err
+}
+
 // roleARN is a role's, in any partition (aws, aws-cn, aws-us-gov).
 var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,576}$`)
 
@@ -47,7 +63,10 @@ func newAssumedRole(r Role, region string, client aws.HTTPClient) *assumedRole {
 	if b, ok := client.(*awshttp.BuildableClient); ok {
 		client = b.WithTimeout(roleTimeout) // the cache before this passes no deadline on
 	}
-	o := sts.Options{Region: region, HTTPClient: client, RetryMaxAttempts: attempts} // not signed: the token is the proof
+	if client == nil {
+		client = awshttp.NewBuildableClient().WithTimeout(roleTimeout)
+	}
+	o := sts.Options{Region: region, HTTPClient: &roleClient{client}, RetryMaxAttempts: attempts} // not signed: the token is the proof
 	if r.Endpoint != "" {
 		o.BaseEndpoint = aws.String(r.Endpoint)
 	}

@@ -155,6 +155,28 @@ func TestRoleErrorsHoldNoSecrets(t *testing.T) {
 	}
 }
 
+// Of an answer without an end no more is read than credentials can be.
+func TestSTSAnswersWithoutEnd(t *testing.T) {
+	b, s := assuming(t)
+	var sent atomic.Int64
+	s.answers(func(w http.ResponseWriter) {
+		const before = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><SessionToken>"
+		io.WriteString(w, before)
+		for sent.Load() < 256<<20 {
+			n, err := io.WriteString(w, strings.Repeat("x", 1<<20))
+			if sent.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	})
+	if err := b.CheckCredentials(t.Context()); !errors.Is(err, upload.ErrUnavailable) || len(err.Error()) > 1000 {
+		t.Errorf("%.1000v", err)
+	}
+	if got := sent.Load(); got > 64<<20 {
+		t.Errorf("%d bytes were read", got)
+	}
+}
+
 func TestNoTokenNoRole(t *testing.T) {
 	b, s := assuming(t)
 	b.credentials = newCredentialSource(newAssumedRole(Role{ARN: testRole, Token: func(context.Context) (string, error) {
