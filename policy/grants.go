@@ -31,7 +31,7 @@ const (
 	GrantMultipart = "multipart" // in parts, and look at what landed
 	GrantGet       = "get"       // and look whether it is there
 	GrantDelete    = "delete"
-	GrantPurge     = "purge" // delete the version that came too late
+	GrantPurge     = "purge" // delete the version that came too late, or is too large
 	GrantList      = "list"
 )
 
@@ -78,7 +78,8 @@ func (r *Route) grants() (out []Grant) {
 		case ListObjects:
 			add(GrantList, false, false)
 		}
-		if o.DeleteLate {
+		// What a client of Uppy completes itself, and larger than it may be, goes too.
+		if o.DeleteLate || r.Serve == Uppy && o.key.uses(sourceUUID) {
 			add(GrantPurge, false, false)
 		}
 	}

@@ -50,6 +50,7 @@ routes:
 	}
 	want := `shared get archive: 15m0s
 uppy multipart archive: 15m0s
+uppy purge archive:
 uppy put archive: form 15m0s
 form put archive:a/b- form 1h0m0s
 parts multipart default:media/ 15m0s
