@@ -118,3 +118,12 @@ func FuzzSignedUploadID(f *testing.F) {
 		}
 	})
 }
+
+// Browsers write a host in small letters, in the Host header that is signed too.
+func TestHostsAsBrowsersSendThem(t *testing.T) {
+	b := open(t, Options{Endpoint: "https://MinIO.Acme.test:9000"})
+	put, err := b.SignPut(t.Context(), upload.Put{Key: "K", ContentType: "a/b", Size: 1, Expires: time.Minute})
+	if err != nil || !strings.HasPrefix(put.URL, "https://photos.minio.acme.test:9000/K?") || b.public.signed != "photos.minio.acme.test:9000" {
+		t.Errorf("%s, signed for %s, %v", put.URL, b.public.signed, err)
+	}
+}

@@ -74,6 +74,7 @@ type place struct {
 }
 
 func placeOf(u url.URL) place {
+	u.Host = strings.ToLower(u.Host) // as browsers send it, however it is written
 	return place{u.Scheme + "://" + u.Host, u.EscapedPath(), hostHeader(u)}
 }
 
