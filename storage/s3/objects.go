@@ -58,7 +58,8 @@ func (b *Bucket) List(ctx context.Context, prefix, token string, limit int) ([]u
 		in.ContinuationToken = aws.String(token)
 	}
 	out, err := b.client.ListObjectsV2(ctx, in)
-	if token != "" && isCode(err, "InvalidArgument", "InvalidToken", "InvalidRequest") {
+	// NotImplemented is how MinIO says that a token is of another prefix.
+	if token != "" && isCode(err, "InvalidArgument", "InvalidToken", "InvalidRequest", "NotImplemented") {
 		return nil, "", upload.ErrCursor
 	}
 	if err != nil {
