@@ -78,6 +78,8 @@ func readChecksum(v document.Value, r *Route, b Bucket) {
 		v.Errorf("bucket `%s` (%s) does not check SHA-256: leave `checksum` out", obj.Bucket, b.Store)
 	case obj.NeedChecksum == "crc64nvme" && obj.noCRC64 && r.Serve == Multipart:
 		v.Errorf("bucket `%s` (%s) does not say the CRC-64/NVME of an object that came in parts: leave `checksum` out", obj.Bucket, b.Store)
+	case obj.NeedChecksum == "crc64nvme" && obj.noCRC64 && b.NoSHA256:
+		v.Errorf("bucket `%s` (%s) does not check CRC-64/NVME, nor SHA-256: leave `checksum` out", obj.Bucket, b.Store)
 	case obj.NeedChecksum == "crc64nvme" && obj.noCRC64:
 		v.Errorf("bucket `%s` (%s) does not check CRC-64/NVME: write sha256, or leave `checksum` out", obj.Bucket, b.Store)
 	}

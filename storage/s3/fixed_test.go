@@ -127,6 +127,8 @@ func TestOpenRefusesWhatTheStoreCannot(t *testing.T) {
 		"storage_class is not possible: the store gcs":       {Store: "gcs", Endpoint: at, StorageClass: "STANDARD_IA"},
 		"credentials.role is not possible: the store gcs":    {Store: "gcs", Endpoint: at, Role: &Role{ARN: "arn:aws:iam::111122223333:role/x"}},
 		"sse is not possible: the store versitygw":           {Store: "versitygw", Endpoint: at, AES256: true},
+		"storage_class is not possible: the store minio":     {Store: "minio", Endpoint: at, StorageClass: "STANDARD_IA"},
+		"credentials.role is not possible: the store minio":  {Store: "minio", Endpoint: at, Role: &Role{ARN: "arn:aws:iam::111122223333:role/x"}},
 		"storage_class is not possible: the store versitygw": {Store: "versitygw", Endpoint: at, StorageClass: "GLACIER"},
 		"endpoint is missing: the store minio":               {Store: "minio"},
 		"endpoint is not one of AWS":                         {Store: "aws", Endpoint: at},

@@ -88,6 +88,8 @@ func (o *Options) checkStore() *OptionError {
 		return o.checkGCS(impossible)
 	case "versitygw":
 		return o.checkVersitygw(impossible)
+	case "minio":
+		return o.checkMinIO(impossible)
 	}
 	return nil
 }
@@ -138,6 +140,19 @@ func (o *Options) checkVersitygw(impossible func(key, why string) *OptionError) 
 		return impossible("sse", "ignores x-amz-server-side-encryption")
 	case o.StorageClass != "" && o.StorageClass != "STANDARD":
 		return impossible("storage_class", "ignores x-amz-storage-class")
+	case o.Role != nil:
+		return impossible("credentials.role", "takes no tokens of AWS")
+	}
+	return nil
+}
+
+// checkMinIO: it has two storage classes and answers 400 for others
+// (v0.0.0-20260212201848, internal/config/storageclass), and the roles of its
+// own STS have other ARNs than AWS's.
+func (o *Options) checkMinIO(impossible func(key, why string) *OptionError) *OptionError {
+	switch {
+	case o.StorageClass != "" && o.StorageClass != "STANDARD" && o.StorageClass != "REDUCED_REDUNDANCY":
+		return impossible("storage_class", "has STANDARD and REDUCED_REDUNDANCY")
 	case o.Role != nil:
 		return impossible("credentials.role", "takes no tokens of AWS")
 	}
