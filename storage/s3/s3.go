@@ -51,6 +51,7 @@ type Bucket struct {
 	region   string
 	store    string
 	limits   Limits
+	unsent   unsent
 	public   place
 	fixed    []field
 	metadata map[string]string // the configuration's
@@ -121,6 +122,7 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 		region:      cfg.Region,
 		store:       o.Store,
 		limits:      LimitsOf(o.Store),
+		unsent:      unsentOf(o.Store),
 		public:      placeOf(at),
 		fixed:       o.fixedFields(),
 		metadata:    o.Metadata,

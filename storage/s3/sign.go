@@ -30,6 +30,7 @@ type request struct {
 	query  string      // escaped, by name, with a & before each; without those of the signature
 	header http.Header // what to send, one value each, in net/http's spelling
 	size   int64       // Content-Length; not signed where it is not above 0
+	unsent []string    // headers that must not be sent; their query parameters are part of query
 }
 
 // SignPut signs an upload. Signed are the host, the content type, the length
@@ -46,7 +47,9 @@ func (b *Bucket) SignPut(ctx context.Context, p upload.Put) (upload.Signed, erro
 	if err != nil {
 		return upload.Signed{}, err
 	}
-	return b.sign(ctx, p.At, p.Expires, request{method: http.MethodPut, key: p.Key, query: "&x-id=PutObject", header: header, size: p.Size})
+	return b.sign(ctx, p.At, p.Expires, request{
+		method: http.MethodPut, key: p.Key, query: b.unsent.query + "&x-id=PutObject", header: header, size: p.Size, unsent: b.unsent.names,
+	})
 }
 
 // SignGet signs a download, or the look at one.

@@ -62,7 +62,7 @@ func (b *Bucket) multipartRequest(c upload.MultipartCall, uploadID string) (requ
 	switch c.Op {
 	case upload.CreateUpload:
 		header, err := b.createHeader(c.Put)
-		return request{method: http.MethodPost, key: c.Key, query: "&uploads=", header: header}, err
+		return request{method: http.MethodPost, key: c.Key, query: "&uploads=" + b.unsent.query, header: header, unsent: b.unsent.names}, err
 	case upload.UploadPart:
 		return b.partRequest(c, uploadID)
 	case upload.ListParts:
@@ -99,8 +99,8 @@ func (b *Bucket) partRequest(c upload.MultipartCall, uploadID string) (request, 
 		return request{}, &upload.InvalidError{Field: "partNumber", Reason: "is not 1 to " + strconv.Itoa(maxParts)}
 	}
 	r := request{
-		method: http.MethodPut, key: c.Key, size: c.Size,
-		query: "&partNumber=" + strconv.Itoa(c.Part) + "&uploadId=" + uploadID + "&x-id=UploadPart",
+		method: http.MethodPut, key: c.Key, size: c.Size, unsent: b.unsent.names,
+		query: "&partNumber=" + strconv.Itoa(c.Part) + "&uploadId=" + uploadID + b.unsent.query + "&x-id=UploadPart",
 	}
 	if c.Size == 0 {
 		return request{}, &upload.InvalidError{Field: "size", Reason: "is 0, which cannot be signed for a part"}

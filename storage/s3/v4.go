@@ -107,15 +107,19 @@ const (
 // A header is one that is signed.
 type header struct{ name, value string }
 
-// signed are the headers that the request is sent with, by name.
+// signed are the headers that the request is sent with, by name, and those that
+// it must be sent without.
 func (r *request) signed(host string) []header {
-	headers := make([]header, 0, 2+len(r.header))
+	headers := make([]header, 0, 2+len(r.header)+len(r.unsent))
 	headers = append(headers, header{"host", folded(host)})
 	if r.size > 0 {
 		headers = append(headers, header{"content-length", strconv.FormatInt(r.size, 10)})
 	}
 	for name, values := range r.header {
 		headers = append(headers, header{strings.ToLower(name), folded(values[0])})
+	}
+	for _, name := range r.unsent {
+		headers = append(headers, header{name, ""})
 	}
 	slices.SortFunc(headers, func(a, b header) int { return strings.Compare(a.name, b.name) })
 	return headers
