@@ -89,6 +89,7 @@ func (p *program) printIAM(buckets []BucketConfig, grants []policy.Grant, bucket
 	if !asks {
 		return errors.New("the policy signs nothing there: the gateway needs no permissions of S3")
 	}
+	doc.distinguish()
 	return doc.write(p.stdout)
 }
 
@@ -133,8 +134,20 @@ func (d iamDocument) write(w io.Writer) error {
 	return err
 }
 
-// statementID makes a statement's id of words: letters and digits, and unique within a
-// document since buckets' names are.
+// distinguish adds a letter to an id that another statement has: buckets' names
+// can differ in hyphens only, which ids cannot hold.
+func (d iamDocument) distinguish() {
+	taken := map[string]bool{}
+	for i := range d.Statement {
+		s := &d.Statement[i]
+		for taken[s.Sid] {
+			s.Sid += "X"
+		}
+		taken[s.Sid] = true
+	}
+}
+
+// statementID makes a statement's id of words: letters and digits.
 func statementID(words ...string) string {
 	var out strings.Builder
 	for _, word := range words {

@@ -314,3 +314,28 @@ func TestBucketPolicyLeavesFormsAlone(t *testing.T) {
 		}
 	}
 }
+
+// AWS refuses a document in which two statements have one id.
+func TestIAMIDsOfBucketsWithLikeNames(t *testing.T) {
+	text := "version: sidegate-policy/v1\nidentities: [users]\nroutes:\n"
+	var buckets []BucketConfig
+	for i, name := range []string{"photos-1", "photos1", "photos-b", "photos--b", "photos"} {
+		buckets = append(buckets, BucketConfig{Name: name, Bucket: "acme", Region: "eu-west-1", Store: "aws"})
+		text += fmt.Sprintf("  - {id: r%d, path: /r%d, methods: [POST], serve: presign_upload, allow: [{who: [users]}], object: {bucket: %s, key: \"a/${uuid}\"}}\n", i, i, name)
+	}
+	var out bytes.Buffer
+	if err := (&program{stdout: &out, stderr: io.Discard}).printIAM(buckets, iamGrants(t, text), false); err != nil {
+		t.Fatal(err)
+	}
+	var doc iamDocument
+	if err := json.Unmarshal(out.Bytes(), &doc); err != nil || len(doc.Statement) != 2*len(buckets) {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	seen := map[string]bool{}
+	for _, s := range doc.Statement {
+		if seen[s.Sid] {
+			t.Errorf("%s comes twice", s.Sid)
+		}
+		seen[s.Sid] = true
+	}
+}
