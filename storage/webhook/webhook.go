@@ -87,6 +87,8 @@ func parseURL(text string) (*url.URL, error) {
 	switch {
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("webhook: the URL is not an absolute URL, such as https://app.example.com/hooks") // url.Parse's error shows all of it
+	case u.Port() != "" && !isPort(u.Port()):
+		return nil, errors.New("webhook: the URL's port is not 1 to 65535")
 	case u.Fragment != "":
 		return nil, errors.New("webhook: the URL has a fragment, which is never sent")
 	case u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()):
@@ -95,6 +97,11 @@ func parseURL(text string) (*url.URL, error) {
 		return nil, errors.New("webhook: the URL is http to another machine, where what is told can be read on the way: use https")
 	}
 	return nil, errors.New("webhook: the URL is neither https nor http")
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 func loopback(host string) bool {

@@ -227,7 +227,7 @@ func TestURLs(t *testing.T) {
 		"http://localhost:8080/x": true, "http://127.0.0.1/x": true, "http://127.9.9.9/x": true, "http://[::1]:80/": true, "http://[::ffff:127.0.0.1]/": true,
 		"http://acme.dev/hooks": false, "http://localhost.acme.dev/": false, "http://10.0.0.1/": false, "http://0.0.0.0/": false, "http://[::]/": false,
 		"": false, "acme.dev/hooks": false, "//acme.dev": false, "https:acme.dev": false, "https://": false, "https://:443/": false,
-		"ftp://acme.dev": false, "unix:///x": false, "https://acme.dev/#pass": false, "https://user:pass@acme.dev:port/": false, "https://pass\x7f@acme.dev/": false,
+		"ftp://acme.dev": false, "https://acme.dev:65536/": false, "https://acme.dev:0/": false, "https://acme.dev:443/": true, "unix:///x": false, "https://acme.dev/#pass": false, "https://user:pass@acme.dev:port/": false, "https://pass\x7f@acme.dev/": false,
 	} {
 		_, err := New(Options{URL: url, Secret: secret})
 		if (err == nil) != ok {
