@@ -39,7 +39,10 @@ func (l *configLoader) readBuckets(v document.Value, c *Config) {
 			b.PublicEndpoint = b.Endpoint
 		}
 		b.PathStyle = m.Get("path_style").Bool()
-		b.Store = s3.StoreOf(m.Get("store").String(), b.Endpoint)
+		if b.Store = s3.StoreOf(m.Get("store").String(), b.Endpoint); b.Store == "" {
+			m.Get("endpoint").Errorf("`buckets.%s.endpoint`: say beside it what kind of store that is, with `store: minio`, versitygw, r2 or gcs, or with `store: other` "+
+				"after a look whether it refuses x-amz- headers that nobody signed", e.Key)
+		}
 		b.Objects = l.readBucketObjects(m)
 		l.readCredentials(m.Get("credentials"), &b)
 		if !m.Failed() {

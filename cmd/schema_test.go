@@ -149,7 +149,7 @@ var formless = regexp.MustCompile(strings.Join([]string{
 	"it cannot be longer", "are one port", "a token could be of", "there is no identity", "in a circle", "are one folder", "are one collection", // other keys
 	"GOOGLE_CLOUD_PROJECT names no project", "neither tenant", "is for an https url", "have one scheme", "this address is there twice", "browsers write an origin", "scheme's own port", "stands alone", "would let every page", "browsers do not take", "session cookies live", "without `revocation`", "an identity has one issuer",
 	"is not known here", "there must be a space", "is there already", "neither a literal", "write `firebase:", "the policy reads auth", "there is none", "does not say who calls", "needs `assertion.key`", // header templates
-	"the store r2", "not one of AWS", "is not possible", "holds a control character", // kinds of stores, escapes
+	"the store r2", "not one of AWS", "what kind of store that is", "is not possible", "holds a control character", // kinds of stores, escapes
 	"not 24 to 64 bytes", "is not base64", "asymmetric signatures", "more than 4 secrets", "not an absolute URL", "use https", "neither https nor http", "has a fragment", // webhook
 	"one key in PEM", "no key to sign with", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
 }, "|"))
@@ -222,6 +222,7 @@ var beside = map[string]map[string]any{
 
 // besideKey is the same for one key, where others of its mapping exclude it.
 var besideKey = map[string]map[string]any{
+	"buckets.*.endpoint":             {"bucket": "acme", "store": "other"},
 	"buckets.*.credentials.role":     {"from": "google"},
 	"buckets.*.credentials.from":     {"role": "arn:aws:iam::111122223333:role/x"},
 	"buckets.*.credentials.audience": {"from": "google", "role": "arn:aws:iam::111122223333:role/x"},

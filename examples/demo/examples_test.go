@@ -94,7 +94,7 @@ func exampleSetup(t *testing.T, name string) setup {
 		t.Fatalf("%s/sidegate.yaml holds no %q", name, line)
 	}
 	config = strings.Replace(config, line,
-		`  default: {bucket: "${env:S3_BUCKET}", endpoint: "${env:DEMO_STORE_URL}", path_style: true}`, 1)
+		`  default: {bucket: "${env:S3_BUCKET}", endpoint: "${env:DEMO_STORE_URL}", store: versitygw, path_style: true}`, 1)
 	return setup{
 		config: config + "listen: {address: \"${env:DEMO_ADDRESS}\"}\nadmin: {address: \"${env:DEMO_ADMIN_ADDRESS}\"}\n",
 		policy: read("policy.yaml"),

@@ -50,16 +50,17 @@ func LimitsOf(store string) Limits {
 	return Limits{}
 }
 
-// StoreOf is the kind of store where sidegate.yaml does not say: AWS, unless an
-// endpoint is named.
+// StoreOf is the kind of store, or "" where sidegate.yaml has to say it: of an
+// endpoint that is not AWS's it cannot be told, and what a store obeys that
+// nobody signed is a matter of its kind.
 func StoreOf(store, endpoint string) string {
 	switch {
 	case store != "":
 		return store
-	case endpoint != "":
-		return "other"
+	case endpoint == "" || strings.Contains(endpoint, ".amazonaws.com"):
+		return "aws"
 	}
-	return "aws"
+	return ""
 }
 
 // checkStore says what the bucket's kind of store cannot do.
@@ -80,7 +81,7 @@ func (o *Options) checkStore() *OptionError {
 	switch o.Store {
 	case "aws":
 		if o.Endpoint != "" && !strings.Contains(o.Endpoint, ".amazonaws.com") {
-			return &OptionError{"endpoint", "is not one of AWS: name another `store`, or leave `store` out"}
+			return &OptionError{"endpoint", "is not one of AWS: name another `store`"}
 		}
 	case "r2":
 		return o.checkR2(impossible)
