@@ -398,9 +398,10 @@ func (u *Uploads) abortLeft(ctx context.Context, bucket Bucket, s *Session, reco
 }
 
 // tidy ends a rejected or failed session's multipart upload now. What it cannot
-// do, a sweep does: it is told of nobody.
+// do, a sweep does: it is told of nobody. A client that completes its upload
+// itself may have done so just before: there the sweep looks for the object.
 func (u *Uploads) tidy(ctx context.Context, bucket Bucket, s *Session) {
-	if _, err := u.abortLeft(ctx, bucket, s, nil); err != nil || s.Notice == NoticeDue {
+	if _, err := u.abortLeft(ctx, bucket, s, nil); err != nil || s.Notice == NoticeDue || s.Direct {
 		return
 	}
 	next := *s

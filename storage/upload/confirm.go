@@ -130,11 +130,8 @@ func (u *Uploads) rejected(s *Session, m *Mismatch, now time.Time) *Session {
 }
 
 func (s *Session) compare(o Object) *Mismatch {
-	if s.Size >= 0 && o.Size != s.Size {
-		return &Mismatch{"size", fmt.Sprintf("%d was signed, %d is stored", s.Size, o.Size)}
-	}
-	if s.Size < 0 && s.MaxBytes > 0 && o.Size > s.MaxBytes {
-		return &Mismatch{"size", fmt.Sprintf("%d at most was signed, %d is stored", s.MaxBytes, o.Size)}
+	if m := s.compareSize(o); m != nil {
+		return m
 	}
 	if !sameMediaType(s.ContentType, o.ContentType) {
 		return &Mismatch{"contentType", fmt.Sprintf("%.200q was signed, %.200q is stored", s.ContentType, o.ContentType)}
@@ -146,6 +143,16 @@ func (s *Session) compare(o Object) *Mismatch {
 	}
 	if s.Checksum64 != "" && o.Checksum64 != s.Checksum64 {
 		return &Mismatch{"checksumCrc64nvme", fmt.Sprintf("%.64q was signed, %.64q is stored", s.Checksum64, o.Checksum64)}
+	}
+	return nil
+}
+
+func (s *Session) compareSize(o Object) *Mismatch {
+	if s.Size >= 0 && o.Size != s.Size {
+		return &Mismatch{"size", fmt.Sprintf("%d was signed, %d is stored", s.Size, o.Size)}
+	}
+	if s.Size < 0 && s.MaxBytes > 0 && o.Size > s.MaxBytes {
+		return &Mismatch{"size", fmt.Sprintf("%d at most was signed, %d is stored", s.MaxBytes, o.Size)}
 	}
 	return nil
 }

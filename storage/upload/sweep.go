@@ -307,11 +307,9 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 	}
 	// Before its multipart upload is ended: afterwards an object under a key
 	// that several share could not be told from another's.
-	o, found := Object{}, error(ErrNoObject)
-	if one.Status == Expired || one.Status == Aborted && (!one.Multipart || one.Held || one.sole()) || one.misfit() {
-		if o, found = landed(ctx, bucket, one); found != nil && !errors.Is(found, ErrNoObject) {
-			return "", one, unavailable("look at the uploaded object", found)
-		}
+	o, found := left(ctx, bucket, one)
+	if found != nil && !errors.Is(found, ErrNoObject) {
+		return "", one, unavailable("look at the uploaded object", found)
 	}
 	what := SweptTidied
 	if one.Status == Expired && !one.Wake.Equal(one.ExpiresAt.Add(lastLook)) {
@@ -325,6 +323,11 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 		if n > 0 {
 			what = SweptAborted
 		}
+		if n > 0 && one.sole() { // a completion may have got in before it was ended
+			if o, found = left(ctx, bucket, one); found != nil && !errors.Is(found, ErrNoObject) {
+				return "", one, unavailable("look at the uploaded object", found)
+			}
+		}
 	}
 	if found == nil && one.misfit() {
 		if err := s.record(ctx, one, SweptMisfitDeleted); err != nil {
@@ -335,7 +338,7 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 		}
 		return SweptMisfitDeleted, one, s.move(ctx, one, func(next *Session) { next.Wake = time.Time{} })
 	}
-	if found == nil && !one.DeleteLate {
+	if found == nil && !one.DeleteLate && !one.exceeds(o) {
 		return SweptLateKept, one, s.move(ctx, one, func(next *Session) { next.Reason, next.Wake = lateKept, time.Time{} })
 	}
 	if found == nil {
@@ -355,6 +358,15 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 	return what, one, err
 }
 
+// left is the object that an ended session may have left where nobody minds it,
+// or ErrNoObject.
+func left(ctx context.Context, bucket Bucket, one *Session) (Object, error) {
+	if one.Status == Expired || one.Status == Aborted && (!one.Multipart || one.Held || one.sole()) || one.misfit() {
+		return landed(ctx, bucket, one)
+	}
+	return Object{}, ErrNoObject
+}
+
 // misfit reports whether the session was rejected for an object that only its
 // client could make: in parts of another size than were looked at before the
 // call that completes them was signed. It does not stay, since what the policy
@@ -362,6 +374,10 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 func (s *Session) misfit() bool {
 	return s.Status == Rejected && s.Direct && s.sole() && strings.HasPrefix(s.Reason, "size: ")
 }
+
+// exceeds reports the same of what such a client completed so late that nobody
+// judged it.
+func (s *Session) exceeds(o Object) bool { return s.Direct && s.sole() && s.compareSize(o) != nil }
 
 // deleteLate deletes what landed: first the session says so, then the record,
 // then it is done.
