@@ -25,12 +25,13 @@ const clockTolerance = 10 * time.Second
 //
 // Confirm looks only at s; whose it is was asked in [Uploads.Lookup].
 func (u *Uploads) Confirm(ctx context.Context, s *Session) (*Session, error) {
-	next, _, err := u.confirm(ctx, s)
+	next, _, err := u.confirm(ctx, s, s.ConfirmBy)
 	return next, err
 }
 
-// confirm says too whether it was this call that moved the session.
-func (u *Uploads) confirm(ctx context.Context, s *Session) (next *Session, moved bool, err error) {
+// confirm says too whether it was this call that moved the session. What has
+// not landed is waited for until then.
+func (u *Uploads) confirm(ctx context.Context, s *Session, until time.Time) (next *Session, moved bool, err error) {
 	if !s.Status.Open() {
 		next, err = s.settled()
 		return next, false, err
@@ -52,7 +53,7 @@ func (u *Uploads) confirm(ctx context.Context, s *Session) (next *Session, moved
 		return u.move(ctx, s, func(s *Session) *Session { return u.judged(s, o, now) })
 	case !errors.Is(err, ErrNoObject):
 		return s, false, unavailable("look at the uploaded object", err)
-	case late:
+	case late && !now.Before(until):
 		return u.move(ctx, s, (*Session).expired)
 	}
 	return s, false, ErrNotUploaded
@@ -85,13 +86,14 @@ func (s *Session) older(at time.Time) bool {
 	return !at.IsZero() && at.Before(s.CreatedAt.Add(-clockTolerance))
 }
 
-// expired is the session that was not confirmed in time. What may have landed
-// is for a sweep to look after; until then the quota stays counted.
+// expired is the session that was not confirmed in time. What may have landed,
+// or may land yet, is for a sweep to look after; until then the quota stays
+// counted.
 func (s *Session) expired() *Session {
 	next := *s
 	next.Status = Expired
-	if next.Wake.IsZero() {
-		next.Wake = s.over()
+	if over := s.over(); next.Wake.Before(over) {
+		next.Wake = over
 	}
 	return &next
 }

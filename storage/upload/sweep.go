@@ -88,8 +88,12 @@ const (
 	maxVersions = 16
 )
 
-// grace is how long a session is left alone after its end.
+// grace is how long a session is left alone after its end. Of a multipart upload
+// it is longer than a completion can be under way that began just in time.
 func (s *Session) grace() time.Duration {
+	if s.Multipart {
+		return lateGrace
+	}
 	return min(lateGrace, s.ExpiresAt.Sub(s.CreatedAt))
 }
 
@@ -264,7 +268,7 @@ func (s *Sweeper) look(ctx context.Context, one *Session) (what string, now *Ses
 // is over.
 func (s *Sweeper) end(ctx context.Context, one *Session) (string, *Session, error) {
 	u := s.Uploads
-	next, moved, err := u.confirm(ctx, one)
+	next, moved, err := u.confirm(ctx, one, one.over())
 	switch {
 	case errors.Is(err, ErrNotUploaded):
 		return "", next, s.move(ctx, next, func(next *Session) { next.Wake = next.again(u.Now().UTC()) })
@@ -274,6 +278,8 @@ func (s *Sweeper) end(ctx context.Context, one *Session) (string, *Session, erro
 		return "", next, ErrConflict
 	case next.Status != Expired:
 		return string(next.Status), next, nil
+	case u.Now().Before(next.Wake):
+		return "", next, nil // more may land
 	}
 	return s.resolve(ctx, next)
 }
