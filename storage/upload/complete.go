@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -239,8 +240,8 @@ func (u *Uploads) mayComplete(ctx context.Context, s *Session) error {
 		return unavailable("list the parts", err)
 	}
 	if m := s.compareWhole(parts); m != nil {
-		_, err := u.reject(ctx, bucket, s, m)
-		return err
+		_, err := u.unlessCompleting(ctx, s, func(s *Session) (*Session, error) { return u.reject(ctx, bucket, s, m) })
+		return cmp.Or(err, ErrState) // it is ready meanwhile
 	}
 	return nil
 }
@@ -339,13 +340,17 @@ func (u *Uploads) abandon(ctx context.Context, next *Session, from Status) (*Ses
 // abandoned is the multipart upload that its owner aborted; landed: an object
 // is there that may be its own. A sweep looks once more, for what was under way:
 // a part that was being sent, or another multipart upload that was being opened,
-// by a gateway or with the URL that opens one.
+// by a gateway or with the URL that opens one. So it does for a completion, and
+// what was counted is given back only then.
 func (s *Session) abandoned(now time.Time, landed bool) *Session {
 	next := *s
-	next.Status, next.Held = Aborted, s.Held && landed
+	next.Status, next.Held = Aborted, s.Held && (landed || s.Direct || s.completing(now))
 	next.Wake = now.Truncate(time.Millisecond).Add(tidyAfter)
 	if over := s.ExpiresAt.Add(s.grace()); s.Status == Issued && over.After(next.Wake) {
 		next.Wake = over
+	}
+	if done := s.CompletingAt.Add(completingFor); s.completing(now) && done.After(next.Wake) {
+		next.Wake = done
 	}
 	return &next
 }
