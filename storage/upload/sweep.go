@@ -152,7 +152,8 @@ func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	stuck := map[string]bool{} // not to be looked at again now
 	mayTell := s.noticeClock()
 	for ctx.Err() == nil {
-		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+len(stuck))
+		// Twice as many: pages that grow by one size would read all of them each time.
+		due, err := s.Uploads.Index.Due(ctx, s.Uploads.Now().UTC(), sweepPage+2*len(stuck))
 		n, tried := s.page(ctx, due, stuck, mayTell)
 		moved += n
 		if err != nil { // of some: one that cannot be read holds up no other
