@@ -130,8 +130,12 @@ func (u *Uploads) completed(ctx context.Context, bucket Bucket, s *Session) (*Se
 }
 
 // vanished is the answer where neither the upload nor an object was at the
-// store: nothing came of it, unless another completion is under way.
+// store: nothing came of it, unless another completion is under way. Of a client
+// that completes its upload itself that cannot be known, until it is over.
 func (u *Uploads) vanished(ctx context.Context, s *Session) (*Session, error) {
+	if s.Direct {
+		return s, ErrNotUploaded
+	}
 	return u.unlessCompleting(ctx, s, func(s *Session) (*Session, error) {
 		next := u.failed(s, "uploadId: the store no longer has the multipart upload")
 		switch err := u.Store.Transition(ctx, s.Status, next); {

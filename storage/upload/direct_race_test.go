@@ -115,3 +115,29 @@ func TestSweepOvertakenByACompletion(t *testing.T) {
 		})
 	}
 }
+
+// Attack: while the store makes what a client completes itself, and knows neither
+// of the upload nor of the object, the client asks the gateway to complete it.
+// The session that failed then would have an object, of any size.
+func TestAttackCompletesTwice(t *testing.T) {
+	f := newEmpty(t)
+	s := f.direct(t, func(r *Request) { r.Quota = &Quota{Objects: 1, Window: 24 * time.Hour} })
+	f.bucket.part(s.UploadID, 1, 60<<20)
+	f.bucket.mu.Lock()
+	under := f.bucket.open[s.UploadID]
+	delete(f.bucket.open, s.UploadID)
+	f.bucket.mu.Unlock()
+	if got, err := f.Complete(t.Context(), s, nil); err != ErrNotUploaded || got.Status != Uploading || !got.Held {
+		t.Errorf("%+v, %v", got, err)
+	}
+	f.bucket.mu.Lock()
+	f.bucket.open[s.UploadID] = under
+	f.bucket.mu.Unlock()
+	if err := f.bucket.complete(Put{Key: s.Key}, s.UploadID, under.list()); err != nil {
+		t.Fatal(err)
+	}
+	var m *Mismatch
+	if got, err := f.Complete(t.Context(), s, nil); !errors.As(err, &m) || got.Status != Rejected {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
