@@ -47,7 +47,7 @@ func TestAbortGivesNothingBackThatMayStillLand(t *testing.T) {
 				f.Complete(t.Context(), s, nil)
 			}
 			sweeper, l := f.sweeper()
-			f.swept(t, start.Add(time.Hour), sweeper, l)
+			f.swept(t, start.Add(2*time.Hour), sweeper, l)
 			now := f.stored(t, s.ID)
 			if now.Status != Aborted || now.Held != completed || !now.Wake.IsZero() {
 				t.Errorf("%s (own: %t): %d objects, %+v", name, own, len(f.bucket.objects[s.Key]), now)

@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -139,5 +140,31 @@ func TestAttackCompletesTwice(t *testing.T) {
 	var m *Mismatch
 	if got, err := f.Complete(t.Context(), s, nil); !errors.As(err, &m) || got.Status != Rejected {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// Attack: the store takes longer to make what a client completes than the sweep
+// waits that looks after the rejected or aborted session: that looks once more,
+// when nothing can be completed any longer.
+func TestAttackCompletesSlowly(t *testing.T) {
+	for _, aborted := range []bool{false, true} {
+		f := newEmpty(t)
+		s := f.direct(t, nil)
+		f.bucket.part(s.UploadID, 1, 60<<20)
+		end := f.Complete
+		if aborted {
+			end = func(ctx context.Context, s *Session, _ []Part) (*Session, error) { return f.Abort(ctx, s) }
+		}
+		ended, _ := end(t.Context(), s, nil)
+		if ended.Status.Open() {
+			t.Fatalf("%+v", ended)
+		}
+		sweeper, l := f.sweeper()
+		f.swept(t, start.Add(2*time.Minute), sweeper, l)
+		f.bucket.put(s.Key, Object{Size: 60 << 20, ContentType: s.ContentType}, false)
+		f.swept(t, s.over(), sweeper, l)
+		if got := f.stored(t, s.ID); len(f.bucket.objects[s.Key]) != 0 || !got.Wake.IsZero() {
+			t.Errorf("%s: %+v", ended.Status, got)
+		}
 	}
 }

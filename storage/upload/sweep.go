@@ -101,10 +101,16 @@ func (s *Session) grace() time.Duration {
 func (s *Session) over() time.Time { return s.ConfirmBy.Add(s.grace()) }
 
 // looksAgain is when a sweep looks for a late object of an ended session that
-// it has nothing else to do for: never (zero) but for one PUT that is deleted.
-func (s *Session) looksAgain(now time.Time) time.Time {
-	at := s.ExpiresAt.Add(lastLook)
-	if s.Multipart || !s.DeleteLate || s.Status != Expired && s.Status != Aborted || !now.Before(at) {
+// it has nothing else to do for: never (zero) but for one PUT that is deleted,
+// and for what its client may be completing yet.
+func (s *Session) looksAgain(now time.Time) (at time.Time) {
+	switch {
+	case s.Direct && s.sole() && (s.Status == Aborted || s.misfit()):
+		at = s.over()
+	case !s.Multipart && s.DeleteLate && (s.Status == Expired || s.Status == Aborted):
+		at = s.ExpiresAt.Add(lastLook)
+	}
+	if !now.Before(at) {
 		return time.Time{}
 	}
 	return at
