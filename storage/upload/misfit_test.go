@@ -17,9 +17,9 @@ func TestAttackLargerPartsAfterTheCallToComplete(t *testing.T) {
 		want     string
 		objects  int
 	}{
-		"its own key":   {true, nil, SweptMisfitDeleted, 0},
-		"a shared key":  {false, nil, SweptTidied, 1},
-		"not on record": {true, errors.New("full"), SweptFailed, 1},
+		"its own key":   {true, nil, "misfit_deleted notified tidied", 0},
+		"a shared key":  {false, nil, "notified tidied", 1},
+		"not on record": {true, errors.New("full"), "notified failed", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newEmpty(t)
@@ -49,15 +49,38 @@ func TestAttackLargerPartsAfterTheCallToComplete(t *testing.T) {
 			if c.recorder != nil {
 				sweeper.Record = func(context.Context, *Session, string) error { return c.recorder }
 			}
-			if got := f.swept(t, s.ExpiresAt.Add(time.Minute), sweeper, l); got != "rejected notified "+c.want {
+			if got := f.swept(t, s.ExpiresAt.Add(time.Minute), sweeper, l); got != "rejected "+c.want {
 				t.Errorf("at its end: %s", got)
 			}
 			if n := len(f.bucket.objects[r.Key]); n != c.objects {
 				t.Errorf("%d objects stay", n)
 			}
+			f.swept(t, s.over(), sweeper, l)
 			if now := f.stored(t, s.ID); now.Status != Rejected || now.Wake.IsZero() != (c.recorder == nil) {
 				t.Errorf("%+v", now)
 			}
 		})
 	}
 }
+
+// Nor does it stay for as long as nobody can be told of it.
+func TestMisfitGoesBeforeItsNotice(t *testing.T) {
+	f := newEmpty(t)
+	s := f.direct(t, nil)
+	if err := f.bucket.complete(Put{Key: s.Key}, s.UploadID, []Part{f.bucket.part(s.UploadID, 1, 60<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	sweeper, l := f.sweeper()
+	sweeper.Notify = away{}
+	if got := f.swept(t, s.ExpiresAt.Add(time.Minute), sweeper, l); got != "rejected misfit_deleted notice_failed" {
+		t.Errorf("did %s", got)
+	}
+	if got := f.stored(t, s.ID); len(f.bucket.objects[s.Key]) != 0 || got.Notice != NoticeDue || len(l.recorded) != 1 {
+		t.Errorf("%d objects, recorded %q, %+v", len(f.bucket.objects[s.Key]), l.recorded, got)
+	}
+}
+
+// away is a receiver that cannot be told.
+type away struct{}
+
+func (away) Notify(context.Context, *Session) error { return errors.New("away") }

@@ -266,6 +266,7 @@ func (s *Sweeper) look(ctx context.Context, one *Session) (what string, now *Ses
 	case one.Status.Open():
 		return s.end(ctx, one)
 	case one.telling():
+		s.deleteMisfit(ctx, one) // a receiver can be away for days
 		return s.tell(ctx, one)
 	}
 	return s.resolve(ctx, one)
@@ -343,10 +344,7 @@ func (s *Sweeper) resolve(ctx context.Context, one *Session) (string, *Session, 
 		}
 	}
 	if found == nil && one.misfit() {
-		if err := s.record(ctx, one, SweptMisfitDeleted); err != nil {
-			return "", one, err
-		}
-		if err := remove(ctx, bucket, one, o); err != nil {
+		if err := s.removeMisfit(ctx, bucket, one, o); err != nil {
 			return "", one, err
 		}
 		return SweptMisfitDeleted, one, s.move(ctx, one, func(next *Session) { next.Wake = time.Time{} })
@@ -386,6 +384,27 @@ func left(ctx context.Context, bucket Bucket, one *Session) (Object, error) {
 // allows at most would bind nobody who means ill.
 func (s *Session) misfit() bool {
 	return s.Status == Rejected && s.Direct && s.sole() && strings.HasPrefix(s.Reason, "size: ")
+}
+
+func (s *Sweeper) removeMisfit(ctx context.Context, bucket Bucket, one *Session, o Object) error {
+	if err := s.record(ctx, one, SweptMisfitDeleted); err != nil {
+		return err
+	}
+	return remove(ctx, bucket, one, o)
+}
+
+// deleteMisfit deletes what does not stay before somebody is told of it. What it
+// cannot do is done afterwards.
+func (s *Sweeper) deleteMisfit(ctx context.Context, one *Session) {
+	bucket, err := s.Uploads.bucket(one.Bucket)
+	if err != nil || !one.misfit() {
+		return
+	}
+	o, err := left(ctx, bucket, one)
+	if err != nil || s.removeMisfit(ctx, bucket, one, o) != nil {
+		return
+	}
+	s.report(Swept{Session: one, What: SweptMisfitDeleted, Late: max(s.Uploads.Now().Sub(one.Wake), 0)})
 }
 
 // exceeds reports the same of what such a client completed so late that nobody
