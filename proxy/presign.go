@@ -217,10 +217,6 @@ func (p *Proxy) planSession(x *exchange, operation string, find func() (*upload.
 	if s == nil {
 		return d, true
 	}
-	if o != nil && asked.Key != s.Key { // the policy's word is on another object
-		return refuse(codeInternal, &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here",
-			cause: errors.New("the policy judged another key than the session's")}).by(d), false
-	}
 	x.object = &audit.Object{Bucket: s.Bucket, Key: s.Key, Operation: operation, ContentType: s.ContentType, Size: s.Size, Session: s.ID}
 	x.upload.session = s
 	return d, true
