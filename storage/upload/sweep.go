@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -229,7 +230,7 @@ func (s *Sweeper) one(ctx context.Context, one *Session, mayTell func() bool) (m
 		return false, !s.tellLater(ctx, one)
 	}
 	late := max(s.Uploads.Now().Sub(one.Wake), 0)
-	what, now, err := s.look(ctx, one)
+	what, now, err := s.guarded(ctx, one)
 	switch {
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
 		return false, true // somebody else was first
@@ -243,6 +244,17 @@ func (s *Sweeper) one(ctx context.Context, one *Session, mayTell func() bool) (m
 	}
 	s.report(Swept{Session: now, What: what, Late: late})
 	return true, false
+}
+
+// guarded is look, of which a panic is a failure: what one session holds must not
+// end the gateway, and again at each start.
+func (s *Sweeper) guarded(ctx context.Context, one *Session) (what string, now *Session, err error) {
+	defer func() {
+		if broken := recover(); broken != nil {
+			what, now, err = "", one, fmt.Errorf("%w: panic: %v\n%s", ErrUnavailable, broken, debug.Stack())
+		}
+	}()
+	return s.look(ctx, one)
 }
 
 func (s *Sweeper) report(swept Swept) {
