@@ -12,13 +12,9 @@ import (
 	"sidegate/storage/upload"
 )
 
-// S3's bounds of an upload in parts.
+// smallestPart is the least that S3 takes of a part but the last, in bytes.
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-const (
-	mostParts    = 10_000
-	smallestPart = 5 << 20 // but for the last
-	largestPart  = 5 << 30
-)
+const smallestPart = 5 << 20
 
 const (
 	maxSignedParts = 1000 // of one request
@@ -129,7 +125,7 @@ func (p *Proxy) createMultipart(x *exchange) error {
 	if err != nil {
 		return storeFailure(err)
 	}
-	return x.answer(begunMultipart{s.ID, s.Key, string(s.Status), s.ExpiresAt.UTC(), s.ConfirmBy.UTC(), smallestPart, largestPart, mostParts})
+	return x.answer(begunMultipart{s.ID, s.Key, string(s.Status), s.ExpiresAt.UTC(), s.ConfirmBy.UTC(), smallestPart, upload.MaxPut, upload.MaxParts})
 }
 
 // decideSignParts decides on URLs for parts.
@@ -217,9 +213,9 @@ func (j *jsonReader) partRequest() (part upload.PartRequest, pr *problem) {
 	part.Size = -1
 	switch {
 	case pr != nil:
-	case number == nil || *number < 1 || *number > mostParts:
-		pr = wrongField("partNumber", "partNumber is 1 to "+strconv.Itoa(mostParts))
-	case size != nil && (*size < 0 || *size > largestPart):
+	case number == nil || *number < 1 || *number > upload.MaxParts:
+		pr = wrongField("partNumber", "partNumber is 1 to "+strconv.Itoa(upload.MaxParts))
+	case size != nil && (*size < 0 || *size > upload.MaxPut):
 		pr = wrongField("size", "size is a number of bytes, at most 5 GiB")
 	case part.Checksum != "" && !isSHA256(part.Checksum):
 		pr = wrongField("checksumSha256", "checksumSha256 is the SHA-256 of the part in base64, 44 characters")
@@ -393,7 +389,7 @@ func readPartList(data []byte, numberName, etagName string) (parts []upload.Part
 		if name != "parts" {
 			return unknownMember(name)
 		}
-		return j.list(name, mostParts, func() *problem {
+		return j.list(name, upload.MaxParts, func() *problem {
 			var number *int64
 			var part upload.Part
 			pr := j.object(func(name string) *problem {
@@ -407,8 +403,8 @@ func readPartList(data []byte, numberName, etagName string) (parts []upload.Part
 			})
 			switch {
 			case pr != nil:
-			case number == nil || *number < 1 || *number > mostParts || seen[int(*number)]:
-				pr = wrongField(numberName, numberName+" is 1 to "+strconv.Itoa(mostParts)+", each once")
+			case number == nil || *number < 1 || *number > upload.MaxParts || seen[int(*number)]:
+				pr = wrongField(numberName, numberName+" is 1 to "+strconv.Itoa(upload.MaxParts)+", each once")
 			case part.ETag == "" || len(part.ETag) > maxETag || !visibleASCII(part.ETag):
 				pr = wrongField(etagName, etagName+" is what the store answered to the part")
 			default:

@@ -70,9 +70,9 @@ type wish struct {
 // storable refuses what no store takes, however much the policy would: a policy
 // may have no bound, or, for Uppy, one for what comes in parts.
 func (w *wish) storable() *problem {
-	most, how := int64(largestPart), "in one piece"
+	most, how := int64(upload.MaxPut), "in one piece"
 	if w.multipart {
-		most, how = most*mostParts, "in parts"
+		most, how = most*upload.MaxParts, "in parts"
 	}
 	if w.Size == nil || *w.Size <= most {
 		return nil
@@ -141,11 +141,6 @@ func (x *exchange) request(w *wish, key string) upload.Request {
 	}
 }
 
-// maxMetadata is what S3 takes of an object's metadata, names and values
-// together, in bytes.
-// https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
-const maxMetadata = 2 << 10
-
 // encodedMetadata is metadata as it is sent and stored. The policy bounded it as
 // it came; what is not ASCII grows.
 func encodedMetadata(metadata map[string]string) (map[string]string, *problem) {
@@ -157,7 +152,7 @@ func encodedMetadata(metadata map[string]string) (map[string]string, *problem) {
 		out[name] = upload.EncodeMetadata(value)
 		total += len(name) + len(out[name])
 	}
-	if total > maxMetadata {
+	if total > upload.MaxMetadata {
 		return nil, wrongField("metadata", "metadata is at most 2048 bytes, names and values together, as it is stored: what is not ASCII takes more")
 	}
 	return out, nil

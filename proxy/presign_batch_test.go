@@ -462,7 +462,7 @@ func FuzzParts(f *testing.F) {
 			}
 			seen := map[int]bool{}
 			for i, p := range parts {
-				if p.Number != loose.Parts[i].PartNumber || p.Number < 1 || p.Number > mostParts || seen[p.Number] || p.Size > largestPart {
+				if p.Number != loose.Parts[i].PartNumber || p.Number < 1 || p.Number > upload.MaxParts || seen[p.Number] || p.Size > upload.MaxPut {
 					t.Fatalf("%q: %+v", body, p)
 				}
 				seen[p.Number] = true
@@ -477,7 +477,7 @@ func FuzzParts(f *testing.F) {
 			}
 			last := 0
 			for _, p := range parts {
-				if p.Number <= last || p.Number > mostParts || p.ETag == "" {
+				if p.Number <= last || p.Number > upload.MaxParts || p.ETag == "" {
 					t.Fatalf("%q: %+v", body, p)
 				}
 				last = p.Number

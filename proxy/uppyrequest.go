@@ -84,7 +84,7 @@ func readUppy(method, rest, query string, body func(limit int64) ([]byte, *probl
 	if c.op == uppyPart {
 		n, ok := readPartNumber(number)
 		if !ok {
-			return c, wrongField("partNumber", "partNumber is 1 to "+strconv.Itoa(mostParts))
+			return c, wrongField("partNumber", "partNumber is 1 to "+strconv.Itoa(upload.MaxParts))
 		}
 		c.parts = partsOf(n)
 	}
@@ -248,7 +248,7 @@ func (c *uppyCall) keepMetadata(listed []string) {
 }
 
 func (c *uppyCall) setNumbers(list string) *problem {
-	wrong := wrongField("partNumbers", fmt.Sprintf("partNumbers are 1 to %d different numbers with commas between them, each 1 to %d", maxSignedParts, mostParts))
+	wrong := wrongField("partNumbers", fmt.Sprintf("partNumbers are 1 to %d different numbers with commas between them, each 1 to %d", maxSignedParts, upload.MaxParts))
 	if strings.Count(list, ",") >= maxSignedParts {
 		return wrong
 	}
@@ -270,7 +270,7 @@ func partsOf(n int) []upload.PartRequest { return []upload.PartRequest{{Number: 
 // readPartNumber reads a number in its one spelling.
 func readPartNumber(text string) (int, bool) {
 	n, err := strconv.Atoi(text)
-	return n, err == nil && n >= 1 && n <= mostParts && strconv.Itoa(n) == text
+	return n, err == nil && n >= 1 && n <= upload.MaxParts && strconv.Itoa(n) == text
 }
 
 // readCreate reads {"filename", "type", "metadata"}, and "size", which Uppy does
@@ -321,7 +321,7 @@ func (c *uppyCall) readMetadata(j *jsonReader, name string) *problem {
 func (c *uppyCall) readCompletion(data []byte) (pr *problem) {
 	c.whole, pr = readPartList(data, "PartNumber", "ETag")
 	if pr == nil && len(c.whole) == 0 {
-		return wrongField("parts", "parts is a list of 1 to "+strconv.Itoa(mostParts))
+		return wrongField("parts", "parts is a list of 1 to "+strconv.Itoa(upload.MaxParts))
 	}
 	return pr
 }
@@ -374,8 +374,8 @@ func (c *uppyCall) tellSigned(method string, number *int64) *problem {
 	case method == http.MethodPost && !named && number == nil:
 		c.op = uppySignCreate
 	case method == http.MethodPut && named && number != nil:
-		if *number < 1 || *number > mostParts {
-			return wrongField("partNumber", "partNumber is 1 to "+strconv.Itoa(mostParts))
+		if *number < 1 || *number > upload.MaxParts {
+			return wrongField("partNumber", "partNumber is 1 to "+strconv.Itoa(upload.MaxParts))
 		}
 		c.op, c.parts = uppySignPart, partsOf(int(*number))
 	case method == http.MethodPost && named && number == nil:

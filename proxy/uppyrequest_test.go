@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sidegate/storage/upload"
 )
 
 // bodyOf is a request's body, read as far as the limit.
@@ -201,7 +203,7 @@ func FuzzUppyCall(f *testing.F) {
 		if c.op == 0 || c.op == uppySign || c.op == uppySTS {
 			t.Fatalf("%+v", c)
 		}
-		if len(c.key) > maxKeySought || len(c.uploadID) > maxUploadID || len(c.whole) > mostParts || len(c.parts) > maxSignedParts {
+		if len(c.key) > maxKeySought || len(c.uploadID) > maxUploadID || len(c.whole) > upload.MaxParts || len(c.parts) > maxSignedParts {
 			t.Fatalf("without bounds: %+v", c)
 		}
 		var numbers []int

@@ -12,10 +12,6 @@ import (
 	"sidegate/storage/upload"
 )
 
-// maxForm is the largest object of one PUT or form, in bytes.
-// https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
-const maxForm = 5 << 30
-
 // signForm signs a form (a POST policy). Each field has a condition that says
 // its whole value, and a store refuses fields that have none, so that nothing
 // can be changed, added or left out; the length of the file has a range.
@@ -130,8 +126,8 @@ func sizeCondition(p upload.Put) []any {
 		return []any{"content-length-range", p.Size, p.Size}
 	}
 	most := p.MaxSize
-	if most <= 0 || most > maxForm {
-		most = maxForm
+	if most <= 0 || most > upload.MaxPut {
+		most = upload.MaxPut
 	}
 	return []any{"content-length-range", 0, most}
 }

@@ -99,7 +99,7 @@ func TestFormConditionsAreExact(t *testing.T) {
 		if !maps.Equal(exact, want) {
 			t.Errorf("conditions %v, fields %v", exact, want)
 		}
-		most := map[int64]float64{5: 5, 0: 0, 9: 9, -1: maxForm}[p.Size]
+		most := map[int64]float64{5: 5, 0: 0, 9: 9, -1: upload.MaxPut}[p.Size]
 		if p.MaxSize > 0 {
 			most = float64(p.MaxSize)
 		}

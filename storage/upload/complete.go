@@ -253,7 +253,7 @@ func (u *Uploads) mayComplete(ctx context.Context, s *Session) error {
 // sameParts reports whether the parts that a caller names are those that the
 // store has; nil names all. Quotes around an ETag are left out by some clients.
 func sameParts(named, stored []Part) bool {
-	if len(stored) == 0 || len(stored) > maxParts {
+	if len(stored) == 0 || len(stored) > MaxParts {
 		return false
 	}
 	if named == nil {

@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// maxMetadata is what S3 takes of an object's own metadata, names and values
+// MaxMetadata is what S3 takes of an object's own metadata, names and values
 // together, in bytes.
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
-const maxMetadata = 2048
+const MaxMetadata = 2048
 
 // EncodeMetadata is a value of metadata as headers can carry it: as it is, or
 // where it has anything but printable ASCII with single spaces between, in
@@ -62,8 +62,8 @@ func checkMetadata(m map[string]string) error {
 		}
 		total += len(name) + len(value)
 	}
-	if total > maxMetadata {
-		return &InvalidError{"metadata", fmt.Sprintf("has more than %d bytes of names and values", maxMetadata)}
+	if total > MaxMetadata {
+		return &InvalidError{"metadata", fmt.Sprintf("has more than %d bytes of names and values", MaxMetadata)}
 	}
 	return nil
 }

@@ -113,21 +113,21 @@ func (u *Uploads) SignParts(ctx context.Context, s *Session, parts []PartRequest
 
 // checkParts refuses parts that the session's upload cannot have.
 func (s *Session) checkParts(parts []PartRequest) error {
-	if len(parts) == 0 || len(parts) > maxParts {
-		return &InvalidError{"parts", fmt.Sprintf("are not 1 to %d", maxParts)}
+	if len(parts) == 0 || len(parts) > MaxParts {
+		return &InvalidError{"parts", fmt.Sprintf("are not 1 to %d", MaxParts)}
 	}
 	bound := s.bound()
 	seen := make(map[int]bool, len(parts))
 	var whole int64
 	for _, p := range parts {
 		switch {
-		case p.Number < 1 || p.Number > maxParts:
-			return &InvalidError{"partNumber", fmt.Sprintf("is not 1 to %d", maxParts)}
+		case p.Number < 1 || p.Number > MaxParts:
+			return &InvalidError{"partNumber", fmt.Sprintf("is not 1 to %d", MaxParts)}
 		case seen[p.Number]:
 			return &InvalidError{"partNumber", fmt.Sprintf("%d is there twice", p.Number)}
 		case p.Size < -1:
 			return &InvalidError{"size", "is negative"}
-		case p.Size > maxPut:
+		case p.Size > MaxPut:
 			return &InvalidError{"size", "is more than a part can have (5 GiB)"}
 		case p.Size == 0 && p.Checksum != "" && p.Checksum != emptySum:
 			return &InvalidError{"checksumSha256", "is not that of an empty part"}

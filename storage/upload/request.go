@@ -46,8 +46,8 @@ const emptySum64 = "AAAAAAAAAAA="
 
 // What S3 takes: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 const (
-	maxPut   = 5 << 30 // bytes of one PUT, form or part
-	maxParts = 10_000  // of a multipart upload, numbered from 1
+	MaxPut   = 5 << 30 // bytes of one PUT, form or part
+	MaxParts = 10_000  // of a multipart upload, numbered from 1
 )
 
 // A kind is how an upload is made. Its name is part of a request's hash.
@@ -134,9 +134,9 @@ func (r *Request) check(k kind) error {
 		return &InvalidError{"uid", "is empty"} // a session of nobody is everybody's
 	case r.Size < -1:
 		return &InvalidError{"size", "is negative"}
-	case k == single && r.Size > maxPut:
+	case k == single && r.Size > MaxPut:
 		return &InvalidError{"size", "is more than one request can upload (5 GiB)"}
-	case r.Size > maxParts*maxPut:
+	case r.Size > MaxParts*MaxPut:
 		return &InvalidError{"size", "is more than an object can have (48.8 TiB)"}
 	case r.MaxBytes > 0 && r.Size > r.MaxBytes:
 		return &InvalidError{"size", "is more than is allowed"}
