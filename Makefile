@@ -14,7 +14,7 @@ FUZZTIME ?= 10s
 KILLS ?= 500
 FAULTS ?= 10000
 
-.PHONY: help build demo test unit e2e image-test soak-kill soak-faults lint bench fuzz image components
+.PHONY: help build demo test unit e2e image-test soak-kill soak-faults walk lint bench fuzz image components
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ soak-kill: ## kill -9 under load, KILLS times at each level of `audit.survive`, 
 soak-faults: ## each fault of an app, a caller or Firestore, FAULTS times, and 1,000 slow callers: nothing may be left of them
 	@SIDEGATE_FAULTS=$(FAULTS) go test -v -count=1 -timeout 2h -run 'TestF[0-9]' ./proxy ./storage/audit
 	@cd examples/demo && SIDEGATE_SLOW=1000 go test -v -count=1 -timeout 1h -run TestF26SlowCallers .
+
+walk: ## README.md followed to the letter in a bare Debian (as root, with debootstrap)
+	@.ci/walk
 
 lint: ## gofmt, vet, staticcheck, govulncheck
 	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "gofmt: not formatted:"; echo "$$bad"; exit 1; fi
