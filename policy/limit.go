@@ -43,8 +43,11 @@ type Limit struct {
 	Period time.Duration // 1s, 1m, 1h or 24h
 	Burst  int           // 1 to 1,000,000
 	By     LimitBy
+	// Refuse (`unavailable: refuse`) is of budgets that gateways share: nobody is
+	// let through while they cannot be asked. Else each gateway's own hold then.
+	Refuse bool
 	// id is the route's id, a slash, and the index in the route's list. State is
-	// kept by it and by all of the above: a reload keeps the budgets of a limit
+	// kept by it, Count, Period, Burst and By: a reload keeps the budgets of a limit
 	// that stayed the same, and one that was changed begins with full budgets.
 	id string
 }
@@ -319,12 +322,8 @@ func (l *Limiter) budget(limit *Limit, in *Input) (b budget, ok bool) {
 		return budget{}, false
 	}
 	var room [512]byte // so that no key of a usual length needs memory
-	text := append(room[:0], byte(limit.By))
-	text = binary.BigEndian.AppendUint32(text, uint32(limit.Count))
-	text = binary.BigEndian.AppendUint32(text, uint32(limit.Burst))
-	text = binary.BigEndian.AppendUint64(text, uint64(limit.Period))
-	text = appendPart(text, limit.id)
-	if text, ok = appendWhose(text, limit.By, in); !ok {
+	text, ok := limit.appendName(room[:0], in)
+	if !ok {
 		return budget{}, false
 	}
 	b = budget{
@@ -336,6 +335,16 @@ func (l *Limiter) budget(limit *Limit, in *Input) (b budget, ok bool) {
 		b.shard += addressShards
 	}
 	return b, true
+}
+
+// appendName appends what tells this budget from all others: which limit it is
+// of, and whose it is.
+func (l *Limit) appendName(text []byte, in *Input) (_ []byte, ok bool) {
+	text = append(text, byte(l.By))
+	text = binary.BigEndian.AppendUint32(text, uint32(l.Count))
+	text = binary.BigEndian.AppendUint32(text, uint32(l.Burst))
+	text = binary.BigEndian.AppendUint64(text, uint64(l.Period))
+	return appendWhose(appendPart(text, l.id), l.By, in)
 }
 
 // appendWhose appends what tells the budgets of one limit apart.

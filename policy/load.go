@@ -113,7 +113,7 @@ var (
 	quotaKeys   = document.Keys{Known: []string{"bytes", "objects", "window"}}
 	orgKeys     = document.Keys{Known: []string{"id", "role"}}
 	expiresKeys = document.Keys{Known: []string{"default", "min", "max"}}
-	limitKeys   = document.Keys{Known: []string{"rate", "burst", "per"}}
+	limitKeys   = document.Keys{Known: []string{"rate", "burst", "per", "unavailable"}}
 	objectKeys  = document.Keys{Known: []string{"bucket", "key", "prefix", "content_types", "max_bytes", "checksum", "method", "metadata", "expires", "confirm_within", "overwrite", "late", "disposition"}}
 )
 

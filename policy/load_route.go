@@ -34,6 +34,9 @@ func (l *loader) readLimits(v document.Value, r *Route) {
 			limit.Burst = int(b.Int(1, maxRequests))
 		}
 		l.readLimitBy(m.Need("per"), limit, r)
+		if v := m.Get("unavailable"); v.Present() {
+			limit.Refuse = v.OneOf("local", "refuse") == "refuse"
+		}
 		if limit.By == LimitIP {
 			r.IPLimits = append(r.IPLimits, limit)
 		} else {

@@ -63,7 +63,7 @@ func limitsText(r *Route) string {
 	var b strings.Builder
 	for _, list := range [][]*Limit{r.IPLimits, r.Limits} {
 		for _, l := range list {
-			fmt.Fprintln(&b, l.Count, l.Period, l.Burst, l.By)
+			fmt.Fprintln(&b, l.Count, l.Period, l.Burst, l.By, l.Refuse)
 		}
 	}
 	return b.String()
