@@ -144,19 +144,6 @@ type lookedUp struct {
 	err      error
 }
 
-// limit takes the request from the budgets of its caller: 429 where one is used
-// up.
-func (x *exchange) limit(limits []*policy.Limit, d decision) (decision, bool) {
-	if len(limits) == 0 || x.limits == nil {
-		return d, true
-	}
-	retry, ok := x.limits.Take(limits, &x.input, x.p.o.Now())
-	if ok {
-		return d, true
-	}
-	return refuse(codeRate, &problem{status: http.StatusTooManyRequests, code: codeRate, detail: "too many requests; try again later", retry: retry}).by(d), false
-}
-
 // ask puts the request to the policy.
 func (x *exchange) ask() policy.Decision {
 	d := x.policy.Decide(&x.input)

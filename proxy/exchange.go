@@ -43,6 +43,7 @@ type exchange struct {
 	looked   map[[2]string]lookedUp // for its items, by lookup and document
 	passed   bool                   // the policy's last word was yes
 	limits   *policy.Limiter
+	shared   Limits // budgets of several gateways, which come before limits; nil: there are none
 	lookups  policy.Lookups
 	given    *Given // of a request that is only judged
 
@@ -79,7 +80,7 @@ type exchange struct {
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
-	x.limits, x.lookups = p.limits, x
+	x.limits, x.shared, x.lookups = p.limits, p.o.Limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
 	x.w = &responseWriter{ResponseWriter: w, old: !r.ProtoAtLeast(1, 1), last: endsConnection(r)}
 	x.w.continues = r.ContentLength != 0 && hasToken(r.Header["Expect"], "100-continue")

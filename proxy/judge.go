@@ -49,7 +49,7 @@ func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 	defer p.metrics.inFlight.Dec()
 	defer x.w.guard.stop()
 	defer x.release()
-	x.limits, x.lookups, x.given = given.Limits, given.Lookups, &given
+	x.limits, x.shared, x.lookups, x.given = given.Limits, nil, given.Lookups, &given
 	d, _ := p.decide(x)
 	j := Judgement{Allow: d.allow, Code: d.reason, Rule: d.rule, Shadow: d.shadow, Undecidable: x.undecidable, Policy: x.policy, Input: x.input}
 	j.Allowed = x.match.Allowed

@@ -55,7 +55,9 @@ type Options struct {
 	Upstreams  map[string]Upstream
 	Uploads    *upload.Uploads
 	Documents  DocumentReader // where policy lookups read; nil: nowhere
-	Trusted    TrustedProxies
+	// Limits keep the budgets that gateways share; nil: each has its own.
+	Limits  Limits
+	Trusted TrustedProxies
 	// IdleTimeout ends a body, either way, in which the caller stalls.
 	IdleTimeout time.Duration
 	// MaxRequests bounds the requests that are served at once, tunnels included:
@@ -106,6 +108,8 @@ type Proxy struct {
 	streams   streams
 	refusals  refusals // that are counted, and not written one by one
 	lookEvery time.Duration
+
+	localLimits *prometheus.CounterVec // nil where Options.Limits is
 }
 
 // New makes a Proxy. It opens nothing and dials nobody.
@@ -125,6 +129,9 @@ func New(o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p := &Proxy{o: o, metrics: m, upstreams: map[string]*forwarder{}, reserved: map[string]bool{}, lookups: newLookupCache(o.Documents, o.Now, lookupCacheBytes, lm), limits: policy.NewLimiter(0), lookEvery: lookEvery}
+	if p.localLimits, err = newLocalLimits(&o); err != nil {
+		return nil, err
+	}
 	for name, u := range o.Upstreams {
 		if u.URL == nil || u.Transport == nil || u.Timeout <= 0 || u.IdleTimeout <= 0 {
 			return nil, fmt.Errorf("proxy: upstream %s: URL, transport and time-outs are needed", name)
