@@ -14,26 +14,48 @@ import (
 
 func (p *program) newCheck() *cobra.Command {
 	var format string
+	var asJSON bool
+	var o onlineOptions
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Say what is wrong with sidegate.yaml and policy.yaml",
 		Long: `Load sidegate.yaml and policy.yaml as run would, and print everything that is
-wrong with them. Nothing is opened, asked or changed.`,
-		Example: "  sidegate check\n  sidegate check --config prod.yaml --policy policy.yaml --format json",
+wrong with them. Nothing is opened, asked or changed.
+
+With --online then ask what the gateway will need: ports, the issuers' keys, clocks,
+credentials, each bucket, Firestore, Redis, the audit log's folder. It is printed as a
+checklist, with what to do about each line that is not ok; the status is 1 where a
+line is fail. Run it where the gateway is to run, as its user. In each bucket one
+small object is written and deleted again; docs/operations.md says what each line
+asks, and which permissions that takes.`,
+		Example: "  sidegate check\n  sidegate check --config prod.yaml --policy policy.yaml --json\n  sidegate check --online",
 		Args:    cobra.NoArgs,
 	}
 	flags := addSettingsFlags(c)
 	c.Flags().StringVar(&format, "format", "text", "text or json")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, as --format json does")
+	c.Flags().BoolVar(&o.on, "online", false, "also ask what the gateway will need, as a checklist")
+	c.Flags().DurationVar(&o.timeout, "timeout", probeTimeout, "how long each part of --online may take")
+	c.MarkFlagsMutuallyExclusive("format", "json")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	c.RunE = func(*cobra.Command, []string) error {
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if asJSON {
+			format = "json"
+		}
 		if format != "text" && format != "json" {
 			return usageError{fmt.Errorf("--format must be text or json, not %q", format)}
 		}
-		r, err := p.check(flags)
+		if err := o.check(c.Flags().Changed("timeout")); err != nil {
+			return err
+		}
+		r, s, pol, err := p.check(flags)
 		if err != nil {
 			return err
 		}
-		return r.print(p, format)
+		if !o.on || !r.OK {
+			return r.print(p, format)
+		}
+		return p.checkOnline(c.Context(), r, s, pol, o.timeout, format)
 	}
 	return c
 }
@@ -69,12 +91,13 @@ func (f finding) String() string {
 	return document.Error{File: f.File, Line: f.Line, Column: f.Column, Text: f.Text}.Error()
 }
 
-// check loads both files. Its error is of what kept it from looking.
-func (p *program) check(flags *settingsFlags) (checkResult, error) {
+// check loads both files, and gives them where nothing is wrong with them. Its
+// error is of what kept it from looking.
+func (p *program) check(flags *settingsFlags) (checkResult, settings, *policy.Policy, error) {
 	r := checkResult{Config: flags.config, Findings: []finding{}}
 	s, configErr := p.loadSettings(flags)
 	if configErr != nil && !errors.Is(configErr, errInvalid) {
-		return r, configErr
+		return r, s, nil, configErr
 	}
 	path := s.policy
 	if s.config == nil {
@@ -87,7 +110,7 @@ func (p *program) check(flags *settingsFlags) (checkResult, error) {
 	case s.config == nil && errors.Is(policyErr, fs.ErrNotExist):
 		policyErr = nil // where the policy lies stands in a config that cannot be read
 	case !errors.Is(policyErr, errInvalid):
-		return r, policyErr
+		return r, s, nil, policyErr
 	}
 	for _, err := range []error{configErr, policyErr} {
 		r.Findings = append(r.Findings, findings(err)...)
@@ -96,7 +119,7 @@ func (p *program) check(flags *settingsFlags) (checkResult, error) {
 	for _, w := range s.warnings {
 		r.Findings = append(r.Findings, finding{Severity: "warning", Text: w})
 	}
-	return r, nil
+	return r, s, loaded, nil
 }
 
 // guessPolicy is where the policy lies if the config does not say otherwise.

@@ -17,6 +17,10 @@ type Config struct {
 	// File is the absolute path of sidegate.yaml.
 	File string
 
+	// SecretFiles is not written in the file: those that its ${file:} read, as
+	// absolute paths.
+	SecretFiles []string
+
 	// Name is how this gateway calls itself: the realm of its challenges and
 	// gateway.name in the audit log. Default: sidegate.
 	Name string

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -115,6 +116,7 @@ type configLoader struct {
 	keys     map[string]document.Keys
 
 	warnings []string
+	files    []string // that ${file:} read
 }
 
 // load reads the file. The Config is never nil; with an error it holds only
@@ -125,6 +127,8 @@ func (l *configLoader) load(data []byte) (*Config, error) {
 	if root := d.Parse(data, configVersion); root.Present() {
 		l.read(root.Map(l.keys[""]), c)
 	}
+	slices.Sort(l.files)
+	c.SecretFiles = slices.Compact(l.files)
 	if err := errors.Join(d.Err(), l.checkEnvironment()); err != nil {
 		return c, invalid{err}
 	}
@@ -197,6 +201,7 @@ func (l *configLoader) expandFile(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("${file:}: %w", err)
 	}
+	l.files = append(l.files, l.absolute(path))
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if text == "" {
 		return "", fmt.Errorf("${file:}: %s is empty", path)

@@ -64,13 +64,18 @@ func (p *program) adminAddress(config string, named bool, address string) (strin
 		// Probes know 0 and 1 only, so the cause is not wrapped.
 		return "", fmt.Errorf("find the gateway's address: %v", err)
 	}
-	host, port, err := net.SplitHostPort(found)
+	return dialableAddress(found)
+}
+
+// dialableAddress is how this machine reaches what listens at an address of its own.
+func dialableAddress(listens string) (string, error) {
+	host, port, err := net.SplitHostPort(listens)
 	if err != nil {
 		return "", err
 	}
 	if isEverywhere(host) {
 		host = "127.0.0.1"
-		if strings.HasPrefix(found, "[") {
+		if strings.HasPrefix(listens, "[") {
 			host = "::1"
 		}
 	}
