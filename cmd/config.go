@@ -163,6 +163,10 @@ type Config struct {
 		Secret Secret
 	}
 
+	// Redis is where budgets of limits are shared by gateways; nil, the default:
+	// each counts for itself.
+	Redis *RedisConfig
+
 	// Assertion signs who calls, for upstreams; without a key, the default,
 	// nothing is signed.
 	Assertion struct {

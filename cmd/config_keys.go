@@ -12,8 +12,8 @@ const configVersion = "sidegate-config/v1"
 func configKeys() map[string]document.Keys {
 	return map[string]document.Keys{
 		"": {
-			Known: []string{"version", "name", "listen", "admin", "forward_auth", "policy", "identities", "keys_cache", "token_cache", "upstreams", "cors", "buckets", "storage", "lookups", "audit", "assertion", "webhook", "log"},
-			Later: []string{"redis", "telemetry"},
+			Known: []string{"version", "name", "listen", "admin", "forward_auth", "policy", "identities", "keys_cache", "token_cache", "upstreams", "cors", "buckets", "storage", "lookups", "audit", "assertion", "webhook", "redis", "log"},
+			Later: []string{"telemetry"},
 		},
 		"listen": {
 			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections", "max_requests", "max_requests_per_connection", "tls"},
@@ -28,6 +28,7 @@ func configKeys() map[string]document.Keys {
 		"cors":                  {Known: []string{"origins", "headers", "credentials", "max_age"}},
 		"assertion":             {Known: []string{"key", "next_key"}},
 		"webhook":               {Known: []string{"url", "secret"}},
+		"redis":                 {Known: []string{"url", "timeout", "ca", "prefix"}},
 		"upstreams.*": {
 			Known: []string{"url", "balance", "host", "timeout", "idle_timeout", "max_body", "max_requests", "authorization", "headers", "tls", "id_token", "streams"},
 			Later: []string{"transport"},

@@ -154,6 +154,7 @@ func (l *configLoader) read(root document.Map, c *Config) {
 	}
 	l.readAssertion(root.Get("assertion").Map(l.keys["assertion"]), c)
 	l.readWebhook(root.Get("webhook"), c)
+	l.readRedis(root.Get("redis"), c)
 	c.TokenCache = 100_000
 	if v := root.Get("token_cache"); v.Present() {
 		c.TokenCache = int(v.Int(0, 10_000_000))

@@ -16,6 +16,7 @@ import (
 var (
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	gatewayName  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+	redisPrefix  = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 )
 
 // longest bounds durations that hold something open.

@@ -97,6 +97,7 @@ func (p *program) onlineProbes(s settings, pol *policy.Policy) []probe {
 	running := runningGateway(s)
 	out = append(out, portProbes(s, running)...)
 	out = append(out, hostProbes(s)...)
+	out = append(out, redisProbes(s)...)
 	return out
 }
 

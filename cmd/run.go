@@ -130,6 +130,10 @@ func (g *gateway) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	limits, err := g.openLimits(ctx)
+	if err != nil {
+		return err
+	}
 	g.serveAdmin()
 	g.prefetch(ctx)
 	if err := g.listenForwardAuth(); err != nil {
@@ -147,6 +151,7 @@ func (g *gateway) open(ctx context.Context) error {
 		Upstreams:   upstreams,
 		Uploads:     stores.uploads,
 		Documents:   stores.lookups,
+		Limits:      limits,
 		Trusted:     proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},
 		IdleTimeout: c.Listen.IdleTimeout,
 		MaxRequests: c.Listen.MaxRequests, MaxPerConnection: c.Listen.MaxPerConnection,

@@ -29,17 +29,17 @@ const (
 
 var kinds = []Kind{Timeout, Connect, TLS, Denied, Full, Loading, ReadOnly, Cluster, Answer}
 
-// explained says of each kind what it is and what to do.
-var explained = map[Kind]string{
-	Timeout:  "it did not answer within redis.timeout",
-	Connect:  "there is no connection to it",
-	TLS:      "it did not show that it is who it should be: redis.ca names its authority, and the certificate must be for the URL's host",
-	Denied:   "it refuses the user, the password, or what is asked: the user needs ~PREFIX* and +hello +auth +select +eval +evalsha +get +set +time",
-	Full:     "it has no memory left: give it more, or a maxmemory-policy of volatile-ttl",
-	Loading:  "it reads its data, or cannot write them",
-	ReadOnly: "it is a replica: the URL must lead to the primary",
-	Cluster:  "it belongs to a Redis Cluster, which cannot be used: name a Redis that is none",
-	Answer:   "it answered what was not understood: is this a Redis of version 6 or later, or a Valkey?",
+// explained says of each kind what it is, and what to do.
+var explained = map[Kind]struct{ is, do string }{
+	Timeout:  {"it did not answer within redis.timeout", "see whether it is overloaded, or too far away for redis.timeout"},
+	Connect:  {"there is no connection to it", "see whether it runs, at the address of redis.url, and whether a firewall or TLS (rediss://) is between"},
+	TLS:      {"it did not show that it is who it should be", "name its authority in redis.ca, and in redis.url the host that its certificate is for; without TLS it is redis://"},
+	Denied:   {"it refuses the user, the password, or what is asked", "the user needs ~PREFIX* and +hello +auth +select +eval +evalsha +get +set +time"},
+	Full:     {"it has no memory left", "give it more, or the maxmemory-policy volatile-ttl"},
+	Loading:  {"it reads its data, cannot write them, or is busy with a script", "see its log"},
+	ReadOnly: {"it is a replica", "name the primary in redis.url"},
+	Cluster:  {"it belongs to a Redis Cluster, which cannot be used", "name a Redis that is none"},
+	Answer:   {"it answered what was not understood", "is this a Redis of version 6 or later, or a Valkey?"},
 }
 
 // A Failure is an error of Redis, without anything that could be secret: of what
@@ -52,7 +52,7 @@ type Failure struct {
 }
 
 func (f *Failure) Error() string {
-	text := "redis: " + explained[f.Kind]
+	text := "redis: " + explained[f.Kind].is
 	if f.Code != "" {
 		text += " (" + f.Code + ")"
 	}
@@ -62,6 +62,9 @@ func (f *Failure) Error() string {
 	}
 	return text
 }
+
+// Do is what to do about it.
+func (f *Failure) Do() string { return explained[f.Kind].do }
 
 var errAnswer = &Failure{Kind: Answer}
 

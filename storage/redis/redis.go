@@ -106,6 +106,12 @@ type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
+// CheckURL says what is wrong with an Options.URL, without any part of it.
+func CheckURL(s string) error {
+	_, err := parseURL(s)
+	return err
+}
+
 var errURL = errors.New("want redis://user:password@host:port/db, or rediss:// with TLS, and nothing more")
 
 func parseURL(s string) (*client.Options, error) {
