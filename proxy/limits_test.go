@@ -1,0 +1,171 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sidegate/policy"
+)
+
+// sharedBudgets are Limits that hold the contract: a whole number of requests for
+// each key, taken from all or from none. They fail in both ways: before a request
+// was taken, and after.
+type sharedBudgets struct {
+	mu    sync.Mutex
+	taken map[[24]byte]int
+	asked int
+	fail  error
+	after bool // it fails once the request was taken
+}
+
+func (s *sharedBudgets) Take(_ context.Context, draws []policy.Draw) (time.Duration, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	if s.fail != nil && !s.after {
+		return 0, false, s.fail
+	}
+	for _, d := range draws {
+		if s.taken[d.Key] >= d.Burst {
+			return d.Period, false, s.fail
+		}
+	}
+	for _, d := range draws {
+		s.taken[d.Key]++
+	}
+	return 0, true, s.fail
+}
+
+func (s *sharedBudgets) set(fail error, after bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail, s.after = fail, after
+}
+
+const sharedPolicy = `version: sidegate-policy/v1
+name: shared
+identities: [users]
+routes:
+  - {id: local, path: /local, methods: [GET], upstream: app, limit: {rate: 1/h, burst: 3, per: uid}, allow: [{id: user, who: [users]}]}
+  - {id: refuse, path: /refuse, methods: [GET], upstream: app, limit: [{rate: 1/h, burst: 3, per: uid}, {rate: 2/h, burst: 9, per: uid, unavailable: refuse}], allow: [{id: user, who: [users]}]}
+  - {id: ip, path: /ip, methods: [GET], upstream: app, limit: {rate: 1/h, burst: 3, per: ip, unavailable: refuse}, allow: public}
+  - {id: free, path: /free, methods: [GET], upstream: app, allow: public}
+`
+
+// sharedGate is a gateway that shares budgets.
+func sharedGate(t *testing.T, s *sharedBudgets) *gate {
+	t.Helper()
+	p, err := policy.Load("policy.yaml", []byte(sharedPolicy), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {})
+	return newGate(t, app, func(o *Options) { o.Policy, o.Limits = p, s })
+}
+
+// asks sends requests until one is refused, and gives how many were not, and the
+// refusal.
+func (g *gate) asks(target, token string, most int) (passed int, refusal answer) {
+	g.t.Helper()
+	for range most {
+		a := g.send("GET", target, token, "Connection: close")
+		g.outcome()
+		if a.StatusCode != 200 {
+			return passed, a
+		}
+		passed++
+	}
+	return passed, refusal
+}
+
+var errShared = errors.New("redis: it did not answer within redis.timeout")
+
+// TestSharedLimits: gateways take from one budget, each request from all of its
+// budgets or from none, and a route without a limit asks nobody.
+func TestSharedLimits(t *testing.T) {
+	shared := &sharedBudgets{taken: map[[24]byte]int{}}
+	one, two := sharedGate(t, shared), sharedGate(t, shared)
+	if n, _ := one.asks("/local", "bob", 2); n != 2 {
+		t.Fatal(n)
+	}
+	n, a := two.asks("/local", "bob", 9)
+	if n != 1 || a.StatusCode != 429 || a.Header.Get("Retry-After") != "3600" {
+		t.Errorf("%d passed, then %d", n, a.StatusCode)
+	}
+	if n, _ := two.asks("/local", "alice", 9); n != 3 {
+		t.Errorf("%d of another caller", n)
+	}
+	before := shared.asked
+	if n, _ := one.asks("/free", "", 3); n != 3 || shared.asked != before {
+		t.Errorf("%d, asked %d times", n, shared.asked-before)
+	}
+	if n, _ := one.asks("/ip", "", 2); n != 2 {
+		t.Error(n)
+	}
+	if n, a := two.asks("/ip", "", 9); n != 1 || a.StatusCode != 429 {
+		t.Errorf("%d, then %d", n, a.StatusCode)
+	}
+}
+
+// TestSharedLimitsAway: while the shared budgets cannot be asked the gateway's own
+// hold, which begin where its own requests left them, or nobody passes; and what
+// was refused so took from no budget.
+func TestSharedLimitsAway(t *testing.T) {
+	for name, after := range map[string]bool{"failed": false, "failed, and taken": true} {
+		t.Run(name, func(t *testing.T) {
+			shared := &sharedBudgets{taken: map[[24]byte]int{}}
+			one, two := sharedGate(t, shared), sharedGate(t, shared)
+			one.asks("/local", "bob", 2)
+			shared.set(errShared, after)
+			if n, a := one.asks("/local", "bob", 9); n != 1 || a.StatusCode != 429 {
+				t.Errorf("%d of its own are left, then %d; want 3 less 2 that passed here", n, a.StatusCode)
+			}
+			if n, a := two.asks("/local", "bob", 9); n != 3 || a.StatusCode != 429 {
+				t.Errorf("%d at the other one, then %d", n, a.StatusCode)
+			}
+			if n := two.counter("sidegate_limits_local_total", "local"); n != 4 {
+				t.Errorf("counted %v", n)
+			}
+			for _, target := range []string{"/refuse", "/ip"} {
+				n, a := one.asks(target, "bob", 3)
+				if n != 0 || a.StatusCode != 503 || !strings.Contains(a.body, `"code":"unavailable"`) || strings.Contains(a.body, "redis") {
+					t.Errorf("%s: %d passed, then %d %s", target, n, a.StatusCode, a.body)
+				}
+			}
+			if !strings.Contains(one.log.String(), errShared.Error()) {
+				t.Error("the log does not say why")
+			}
+			shared.set(nil, false)
+			clear(shared.taken)
+			if n, _ := one.asks("/refuse", "bob", 9); n != 3 {
+				t.Errorf("%d when it is back: a refusal took from the gateway's own budget", n)
+			}
+			if n, _ := one.asks("/local", "bob", 9); n != 3 {
+				t.Errorf("%d of the shared budget when it is back, whatever the gateway's own says", n)
+			}
+		})
+	}
+}
+
+// TestAttackFlappingLimits: a store that is made to fail every other time gives
+// nobody a full budget with each failure.
+func TestAttackFlappingLimits(t *testing.T) {
+	shared := &sharedBudgets{taken: map[[24]byte]int{}}
+	g := sharedGate(t, shared)
+	passed := 0
+	for n := range 30 {
+		shared.set(map[bool]error{true: errShared}[n%2 == 1], false)
+		if a := g.send("GET", "/local", "bob", "Connection: close"); a.StatusCode == 200 {
+			passed++
+		}
+		g.outcome()
+	}
+	if passed > 2*3 {
+		t.Errorf("%d passed: the shared budget and the gateway's own are 3 each", passed)
+	}
+}
