@@ -142,8 +142,11 @@ func (b *bounds) announced() bool {
 	}
 	switch kind {
 	case '$', '=', '!':
+		if len(b.line) == 1 || n > maxString {
+			return false
+		}
 		b.skip = n + 2
-		return len(b.line) > 1 && n <= maxString
+		return true
 	}
 	return len(b.line) > 1 && n <= maxElements
 }
