@@ -32,3 +32,12 @@ func diskOf(path string) disk {
 		path = parent
 	}
 }
+
+// freeSpace is what this user may still write below the folder, in bytes.
+func freeSpace(dir string) (free int64, known bool) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil || s.Bsize <= 0 {
+		return 0, false
+	}
+	return int64(min(s.Bavail, 1<<50)) * s.Bsize, true
+}

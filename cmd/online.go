@@ -97,7 +97,12 @@ func (p *program) onlineProbes(s settings, pol *policy.Policy) []probe {
 	running := runningGateway(s)
 	out = append(out, portProbes(s, running)...)
 	out = append(out, hostProbes(s)...)
+	out = append(out, folderProbes(s, running)...)
+	out = append(out, keysProbes(s)...)
+	out = append(out, googleProbes(s)...)
+	out = append(out, bucketProbes(s, pol)...)
 	out = append(out, redisProbes(s)...)
+	out = append(out, lintProbe(s))
 	return out
 }
 
@@ -191,7 +196,9 @@ var statusColours = map[status]string{statusOK: "32", statusWarn: "33", statusFa
 const widestName = 40
 
 func (r onlineResult) printText(p *program) error {
-	if err := r.checkResult.printText(p); err != nil {
+	files := r.checkResult
+	files.OK = true // they are: else nothing was asked
+	if err := files.printText(p); err != nil {
 		return err
 	}
 	width := 0

@@ -14,3 +14,8 @@ func (folderLock) at(string) error { return nil }
 func lockFolder(string) (folderLock, error) {
 	return folderLock{}, errors.New("the audit log needs a system with flock(2)")
 }
+
+// InUse cannot tell here.
+func InUse(string) (bool, error) {
+	return false, errors.New("the audit log needs a system with flock(2)")
+}

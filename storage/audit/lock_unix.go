@@ -64,3 +64,26 @@ func lock(f *os.File) error {
 	}
 	return err
 }
+
+// InUse reports whether another process has the folder's lock. It makes and
+// changes nothing, but holds the lock, shared, for a moment.
+func InUse(dir string) (bool, error) {
+	for _, name := range []string{filepath.Join(dir, lockName), dir} {
+		f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return true, nil
+		}
+		if err != nil && name != dir { // not every file system locks folders
+			return false, err
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,84 @@
+package cmd
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"sidegate/proxy/google"
+)
+
+// googleProbes ask for the machine's Google credentials, where something needs
+// them.
+func googleProbes(s settings) []probe {
+	needs := googleNeeds(s)
+	if len(needs) == 0 {
+		return nil
+	}
+	return []probe{single("credentials.google", "", func(ctx context.Context, b probe) check {
+		return checkGoogle(ctx, b, strings.Join(needs, ", "))
+	})}
+}
+
+// googleNeeds are the keys of sidegate.yaml that use the machine's account.
+func googleNeeds(s settings) (out []string) {
+	c := s.config
+	if s.insecure.firestoreEmulator == "" {
+		for key, f := range map[string]*FirestoreConfig{"storage.firestore": c.Storage.Firestore, "lookups.firestore": c.Lookups, "audit.firestore": c.Audit.Firestore} {
+			if f != nil {
+				out = append(out, key)
+			}
+		}
+	}
+	for _, id := range c.Identities {
+		if id.Firebase != nil && id.Firebase.Revocation > 0 && s.insecure.authEmulator == "" {
+			out = append(out, "identities."+id.Name+".firebase.revocation")
+		}
+	}
+	for _, u := range c.Upstreams {
+		if u.IDToken != "" {
+			out = append(out, "upstreams."+u.Name+".id_token")
+		}
+	}
+	for _, b := range c.Buckets {
+		if b.Role != nil {
+			out = append(out, "buckets."+b.Name+".credentials.role")
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func checkGoogle(ctx context.Context, b probe, needs string) check {
+	type answer struct {
+		a   google.Account
+		err error
+	}
+	got := make(chan answer, 1) // the library does not obey ctx everywhere
+	go func() {
+		a, err := google.FindAccount(ctx)
+		got <- answer{a, err}
+	}()
+	const advice = "on Google Cloud give the service, pod or machine a service account; elsewhere use Workload Identity Federation, or name a key file by GOOGLE_APPLICATION_CREDENTIALS"
+	select {
+	case <-ctx.Done():
+		return b.fails(advice, "no token in time, which %s needs", needs)
+	case g := <-got:
+		as := ""
+		if g.a.Email != "" {
+			as = ", account " + g.a.Email
+		}
+		switch {
+		case g.err != nil:
+			return b.fails(advice, "no Google credentials, which %s needs: %v", needs, g.err)
+		case g.a.Kind == google.KindServiceAccount:
+			return b.warn("use an attached service account or Workload Identity Federation, whose credentials end by themselves, and delete the key",
+				"a key file of a service account%s, for %s", as, needs)
+		case g.a.Kind == google.KindUser:
+			return b.warn("use a service account in production", "a person's own credentials (gcloud)%s, for %s", as, needs)
+		case g.a.Kind == google.KindMetadata:
+			return b.pass("of the metadata server%s, for %s", as, needs)
+		}
+		return b.pass("%s%s, for %s", g.a.Kind, as, needs)
+	}
+}
