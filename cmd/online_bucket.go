@@ -67,10 +67,18 @@ var bucketChecks = []string{"bucket.reach", "bucket.put", "bucket.head", "bucket
 
 // skipRest says of what was not come to that it was not looked at.
 func (t *bucketTrial) skipRest() {
-	last := t.checks[len(t.checks)-1]
+	cause := ""
+	for _, c := range t.checks {
+		if c.Status == statusFail || cause == "" && c.Status == statusSkip {
+			cause = c.ID
+		}
+		if c.Status == statusFail {
+			break
+		}
+	}
 	for _, id := range bucketChecks {
 		if !slices.ContainsFunc(t.checks, func(c check) bool { return c.ID == id }) && t.wants(id) {
-			t.add(t.b.named(id).skip("not looked at: first mend %s", last.ID))
+			t.add(t.b.named(id).skip("not looked at: first mend %s", cause))
 		}
 	}
 }
@@ -317,11 +325,17 @@ func (t *bucketTrial) signature(ctx context.Context, key string, there bool) {
 	case a.Code == "SignatureDoesNotMatch":
 		t.add(b.fails(fmt.Sprintf("write as buckets.%s.public_endpoint exactly what clients connect to (scheme, host, port), and let no proxy on the way change the Host header or the path", t.c.Name),
 			"the store does not accept the signature of URLs for %s: %s", host, a))
+	case a.Refused() && t.failed("bucket.head"): // the same permission
+		t.add(b.skip("not looked at: first mend bucket.head"))
 	case a.Refused():
 		t.add(b.fails(t.permission("s3:GetObject", key), "a signed download of %s at %s: %s", t.at(key), host, a))
 	default:
 		t.add(b.fails("see what answers there: it should be the bucket's store", "a signed download of %s at %s: %s", t.at(key), host, a))
 	}
+}
+
+func (t *bucketTrial) failed(id string) bool {
+	return slices.ContainsFunc(t.checks, func(c check) bool { return c.ID == id && c.Status == statusFail })
 }
 
 // permission says what to allow.

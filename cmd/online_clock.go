@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -56,7 +57,10 @@ func networkAdvice(err error, authorities string) string {
 // plainCause is what is wrong, without what was being done: lines say that.
 func plainCause(err error) string {
 	var asked *url.Error
-	if errors.As(err, &asked) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.As(err, &asked):
 		return asked.Err.Error()
 	}
 	for {

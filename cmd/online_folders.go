@@ -157,6 +157,8 @@ func sizeText(n int64) string {
 func checkAuditLock(ctx context.Context, b probe, s settings, running func(context.Context) bool) check {
 	used, err := audit.InUse(s.config.Audit.Dir)
 	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return b.skip("not looked at: first mend audit.dir")
 	case err != nil:
 		return b.skip("the lock of audit.dir cannot be looked at: %v", innermost(err))
 	case used && running(ctx):

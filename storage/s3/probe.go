@@ -329,7 +329,7 @@ func answerOf(err error) (Answer, error) {
 		return Answer{Status: http.StatusOK}, nil
 	}
 	var got *awshttp.ResponseError
-	if !errors.As(err, &got) || got.Response == nil {
+	if !errors.As(err, &got) || got.Response == nil || got.HTTPStatusCode() == 0 {
 		return Answer{}, errors.New(cause(err))
 	}
 	a := Answer{Status: got.HTTPStatusCode(), Region: region(got.Response.Header)}
