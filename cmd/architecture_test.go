@@ -17,7 +17,7 @@ import (
 // one purpose.
 var sdkHome = map[string]string{
 	"firebase.google.com/go":             "proxy/firebase",
-	"cloud.google.com/go/firestore":      "storage/firestore",
+	"cloud.google.com/go/firestore":      "storage/firestore storage/firestore/indextest",
 	"github.com/aws/aws-sdk-go-v2":       "storage/s3",
 	"go.etcd.io/bbolt":                   "storage/local",
 	"gopkg.in/yaml.v3":                   "policy/document",

@@ -1,50 +1,48 @@
 """A FastAPI service behind sidegate.
 
-It verifies no tokens, signs no URLs, logs no access and imports no cloud SDK:
-the gateway in front of it does that. What is left is the service itself. Who
-calls stands in headers that the gateway sets, and removes from whatever the
-caller sent; so nobody but the gateway may reach this process: it listens on
-127.0.0.1, beside the gateway (see README.md).
+It verifies no tokens, signs no URLs and logs no access: the gateway in front of
+it does that. What is left is the service itself. Who calls stands in headers
+that the gateway sets, and removes from whatever the caller sent; so nobody but
+the gateway may reach this process: it listens on 127.0.0.1, beside the gateway
+(see README.md).
 """
 
-from dataclasses import dataclass
-from typing import Dict, List, Optional
-from urllib.parse import unquote
+import logging
+import sys
+from typing import Dict
 
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+import feed
+from caller import Caller, caller
+from firestore import Database, Unavailable
 
-@dataclass(frozen=True)
-class Caller:
-    """Whom the gateway has verified."""
+# Each query of Firestore is a line of JSON on standard output.
+logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
+logging.getLogger("firestore").setLevel(logging.INFO)
 
-    uid: str
-    email: Optional[str]  # only an address that the issuer has verified
-    roles: List[str]
-
-
-def caller(
-    x_sidegate_uid: Optional[str] = Header(default=None),
-    x_sidegate_email: Optional[str] = Header(default=None),
-    x_sidegate_roles: Optional[str] = Header(default=None),
-) -> Caller:
-    """Reads the identity headers. Their values are percent-encoded, so that any
-    uid fits into a header and two uids never look the same in one."""
-    if not x_sidegate_uid:
-        # A route that the policy opened to everybody, or a request past the
-        # gateway: here nobody is nobody.
-        raise HTTPException(status_code=401, detail="no identity from the gateway")
-    return Caller(
-        uid=unquote(x_sidegate_uid),
-        email=unquote(x_sidegate_email) if x_sidegate_email else None,
-        roles=[unquote(role) for role in (x_sidegate_roles or "").split(",") if role],
-    )
+app = FastAPI(title="Notes and posts, behind sidegate")
+app.include_router(feed.router)
 
 
-app = FastAPI(title="Notes, behind sidegate")
+@app.on_event("startup")
+async def connect() -> None:
+    app.state.database = Database()
 
-# The service's data; a real one has a database here.
+
+@app.on_event("shutdown")
+async def disconnect() -> None:
+    await app.state.database.close()
+
+
+@app.exception_handler(Unavailable)
+async def unavailable(_: Request, __: Unavailable) -> JSONResponse:
+    return JSONResponse({"detail": "the database gave no answer"}, status_code=503, headers={"Retry-After": "1"})
+
+
+# Notes are kept in memory, and posts in Firestore: see feed.py.
 notes: Dict[str, Dict[str, str]] = {}
 
 

@@ -3,8 +3,6 @@ package firestore
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
-	"os"
 	"path"
 	"strings"
 	"testing"
@@ -18,31 +16,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sidegate/storage/audit"
+	"sidegate/storage/firestore/indextest"
 	"sidegate/storage/upload"
 )
 
-type compositeIndex struct {
-	CollectionGroup, QueryScope string
-	Fields                      []struct{ FieldPath, Order string }
-}
-
-type indexFile struct {
-	Indexes        []compositeIndex
-	FieldOverrides []struct {
-		CollectionGroup, FieldPath string
-		TTL                        bool
-		Indexes                    []struct{ Order, QueryScope string }
-	}
-}
-
-func readIndexes(t testing.TB) indexFile {
+func readIndexes(t testing.TB) *indextest.File {
 	t.Helper()
-	data, err := os.ReadFile("../../configs/firestore.indexes.json")
+	f, err := indextest.Read("../../configs/firestore.indexes.json")
 	if err != nil {
-		t.Fatal(err)
-	}
-	var f indexFile
-	if err := json.Unmarshal(data, &f); err != nil {
 		t.Fatal(err)
 	}
 	return f
