@@ -25,10 +25,7 @@ func TestPresignGateway(t *testing.T) {
 // TestFastAPISidecar runs examples/fastapi-sidecar: the service under uvicorn,
 // and its gateway in front.
 func TestFastAPISidecar(t *testing.T) {
-	appURL := startFastAPI(t)
-	s := exampleSetup(t, "fastapi-sidecar")
-	s.config = strings.Replace(s.config, "http://127.0.0.1:9000", appURL, 1)
-	g := startGateway(t, s)
+	g := startGateway(t, sidecarSetup(t, sharedFirestore(t), startFastAPI(t, sharedFirestore(t)).url))
 	alice, bob, admin := token(t, "alice"), token(t, "bob"), token(t, "carol")
 
 	var who struct {
@@ -102,18 +99,36 @@ func exampleSetup(t *testing.T, name string) setup {
 	}
 }
 
-// startFastAPI runs the service of examples/fastapi-sidecar and gives its URL.
-func startFastAPI(t *testing.T) string {
+// sidecarSetup is the gateway of examples/fastapi-sidecar in front of its
+// service.
+func sidecarSetup(t *testing.T, firestore, appURL string) setup {
+	t.Helper()
+	s := exampleSetup(t, "fastapi-sidecar")
+	s.config = strings.Replace(s.config, "http://127.0.0.1:9000", appURL, 1)
+	flags, env := emulated(firestore)
+	s.flags, s.env = append(s.flags, flags...), append(s.env, env...)
+	return s
+}
+
+// A service is one that runs under uvicorn.
+type service struct {
+	url string
+	log *output
+}
+
+// startFastAPI runs the service of examples/fastapi-sidecar with the Firestore
+// emulator at that address.
+func startFastAPI(t *testing.T, firestore string) service {
 	t.Helper()
 	python := "" // Debian's packages are for Debian's interpreter, whatever else is there
 	for _, candidate := range []string{"/usr/bin/python3", "python3"} {
-		if exec.Command(candidate, "-c", "import fastapi, uvicorn").Run() == nil {
+		if exec.Command(candidate, "-c", "import fastapi, uvicorn, httpx, requests, google.auth").Run() == nil {
 			python = candidate
 			break
 		}
 	}
 	if python == "" {
-		needs(t, "FastAPI", "apt-get install python3-fastapi python3-uvicorn")
+		needs(t, "FastAPI with what its example needs", "apt-get install python3-fastapi python3-uvicorn python3-httpx python3-google-auth python3-requests")
 	}
 	address := "http://" + unusedAddress(t)
 	u, err := url.Parse(address)
@@ -122,7 +137,7 @@ func startFastAPI(t *testing.T) string {
 	}
 	c := exec.Command(python, "-m", "uvicorn", "app:app", "--host", u.Hostname(), "--port", u.Port(), "--no-access-log")
 	c.Dir = filepath.Join(lab.root, "examples", "fastapi-sidecar")
-	c.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
-	startComponent(t, c, address+"/openapi.json")
-	return address
+	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
+		"GOOGLE_CLOUD_PROJECT=" + project, "FIRESTORE_EMULATOR_HOST=" + firestore}
+	return service{address, startComponent(t, c, address+"/openapi.json")}
 }

@@ -118,10 +118,10 @@ func ledgerText(t *testing.T, dir string) string {
 }
 
 // startFirestore runs Google's emulator from the Cloud SDK, emptied by nobody,
-// for one test.
-func startFirestore(t *testing.T) string {
+// for one test. Without --rules=FILE among the flags it keeps no client out.
+func startFirestore(t *testing.T, flags ...string) string {
 	t.Helper()
-	c, address := firestoreCommand(t)
+	c, address := firestoreCommand(t, flags...)
 	startComponent(t, c, "http://"+address+"/")
 	return address
 }
@@ -143,7 +143,7 @@ func sharedFirestore(t *testing.T) string {
 	return lab.firestore.address
 }
 
-func firestoreCommand(t *testing.T) (c *exec.Cmd, address string) {
+func firestoreCommand(t *testing.T, flags ...string) (c *exec.Cmd, address string) {
 	t.Helper()
 	jar := firestoreJar(t)
 	address = unusedAddress(t)
@@ -156,9 +156,9 @@ func firestoreCommand(t *testing.T) (c *exec.Cmd, address string) {
 		t.Fatal(err)
 	}
 	// Not through gcloud, which would leave it running.
-	return exec.Command("java", "-Duser.language=en", "-cp", jar,
+	return exec.Command("java", append([]string{"-Duser.language=en", "-cp", jar,
 		"com.google.cloud.datastore.emulator.firestore.CloudFirestore",
-		"--host="+host, "--port="+port, "--websocket_port="+websocketPort), address
+		"--host=" + host, "--port=" + port, "--websocket_port=" + websocketPort}, flags...)...), address
 }
 
 func firestoreJar(t *testing.T) string {
@@ -182,14 +182,15 @@ func firestoreJar(t *testing.T) string {
 }
 
 // startComponent runs the command until the test ends and returns when the URL
-// answers.
-func startComponent(t *testing.T, c *exec.Cmd, url string) {
+// answers, with what the command prints.
+func startComponent(t *testing.T, c *exec.Cmd, url string) *output {
 	t.Helper()
 	stop, err := launch(c, url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
+	return c.Stdout.(*output)
 }
 
 // launch starts the command and returns when the URL answers. What it started
