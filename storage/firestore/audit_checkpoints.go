@@ -13,10 +13,11 @@ import (
 	"sidegate/storage/audit"
 )
 
-// checkpointCollection is where the checkpoints of a log's chains are. Each log
+// CheckpointCollection is where the checkpoints of the chains of a log, which is
+// in that collection, are. Each log
 // has its own: whoever verifies one asks for all of them. The rules of configs
 // name the default's.
-func checkpointCollection(log string) string {
+func CheckpointCollection(log string) string {
 	if log == "auditLog" {
 		return "auditCheckpoints"
 	}
@@ -37,7 +38,7 @@ func (a *Audit) StoreCheckpoint(ctx context.Context, h audit.Head) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("firestore collection %s: %w", checkpointCollection(a.collection), err)
+		return fmt.Errorf("firestore collection %s: %w", CheckpointCollection(a.collection), err)
 	}
 	return nil
 }
@@ -51,7 +52,7 @@ func changedMeanwhile(err error) bool {
 }
 
 func (a *Audit) moveHead(ctx context.Context, h *audit.Head) error {
-	name := a.client.documents() + "/" + checkpointCollection(a.collection) + "/" + h.Chain
+	name := a.client.documents() + "/" + CheckpointCollection(a.collection) + "/" + h.Chain
 	found, err := a.head(ctx, name)
 	if err != nil {
 		return err
@@ -120,7 +121,7 @@ func (a *Audit) Checkpoints(ctx context.Context) ([]audit.Note, error) {
 	var last *firestorepb.Document
 	for {
 		q := &firestorepb.StructuredQuery{
-			From:    []*firestorepb.StructuredQuery_CollectionSelector{{CollectionId: checkpointCollection(a.collection)}},
+			From:    []*firestorepb.StructuredQuery_CollectionSelector{{CollectionId: CheckpointCollection(a.collection)}},
 			OrderBy: []*firestorepb.StructuredQuery_Order{ascending("__name__")},
 			Limit:   wrapperspb.Int32(auditPage),
 		}
@@ -133,7 +134,7 @@ func (a *Audit) Checkpoints(ctx context.Context) ([]audit.Note, error) {
 		}
 		for _, d := range docs {
 			notes = append(notes, audit.Note{
-				Name: checkpointCollection(a.collection) + "/" + path.Base(d.Name), Data: []byte(d.Fields["note"].GetStringValue()), Expires: expires(d),
+				Name: CheckpointCollection(a.collection) + "/" + path.Base(d.Name), Data: []byte(d.Fields["note"].GetStringValue()), Expires: expires(d),
 			})
 			last = d
 		}

@@ -107,18 +107,23 @@ func (a *Audit) Outcomes(ctx context.Context, records []string) iter.Seq2[audit.
 // (firebase.google.com/docs/firestore/query-data/queries).
 const maxIn = 30
 
-// byRecord asks for the events of at most maxIn records. The index is that of
-// the field alone: records are random, so it has no hot range.
+// byRecord asks for the events of at most maxIn records.
 func (a *Audit) byRecord(ctx context.Context, records []string) ([]*firestorepb.Document, error) {
+	return a.run(ctx, a.ofRecords(records))
+}
+
+// ofRecords has the index of the field alone: records are random, so it has no
+// hot range.
+func (a *Audit) ofRecords(records []string) *firestorepb.StructuredQuery {
 	var values []*firestorepb.Value
 	for _, r := range records {
 		values = append(values, text(r))
 	}
 	list := &firestorepb.Value{ValueType: &firestorepb.Value_ArrayValue{ArrayValue: &firestorepb.ArrayValue{Values: values}}}
-	return a.run(ctx, &firestorepb.StructuredQuery{
+	return &firestorepb.StructuredQuery{
 		From:  []*firestorepb.StructuredQuery_CollectionSelector{{CollectionId: a.collection}},
 		Where: compare("record", firestorepb.StructuredQuery_FieldFilter_IN, list),
-	})
+	}
 }
 
 // severalRoutes stands in a document's field route for a summary of refusals,

@@ -78,7 +78,7 @@ type shard struct {
 
 func (s *shard) peek(ctx context.Context) (*firestorepb.Document, error) {
 	if len(s.page) == 0 && !s.over {
-		q := s.a.query(s.number, auditPage, ascending("chain"), ascending("seq"), ascending("__name__"))
+		q := s.query(auditPage)
 		if s.last != nil {
 			q.StartAt = &firestorepb.Cursor{Values: []*firestorepb.Value{
 				s.last.Fields["chain"], s.last.Fields["seq"], reference(s.last.Name)}}
@@ -93,6 +93,10 @@ func (s *shard) peek(ctx context.Context) (*firestorepb.Document, error) {
 		return nil, nil
 	}
 	return s.page[0], nil
+}
+
+func (s *shard) query(limit int) *firestorepb.StructuredQuery {
+	return s.a.query(s.number, limit, ascending("chain"), ascending("seq"), ascending("__name__"))
 }
 
 func (s *shard) pop() *firestorepb.Document {

@@ -2,6 +2,8 @@ package firestore
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -121,6 +123,24 @@ func TestEveryQueryHasItsIndex(t *testing.T) {
 	}
 	for _, what := range file.Unneeded(asked) {
 		t.Errorf("no query needs %s", what)
+	}
+}
+
+// TestKindsOfQueries: what an Inspector asks needs every index that there is, so
+// that a missing one shows.
+func TestKindsOfQueries(t *testing.T) {
+	client, file := &Client{}, readIndexes(t)
+	kinds := slices.Collect(maps.Values(client.kinds("auditLog", "uploadSessions")))
+	for _, q := range kinds {
+		if err := file.Check(q); err != nil || q.GetLimit().GetValue() > 1 {
+			t.Error(err, q)
+		}
+	}
+	for _, what := range file.Unneeded(kinds) {
+		t.Errorf("without %s nothing is missed", what)
+	}
+	if n := len(client.kinds("auditLog", "")) + len(client.kinds("", "uploadSessions")); n != len(kinds) {
+		t.Errorf("%d queries of %d", n, len(kinds))
 	}
 }
 

@@ -36,7 +36,7 @@ func shardOf(id string) int64 {
 // List is a user's sessions, newest first. Its index begins with the user: one
 // range for each, that grows no faster than one user begins uploads.
 func (s *Sessions) List(ctx context.Context, namespace, uid, cursor string, limit int) ([]*upload.Session, string, error) {
-	q := s.query(limit+1, ofUser(namespace, uid), descending("createdAt"), descending("__name__"))
+	q := s.listQuery(namespace, uid, limit+1)
 	if cursor != "" {
 		created, id, err := upload.ParseCursor(cursor)
 		if err != nil {
@@ -61,7 +61,7 @@ func (s *Sessions) List(ctx context.Context, namespace, uid, cursor string, limi
 
 // Find is the newest of a user's sessions with that key.
 func (s *Sessions) Find(ctx context.Context, namespace, uid, key string) (*upload.Session, error) {
-	list, err := s.ask(ctx, s.query(1, append(ofUser(namespace, uid), equal("key", text(key))), descending("createdAt"), descending("__name__")))
+	list, err := s.ask(ctx, s.findQuery(namespace, uid, key))
 	if err != nil {
 		return nil, fmt.Errorf("firestore: find an upload session by its key: %w", err)
 	}
@@ -92,10 +92,7 @@ func (s *Sessions) Due(ctx context.Context, now time.Time, limit int) ([]*upload
 
 // dueIn reads on where a page holds nothing that can be read.
 func (s *Sessions) dueIn(ctx context.Context, shard int64, now time.Time, limit int) ([]*upload.Session, error) {
-	q := s.query(limit, []*firestorepb.StructuredQuery_Filter{
-		equal(shardField, integer(shard)),
-		compare(wakeField, firestorepb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL, instant(now)),
-	}, ascending(wakeField), ascending("__name__"))
+	q := s.dueQuery(shard, now, limit)
 	var unread error
 	for {
 		docs, err := s.run(ctx, q)
@@ -120,6 +117,21 @@ func ofUser(namespace, uid string) []*firestorepb.StructuredQuery_Filter {
 
 func equal(field string, v *firestorepb.Value) *firestorepb.StructuredQuery_Filter {
 	return compare(field, firestorepb.StructuredQuery_FieldFilter_EQUAL, v)
+}
+
+func (s *Sessions) listQuery(namespace, uid string, limit int) *firestorepb.StructuredQuery {
+	return s.query(limit, ofUser(namespace, uid), descending("createdAt"), descending("__name__"))
+}
+
+func (s *Sessions) findQuery(namespace, uid, key string) *firestorepb.StructuredQuery {
+	return s.query(1, append(ofUser(namespace, uid), equal("key", text(key))), descending("createdAt"), descending("__name__"))
+}
+
+func (s *Sessions) dueQuery(shard int64, now time.Time, limit int) *firestorepb.StructuredQuery {
+	return s.query(limit, []*firestorepb.StructuredQuery_Filter{
+		equal(shardField, integer(shard)),
+		compare(wakeField, firestorepb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL, instant(now)),
+	}, ascending(wakeField), ascending("__name__"))
 }
 
 // query asks for sessions. What is asked here, and only that, has its index in
