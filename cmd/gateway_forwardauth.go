@@ -22,7 +22,8 @@ type forwardAuth struct {
 func (g *gateway) listenForwardAuth() (err error) {
 	if c := g.s.config.ForwardAuth; c.Address != "" {
 		if g.asked.at, err = g.listen("forward_auth.address", c.Address); err == nil {
-			g.asked.at = proxy.StrictFraming(g.asked.at)
+			g.asked.at = g.connections.counting(g.asked.at, "forward_auth")
+			g.asked.at = proxy.StrictFraming(g.asked.at, g.connections.framing("forward_auth"))
 		}
 	}
 	return err

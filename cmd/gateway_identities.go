@@ -149,13 +149,13 @@ func (o *identities) openFirebase(ctx context.Context, id IdentityConfig) error 
 	if err != nil {
 		return err
 	}
-	o.tokens = append(o.tokens, tokens)
+	o.tokens = append(o.tokens, namedProvider{tokens, id.Name})
 	if name := f.SessionCookie; name != "" {
 		cookies, err := newCookies(options)
 		if err != nil {
 			return err
 		}
-		o.cookies[name] = append(o.cookies[name], cookies)
+		o.cookies[name] = append(o.cookies[name], namedProvider{cookies, id.Name})
 	}
 	if !f.AppCheck {
 		return nil
@@ -186,7 +186,7 @@ func (o *identities) openOIDC(_ context.Context, id IdentityConfig) error {
 	if err != nil {
 		return err
 	}
-	o.tokens = append(o.tokens, v)
+	o.tokens = append(o.tokens, namedProvider{v, id.Name})
 	return nil
 }
 

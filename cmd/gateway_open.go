@@ -51,6 +51,8 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 	if err != nil {
 		return stores{}, err
 	}
+	measured := newStoreMetrics(g.metrics)
+	store = &measuredSessions{store, measured}
 	out := stores{uploads: &upload.Uploads{Store: store, Index: store, Buckets: map[string]upload.Bucket{}, Now: time.Now}}
 	if err := g.openSweeping(out.uploads); err != nil {
 		return stores{}, err
@@ -59,11 +61,11 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 		return stores{}, err
 	}
 	for _, b := range c.Buckets {
-		bucket, err := g.openBucket(ctx, &b)
+		bucket, err := g.openBucket(ctx, &b, measured.of(b.Name))
 		if err != nil {
 			return stores{}, fmt.Errorf("buckets.%s: %w", b.Name, err)
 		}
-		out.uploads.Buckets[b.Name] = bucket
+		out.uploads.Buckets[b.Name] = &countedBucket{bucket, b.Name, measured}
 		out.buckets = append(out.buckets, bucket)
 		if err := g.measureSkew(b.Name, bucket); err != nil {
 			return stores{}, err
@@ -74,8 +76,9 @@ func (g *gateway) openStores(ctx context.Context) (stores, error) {
 
 // openBucket opens a bucket. The ID tokens of a role are asked for when first
 // needed, and kept until shortly before their end.
-func (g *gateway) openBucket(ctx context.Context, b *BucketConfig) (*s3.Bucket, error) {
+func (g *gateway) openBucket(ctx context.Context, b *BucketConfig, observe func(s3.Call)) (*s3.Bucket, error) {
 	o := b.options()
+	o.Observe = observe
 	if b.Role != nil {
 		tokens, err := google.NewIDTokens(b.Role.Audience)
 		if err != nil {

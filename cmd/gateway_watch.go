@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,8 +69,9 @@ func (severity) Run(e *zerolog.Event, level zerolog.Level, _ string) {
 func newRegistry(s settings) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sidegate_build_info", Help: "1; the version is the label."}, []string{"version"})
-	info.WithLabelValues(s.version).Set(1)
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sidegate_build_info", Help: "1; which program this is, is in the labels."}, []string{"version", "revision", "go_version"})
+	b := readBuild()
+	info.WithLabelValues(s.version, b.Revision, b.Go).Set(1)
 	dangerous := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sidegate_insecure", Help: "1 for each --insecure-* switch that is on."}, []string{"switch"})
 	for name, on := range map[string]bool{"emulator": s.insecure.emulator, "keys": s.insecure.keys != nil, "ephemeral": s.insecure.ephemeral} {
 		dangerous.WithLabelValues(name).Set(boolToFloat(on))
@@ -92,6 +94,8 @@ type reloadMetrics struct {
 	total *prometheus.CounterVec
 	last  prometheus.Gauge
 	bad   bool // the last policy that was read was refused
+
+	loaded atomic.Int64 // when the policy in force was, in seconds since 1970
 }
 
 func (m *reloadMetrics) failed() {
@@ -113,7 +117,8 @@ func (g *gateway) watchMetrics() {
 	g.reloads.total = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_policy_reloads_total", Help: "Policies read anew, by result (loaded, refused)."}, []string{"result"})
 	g.reloads.last = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_policy_last_reload_ok", Help: "1 unless the last policy that was read was refused."})
 	g.reloads.last.Set(1)
-	g.metrics.MustRegister(g.reloads.total, g.reloads.last)
+	g.reloads.loaded.Store(time.Now().Unix())
+	g.metrics.MustRegister(g.reloads.total, g.reloads.last, policyMetrics{g})
 	gauge := func(name, help string, f func() float64) {
 		g.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
@@ -124,6 +129,7 @@ func (g *gateway) watchMetrics() {
 	g.metrics.MustRegister(keyMetrics(g.keys))
 	if len(g.users) > 0 {
 		counter("sidegate_revocation_lookups_total", "Questions to Firebase whether a user is revoked or disabled.", func() float64 { asked, _ := g.lookups(); return asked })
+		gauge("sidegate_revocation_users", "Users that are remembered, with whether they are revoked or disabled.", g.rememberedUsers)
 		counter("sidegate_revocation_failures_total", "Those of them that were not answered.", func() float64 { _, failed := g.lookups(); return failed })
 	}
 	if cache := g.tokens; cache != nil {
@@ -141,6 +147,14 @@ func (g *gateway) lookups() (asked, failed float64) {
 		asked, failed = asked+float64(a), failed+float64(f)
 	}
 	return asked, failed
+}
+
+func (g *gateway) rememberedUsers() float64 {
+	n := 0
+	for _, u := range g.users {
+		n += u.Remembered()
+	}
+	return float64(n)
 }
 
 // keyMetrics tell how the key sets do, by where their keys come from. They are

@@ -15,19 +15,25 @@ import (
 type limitListener struct {
 	net.Listener
 	places *semaphore.Weighted
+	full   func()
 	open   context.Context
 	close  context.CancelFunc
 }
 
-func limitConnections(l net.Listener, n int) net.Listener {
-	out := &limitListener{Listener: l, places: semaphore.NewWeighted(int64(n))}
+// limitConnections tells full of each time that the next connection has to wait
+// for the end of another.
+func limitConnections(l net.Listener, n int, full func()) net.Listener {
+	out := &limitListener{Listener: l, places: semaphore.NewWeighted(int64(n)), full: full}
 	out.open, out.close = context.WithCancel(context.Background())
 	return out
 }
 
 func (l *limitListener) Accept() (net.Conn, error) {
-	if l.places.Acquire(l.open, 1) != nil {
-		return nil, net.ErrClosed
+	if !l.places.TryAcquire(1) {
+		l.full()
+		if l.places.Acquire(l.open, 1) != nil {
+			return nil, net.ErrClosed
+		}
 	}
 	conn, err := l.Listener.Accept()
 	if err != nil {

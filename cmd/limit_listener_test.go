@@ -15,7 +15,8 @@ func TestLimitConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limitConnections(bare, 2)
+	var waits atomic.Int64
+	l := limitConnections(bare, 2, func() { waits.Add(1) })
 	accepted := make(chan net.Conn)
 	var gone atomic.Bool // the first one
 	var early atomic.Bool
@@ -71,4 +72,7 @@ func TestLimitConnections(t *testing.T) {
 	}
 	two.Close()
 	three.Close()
+	if n := waits.Load(); n < 1 || n > 2 { // for the third, and perhaps for a fourth that did not come
+		t.Errorf("%d waits were told of", n)
+	}
 }

@@ -39,7 +39,7 @@ func serveTLS(t *testing.T, c *Config, refused ...func(error)) string {
 		io.WriteString(w, r.Proto+" "+name)
 	})
 	handshakes := newTLSListener(listener, config, time.Minute, func(net.Addr, error) {}) // they fail on purpose
-	go server.Serve(proxy.StrictFraming(handshakes))
+	go server.Serve(proxy.StrictFraming(handshakes, nil))
 	t.Cleanup(func() { server.Close() })
 	return listener.Addr().String()
 }

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,7 +15,7 @@ import (
 func TestEveryMetricIsDocumented(t *testing.T) {
 	named := regexp.MustCompile(`"(sidegate_[a-z_]+)"`)
 	var want []string
-	for _, dir := range []string{".", filepath.Join("..", "proxy"), filepath.Join("..", "proxy", "transport"), filepath.Join("..", "storage", "redis")} {
+	for _, dir := range packageFolders(t) {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)
@@ -51,4 +52,24 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		have = append(have, row[1])
 	}
 	compare(t, "docs/operations.md, Metrics", have, want)
+}
+
+// packageFolders are those of the gateway's own packages.
+func packageFolders(t *testing.T) (folders []string) {
+	t.Helper()
+	for _, root := range []string{".", filepath.Join("..", "policy"), filepath.Join("..", "proxy"), filepath.Join("..", "storage")} {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if d != nil && d.IsDir() && d.Name() == "testdata" {
+				return fs.SkipDir
+			}
+			if d != nil && d.IsDir() {
+				folders = append(folders, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folders
 }

@@ -114,7 +114,7 @@ func (t *bucketTrial) open(ctx context.Context) bool {
 		c  BucketConfig
 		to *s3.Probe
 	}{{inside, &t.in}, {t.c, &t.out}} {
-		b, err := g.openBucket(ctx, &at.c)
+		b, err := g.openBucket(ctx, &at.c, nil)
 		if err != nil {
 			t.add(t.b.fails("mend the bucket's keys in sidegate.yaml, or the AWS_ variables and files that the environment names", "it cannot be opened: %v", err))
 			return false

@@ -74,7 +74,7 @@ func signByRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := &gateway{s: settings{config: c, env: newEnvironment(os.Environ())}}
-	b, err := g.openBucket(t.Context(), &c.Buckets[0])
+	b, err := g.openBucket(t.Context(), &c.Buckets[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}

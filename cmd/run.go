@@ -43,7 +43,8 @@ func runGateway(ctx context.Context, s settings) (err error) {
 	for _, w := range s.warnings {
 		log.Warn().Msg(w)
 	}
-	g := &gateway{s: s, log: log, metrics: newRegistry(s), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
+	registry := newRegistry(s)
+	g := &gateway{s: s, log: log, metrics: registry, connections: newConnectionMetrics(registry), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
 	g.refusedFiles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_tls_files_refused_total",
 		Help: "Replaced files of certificates that are no good, so that the last good ones stay in use."}, []string{"key"})
 	g.metrics.MustRegister(g.refusedFiles)
@@ -64,21 +65,22 @@ type gateway struct {
 	metrics *prometheus.Registry
 	closers []func() error
 
-	policySeen atomic.Pointer[fingerprint] // of the file that was read last
-	hangups    chan os.Signal
-	ledger     *audit.Ledger
-	rescues    bool // it has a last resort: see memoryDisk
-	keys       []*oidc.KeySet
-	keysClient *http.Client // fetches them; nil: by the environment's proxy and authorities
-	users      []*firebase.Users
-	idTokens   []*google.IDTokens
-	tokens     *oidc.Cache // nil: verified tokens are not kept
-	proxy      *proxy.Proxy
-	public     *http.Server
-	admin      *http.Server
-	publicAt   net.Listener
-	adminAt    net.Listener
-	asked      forwardAuth
+	connections *connectionMetrics
+	policySeen  atomic.Pointer[fingerprint] // of the file that was read last
+	hangups     chan os.Signal
+	ledger      *audit.Ledger
+	rescues     bool // it has a last resort: see memoryDisk
+	keys        []*oidc.KeySet
+	keysClient  *http.Client // fetches them; nil: by the environment's proxy and authorities
+	users       []*firebase.Users
+	idTokens    []*google.IDTokens
+	tokens      *oidc.Cache // nil: verified tokens are not kept
+	proxy       *proxy.Proxy
+	public      *http.Server
+	admin       *http.Server
+	publicAt    net.Listener
+	adminAt     net.Listener
+	asked       forwardAuth
 
 	serving  atomic.Bool // callers can connect
 	draining atomic.Bool
@@ -181,16 +183,18 @@ func (g *gateway) listenPublic() (err error) {
 	if g.publicAt, err = g.listen("listen.address", c.Address); err != nil {
 		return err
 	}
-	g.publicAt = resetListener{g.publicAt}
+	m := g.connections
+	g.publicAt = m.counting(resetListener{g.publicAt}, "public")
 	if c.MaxConnections > 0 {
-		g.publicAt = limitConnections(g.publicAt, c.MaxConnections)
+		g.publicAt = limitConnections(g.publicAt, c.MaxConnections, m.full.Inc)
 	}
 	if encryption != nil {
 		g.publicAt = newTLSListener(g.publicAt, encryption, c.HeaderTimeout, func(from net.Addr, err error) {
+			m.handshakes.Inc()
 			g.log.Debug().Str("from", from.String()).Err(err).Msg("a TLS handshake failed")
 		})
 	}
-	g.publicAt = proxy.StrictFraming(g.publicAt)
+	g.publicAt = proxy.StrictFraming(g.publicAt, m.framing("public"))
 	return nil
 }
 
@@ -475,6 +479,7 @@ func (g *gateway) reload(ctx context.Context) {
 		return
 	}
 	g.proxy.SetPolicy(pol)
+	g.reloads.loaded.Store(time.Now().Unix())
 	g.reloads.good()
 	g.log.Info().Str("policy", pol.SHA256).Str("before", old.SHA256).Msg("the policy was replaced")
 }

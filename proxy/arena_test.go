@@ -66,7 +66,7 @@ func newArena(t testing.TB, change ...func(*Options)) *arena {
 	s.Config.ErrorLog = quietLog
 	s.Config.MaxHeaderBytes = arenaHeaderBytes
 	s.Config.Protocols = a.server.Config.Protocols
-	s.Listener = StrictFraming(s.Listener)
+	s.Listener = StrictFraming(s.Listener, nil)
 	s.Start()
 	t.Cleanup(s.Close)
 	a.url, a.address = s.URL, s.Listener.Addr().String()

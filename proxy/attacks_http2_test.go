@@ -275,7 +275,7 @@ func TestHTTP2PrefaceThatStalls(t *testing.T) {
 	s := httptest.NewUnstartedServer(a.proxy)
 	s.Config.Protocols, s.Config.ErrorLog = a.server.Config.Protocols, quietLog
 	s.Config.ReadHeaderTimeout = 50 * time.Millisecond
-	s.Listener = StrictFraming(s.Listener)
+	s.Listener = StrictFraming(s.Listener, nil)
 	s.Start()
 	defer s.Close()
 	for _, begin := range []string{"P", "PRI * HTTP/2.0", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r", "POST /public/a HTTP/1.1\r\nHost: gateway.test\r\nContent-Len"} {

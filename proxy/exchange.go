@@ -167,6 +167,7 @@ func (x *exchange) fail(err error) {
 		x.failure = x.whoLeft()
 		panic(http.ErrAbortHandler)
 	}
+	x.sawQuota(pr)
 	x.tell(pr)
 }
 

@@ -30,7 +30,7 @@ func (g *gate) asking(d Dialect) *gate {
 	s.Config.DisableGeneralOptionsHandler = true
 	s.Config.ErrorLog = quietLog
 	s.Config.ConnContext = CountRequests
-	s.Listener = StrictFraming(s.Listener)
+	s.Listener = StrictFraming(s.Listener, nil)
 	s.Start()
 	g.t.Cleanup(s.Close)
 	other := *g

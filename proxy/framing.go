@@ -19,29 +19,36 @@ import (
 // connection with TLS must have completed its handshake before Accept gives
 // it, and must not have negotiated HTTP/2, since net/http speaks that on a
 // *tls.Conn alone; such a connection is not wrapped.
-func StrictFraming(l net.Listener) net.Listener { return strictListener{l} }
+//
+// refused, where it is set, is told of each connection that brought such a
+// request, or one whose framing is broken otherwise; it can be called by several
+// goroutines at once.
+func StrictFraming(l net.Listener, refused func()) net.Listener { return strictListener{l, refused} }
 
-type strictListener struct{ net.Listener }
+type strictListener struct {
+	net.Listener
+	refused func()
+}
 
 func (l strictListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return strict(conn), nil
+	return strict(conn, l.refused), nil
 }
 
 // strict is what StrictFraming makes of each connection. One goroutine at
 // a time may read, as net/http does; the rest is as concurrent as conn is.
-func strict(conn net.Conn) net.Conn {
+func strict(conn net.Conn, refused func()) net.Conn {
 	secure, ok := conn.(connectionStater)
 	if !ok {
-		return &strictConn{Conn: conn}
+		return &strictConn{Conn: conn, refused: refused}
 	}
 	if secure.ConnectionState().NegotiatedProtocol == "h2" {
 		return conn
 	}
-	c := &strictTLSConn{strictConn: strictConn{Conn: conn}, connectionStater: secure}
+	c := &strictTLSConn{strictConn: strictConn{Conn: conn, refused: refused}, connectionStater: secure}
 	c.framing.preface = notHTTP2
 	return c
 }
@@ -77,6 +84,7 @@ type strictConn struct {
 	mode    strictMode
 	spent   bool   // the one byte that a mode has to give is given
 	early   []byte // what came behind a request that asked to leave HTTP
+	refused func() // nil: nobody is told
 }
 
 var errFraming = errors.New("the request's framing is ambiguous or broken")
@@ -103,6 +111,9 @@ func (c *strictConn) Read(p []byte) (int, error) {
 	switch next {
 	case strictBroken:
 		c.mode = next
+		if c.refused != nil {
+			c.refused()
+		}
 		if good < n {
 			p[good] = 0
 			good++

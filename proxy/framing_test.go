@@ -109,7 +109,7 @@ func serveScript(data []byte, piece func() int, guard bool) ([]seen, string) {
 	})
 	l := &oneConn{conn: conn, end: make(chan struct{})}
 	if guard {
-		l.conn = strict(conn)
+		l.conn = strict(conn, nil)
 	}
 	go func() { <-conn.closed; close(l.end) }()
 	_ = s.Serve(l)
@@ -390,7 +390,7 @@ func TestTunnelIsNotWatched(t *testing.T) {
 		result <- string(all[:n])
 		conn.Close()
 	})}
-	l := &oneConn{conn: strict(server), end: make(chan struct{})}
+	l := &oneConn{conn: strict(server, nil), end: make(chan struct{})}
 	defer close(l.end)
 	go s.Serve(l)
 	io.WriteString(client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"+early)
@@ -404,18 +404,18 @@ func TestTunnelIsNotWatched(t *testing.T) {
 func TestHTTP2IsNotWatched(t *testing.T) {
 	after := "\x00\x00\x00\x04\x00\x00\x00\x00\x00Content-Length: 1\r\n"
 	for _, size := range []int{1, 14, 24, 1 << 20} {
-		conn := strict(newScript([]byte(http2Preface+after), func() int { return size }))
+		conn := strict(newScript([]byte(http2Preface+after), func() int { return size }), nil)
 		if all, err := io.ReadAll(conn); err != nil || string(all) != http2Preface+after {
 			t.Errorf("%q, %v", all, err)
 		}
 	}
 	for _, data := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + http2Preface + after, strings.TrimSuffix(http2Preface, "\n") + "\r" + after} {
-		conn := strict(newScript([]byte(data), func() int { return 1 << 20 }))
+		conn := strict(newScript([]byte(data), func() int { return 1 << 20 }), nil)
 		if all, err := io.ReadAll(conn); !errors.Is(err, errFraming) || bytes.Contains(all, []byte(after)) {
 			t.Errorf("%q, %v", all, err)
 		}
 	}
-	conn := strict(stateful{newScript([]byte(http2Preface+after), func() int { return 1 << 20 }), ""})
+	conn := strict(stateful{newScript([]byte(http2Preface+after), func() int { return 1 << 20 }), ""}, nil)
 	if all, err := io.ReadAll(conn); !errors.Is(err, errFraming) || bytes.Contains(all, []byte(after)) {
 		t.Errorf("with TLS: %q, %v", all, err)
 	}
@@ -435,14 +435,14 @@ func (s stateful) ConnectionState() tls.ConnectionState {
 // ConnectionState for one with TLS.
 func TestStrictConnKeepsItsKind(t *testing.T) {
 	plain := newScript(nil, nil)
-	if _, ok := strict(plain).(connectionStater); ok {
+	if _, ok := strict(plain, nil).(connectionStater); ok {
 		t.Error("a connection without TLS says it has some")
 	}
-	secure, ok := strict(stateful{plain, "http/1.1"}).(connectionStater)
+	secure, ok := strict(stateful{plain, "http/1.1"}, nil).(connectionStater)
 	if !ok || !secure.ConnectionState().HandshakeComplete {
 		t.Error("TLS is lost")
 	}
-	if _, ok := strict(stateful{plain, "h2"}).(stateful); !ok {
+	if _, ok := strict(stateful{plain, "h2"}, nil).(stateful); !ok {
 		t.Error("HTTP/2 is watched")
 	}
 }
@@ -471,7 +471,7 @@ func TestStrictFramingWithTLS(t *testing.T) {
 		fmt.Fprintf(w, "%v %s", r.TLS.HandshakeComplete, r.TLS.ServerName)
 	}))
 	s.Config.ErrorLog = quietLog
-	s.Listener = StrictFraming(handshaken{s.Listener, &tls.Config{Certificates: sample.TLS.Certificates}})
+	s.Listener = StrictFraming(handshaken{s.Listener, &tls.Config{Certificates: sample.TLS.Certificates}}, nil)
 	s.Start()
 	defer s.Close()
 	for body, want := range map[string]string{
@@ -517,7 +517,7 @@ func TestGuardStandsAlone(t *testing.T) {
 		chunks + "1\r\naX", chunks + "1\r\na\rX", chunks + "1\r\na\n", chunks + "0\r\n\n", chunks + "0\r\nT: u\n", chunks + "0\r\nT: u\r\n v\n", chunks + "0\r\n T: u", chunks + "0\r\nT\r\n", chunks + "0\r\n\rX",
 	} {
 		for _, size := range []int{1, 2, 1 << 20} {
-			conn := strict(newScript([]byte(data), func() int { return size }))
+			conn := strict(newScript([]byte(data), func() int { return size }), nil)
 			if _, err := io.ReadAll(conn); err != errFraming {
 				t.Errorf("%q: %v", data, err)
 			}
@@ -528,7 +528,7 @@ func TestGuardStandsAlone(t *testing.T) {
 // TestBrokenFramingIsAnError, never the end of what came: an end would make a
 // whole of half a body.
 func TestBrokenFramingIsAnError(t *testing.T) {
-	conn := strict(newScript([]byte("GET / HTTP/1.1\r\nX\r\nY: z\r\n\r\n"), func() int { return 1 << 20 }))
+	conn := strict(newScript([]byte("GET / HTTP/1.1\r\nX\r\nY: z\r\n\r\n"), func() int { return 1 << 20 }), nil)
 	all, err := io.ReadAll(conn)
 	if err != errFraming || string(all) != "GET / HTTP/1.1\r\nX\x00\n" || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%q, %v", all, err)

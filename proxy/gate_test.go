@@ -214,7 +214,7 @@ func newGate(t testing.TB, app string, change ...func(*Options)) *gate {
 	g.server.Config.ErrorLog = quietLog
 	g.server.Config.ConnContext = CountRequests
 	g.server.Config.Protocols = bothProtocols()
-	g.server.Listener = StrictFraming(g.server.Listener)
+	g.server.Listener = StrictFraming(g.server.Listener, nil)
 	g.server.Start()
 	t.Cleanup(g.server.Close)
 	g.url, g.address = g.server.URL, g.server.Listener.Addr().String()

@@ -30,9 +30,10 @@ func (x *exchange) identify() (decision, bool) {
 		return x.anonymous()
 	}
 	id, err := x.p.o.Authenticator.Authenticate(x.r.Context(), token)
-	if d, ok := unverified(id, err); !ok {
+	if d, ok := x.unverified(id, err); !ok {
 		return d, false
 	}
+	x.saw(id.Name, callerVerified)
 	x.identity, x.input.Identity = id, id
 	x.shown = credential{x.p.o.Authenticator, token}
 	return decision{}, true
@@ -40,6 +41,7 @@ func (x *exchange) identify() (decision, bool) {
 
 // anonymous is who shows nothing.
 func (x *exchange) anonymous() (decision, bool) {
+	x.saw("", callerNone)
 	if needsIdentity(x.match.Route) {
 		return refuse(codeNoToken, &problem{status: http.StatusUnauthorized, code: codeNoToken, detail: "a bearer token is needed here"}), false
 	}
@@ -48,12 +50,14 @@ func (x *exchange) anonymous() (decision, bool) {
 
 // unverified is why there is no identity: 401 where the token is bad, 503 where
 // it cannot be told.
-func unverified(id *policy.Identity, err error) (decision, bool) {
+func (x *exchange) unverified(id *policy.Identity, err error) (decision, bool) {
 	var bad *TokenError
 	switch {
 	case errors.As(err, &bad):
+		x.saw(identityOf(err), callerInvalid)
 		return refuse(codeInvalidToken, &problem{status: http.StatusUnauthorized, code: codeInvalidToken, detail: bad.Reason, challenge: codeInvalidToken, cause: bad}), false
 	case err != nil || id == nil || id.UID == "":
+		x.saw(identityOf(err), callerUnavailable)
 		if err == nil {
 			err = errors.New("the authenticator gave nobody")
 		}
@@ -134,7 +138,7 @@ func (x *exchange) identifyByCookie(name, value string) (decision, bool) {
 	} else {
 		id, err = x.p.o.SessionCookies[name].Authenticate(x.r.Context(), value)
 	}
-	if d, ok := unverified(id, err); !ok {
+	if d, ok := x.unverified(id, err); !ok {
 		if d.reason == codeInvalidToken && !needsIdentity(x.match.Route) {
 			return decision{}, true // a browser sends old cookies unasked
 		}
@@ -143,8 +147,10 @@ func (x *exchange) identifyByCookie(name, value string) (decision, bool) {
 	x.identity, x.input.Identity = id, id
 	x.shown = credential{x.p.o.SessionCookies[name], value}
 	if (!safeMethod(x.match.Route.CountsAs(x.r.Method)) || x.wantsWebSocket()) && !x.sameOrigin() && !x.fromAllowedOrigin() {
+		x.saw(id.Name, callerCrossOrigin)
 		return refuse(codeCrossOrigin, &problem{status: http.StatusForbidden, code: codeCrossOrigin, detail: "a session cookie counts only for requests from this site"}), false
 	}
+	x.saw(id.Name, callerVerified)
 	return decision{}, true
 }
 
@@ -242,11 +248,19 @@ func (x *exchange) checkApp() {
 	if x.given == nil && !x.match.Route.AsksAppCheck() {
 		return // and it is not on record that nobody vouched
 	}
+	outcome := x.askAppCheck()
+	if x.given == nil {
+		x.p.metrics.appChecks.WithLabelValues(outcome).Inc()
+	}
+}
+
+func (x *exchange) askAppCheck() (outcome string) {
 	x.input.AppCheckFailure = nil
 	tokens := x.r.Header[headerAppCheck]
 	if len(tokens) != 1 {
-		return
+		return callerNone
 	}
+	outcome = callerInvalid   // also where no project is asked
 	var asked []Authenticator // tenants of one project share theirs
 	for name, project := range x.p.o.AppCheck {
 		if x.identity != nil && x.identity.Name != name || slices.Contains(asked, project) {
@@ -258,13 +272,14 @@ func (x *exchange) checkApp() {
 		switch {
 		case err == nil && app != nil:
 			x.input.AppCheck, x.input.AppCheckFailure = true, nil
-			return
+			return callerVerified
 		case errors.As(err, &bad):
 			if x.appCheck == "" {
 				x.appCheck = bad.Reason
 			}
 		case err != nil:
-			x.input.AppCheckFailure = err
+			x.input.AppCheckFailure, outcome = err, callerUnavailable
 		}
 	}
+	return outcome
 }

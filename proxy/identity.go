@@ -20,6 +20,28 @@ type Authenticator interface {
 // ErrUnavailable marks what could not be found out: it is neither yes nor no.
 var ErrUnavailable = errors.New("unavailable")
 
+// An IdentityError says whose tokens an Authenticator took one for that it does
+// not accept, or cannot tell of. Beside that it is Err.
+type IdentityError struct {
+	Identity string // its name in sidegate.yaml
+	Err      error
+}
+
+func (e *IdentityError) Error() string { return e.Err.Error() }
+
+// Unwrap is what went wrong.
+func (e *IdentityError) Unwrap() error { return e.Err }
+
+// identityOf is the name of the identity that an error is of; empty: that is not
+// known.
+func identityOf(err error) string {
+	var of *IdentityError
+	if errors.As(err, &of) {
+		return of.Identity
+	}
+	return ""
+}
+
 // A TokenError says why a token is refused.
 type TokenError struct {
 	// Reason is for the caller, one of a fixed set of sentences without any

@@ -185,7 +185,7 @@ func gateBefore(t testing.TB, app *inProcess, change ...func(*Options)) (*gate, 
 	})...)
 	server := &http.Server{Handler: g.proxy, ConnContext: CountRequests, Protocols: bothProtocols(), DisableGeneralOptionsHandler: true, ErrorLog: quietLog}
 	m := newInProcess()
-	go server.Serve(StrictFraming(m))
+	go server.Serve(StrictFraming(m, nil))
 	t.Cleanup(func() { server.Close() })
 	g.url, g.patience = "http://gateway.test", 24*time.Hour
 	g.connect = func() (net.Conn, error) { return m.dial(context.Background(), "", "") }

@@ -35,6 +35,7 @@ func (x *exchange) limit(limits []*policy.Limit, d decision) (decision, bool) {
 	case ok:
 		return d, true
 	}
+	x.sawLimit(x.spentOf(limits, x.p.o.Now()))
 	return refuse(codeRate, &problem{status: http.StatusTooManyRequests, code: codeRate, detail: "too many requests; try again later", retry: retry}).by(d), false
 }
 

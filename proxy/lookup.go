@@ -258,7 +258,8 @@ func newLookupMetrics(r prometheus.Registerer) (*lookupMetrics, error) {
 		}, []string{"lookup", "result"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sidegate_lookup_duration_seconds", Help: "Time of a document's read, failed ones included, by lookup.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .2, .3, .5, 1, 2.5, 5, 10},
+			Buckets:                     []float64{.001, .0025, .005, .01, .025, .05, .1, .2, .3, .5, 1, 2.5, 5, 10},
+			NativeHistogramBucketFactor: nativeFactor, NativeHistogramMaxBucketNumber: nativeBuckets, NativeHistogramMinResetDuration: nativeReset,
 		}, []string{"lookup"}),
 	}
 	for _, c := range []prometheus.Collector{m.lookups, m.duration} {

@@ -76,6 +76,13 @@ func (k *keptDocuments) put(key string, d datedDocument) {
 	}
 }
 
+// size is how many documents are kept, and about how many bytes they take.
+func (k *keptDocuments) size() (entries int, bytes int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.entries), k.bytes
+}
+
 func (k *keptDocuments) remove(e *list.Element) {
 	kept := k.recent.Remove(e).(*keptDocument)
 	delete(k.entries, kept.key)

@@ -2,8 +2,20 @@ package proxy
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sidegate/policy"
+)
+
+const (
+	// Native histograms beside the classic buckets: at most this many, each at
+	// most a tenth wider than the one before; what was once too wide is taken
+	// back an hour later at the earliest.
+	nativeFactor  = 1.1
+	nativeBuckets = 100
+	nativeReset   = time.Hour
 )
 
 // metrics are the gate's counters; docs/operations.md explains each.
@@ -15,7 +27,43 @@ type metrics struct {
 	unrecorded    *prometheus.CounterVec
 	summarised    prometheus.Counter
 	shadow        *prometheus.CounterVec
+	identified    *prometheus.CounterVec
+	appChecks     *prometheus.CounterVec
+	limited       *prometheus.CounterVec
+
+	routes children[string, *routeMetrics]
+	seen   children[sighting, prometheus.Counter]
 }
+
+// routeMetrics are one route's, so that a request need not find them by their labels.
+type routeMetrics struct {
+	duration prometheus.Observer
+	answers  children[routeAnswer, prometheus.Counter]
+}
+
+// A routeAnswer is how a request ended.
+type routeAnswer struct {
+	effect string
+	status int
+}
+
+// A sighting is what came of a look for the caller.
+type sighting struct {
+	identity string // its name in sidegate.yaml; empty where none could be told
+	outcome  string
+}
+
+// Outcomes of a look for the caller.
+const (
+	callerVerified    = "verified"
+	callerNone        = "none" // there was nothing to look at
+	callerInvalid     = "invalid"
+	callerUnavailable = "unavailable"
+	callerCrossOrigin = "cross_origin" // the cookie is good, and another site had it sent
+)
+
+// limitedByQuota stands for the quota of uploads, beside what limits are by.
+const limitedByQuota = "quota"
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
@@ -24,7 +72,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"route", "decision", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sidegate_request_duration_seconds", Help: "Time from the request's header to the answer's end, by route.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			Buckets:                     []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			NativeHistogramBucketFactor: nativeFactor, NativeHistogramMaxBucketNumber: nativeBuckets, NativeHistogramMinResetDuration: nativeReset,
 		}, []string{"route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sidegate_requests_in_flight", Help: "Requests that have begun and not ended.",
@@ -41,13 +90,50 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		shadow: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sidegate_policy_shadow_total", Help: "What guards and entries in dry_run said, by rule and result (allow, pass, deny, error).",
 		}, []string{"rule", "result"}),
+		identified: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidegate_identifications_total", Help: "Looks for the caller of a request, by identity and outcome (verified, none, invalid, unavailable, cross_origin).",
+		}, []string{"identity", "outcome"}),
+		appChecks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidegate_app_checks_total", Help: "Looks for App Check's word, where a route asks for it, by outcome (verified, none, invalid, unavailable).",
+		}, []string{"outcome"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidegate_limited_total", Help: "Requests, and items of requests, that a limit or a quota refused, by route and by whose budget was used up (uid, ip, actor, route, quota).",
+		}, []string{"route", "per"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.inFlight, m.auditFailures, m.unrecorded, m.summarised, m.shadow} {
+	for _, outcome := range []string{callerVerified, callerNone, callerInvalid, callerUnavailable} {
+		m.appChecks.WithLabelValues(outcome)
+	}
+	m.routes.make = func(route string) *routeMetrics {
+		one := &routeMetrics{duration: m.duration.WithLabelValues(route)}
+		one.answers.make = func(a routeAnswer) prometheus.Counter {
+			return m.requests.WithLabelValues(route, a.effect, strconv.Itoa(a.status))
+		}
+		return one
+	}
+	m.seen.make = func(s sighting) prometheus.Counter { return m.identified.WithLabelValues(s.identity, s.outcome) }
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.inFlight, m.auditFailures, m.unrecorded, m.summarised, m.shadow, m.identified, m.appChecks, m.limited} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// registerReadings registers what is asked for when metrics are read.
+func (p *Proxy) registerReadings(r prometheus.Registerer) error {
+	for _, g := range []struct {
+		name, help string
+		read       func() float64
+	}{
+		{"sidegate_limit_budgets", "Budgets of limits that are kept in memory: drawn on, and not whole again.", func() float64 { return float64(p.limits.Held()) }},
+		{"sidegate_lookup_cache_entries", "Documents of lookups that are kept.", func() float64 { n, _ := p.lookups.kept.size(); return float64(n) }},
+		{"sidegate_lookup_cache_bytes", "About how much memory they take.", func() float64 { _, n := p.lookups.kept.size(); return float64(n) }},
+	} {
+		if err := r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.read)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // count has bounded labels: routes are the policy's, statuses are numbers.
@@ -56,9 +142,45 @@ func (m *metrics) count(x *exchange) {
 	if x.unrecorded {
 		effect = "deny"
 	}
-	m.requests.WithLabelValues(x.routeID(), effect, strconv.Itoa(x.w.status)).Inc()
+	route := m.routes.get(x.routeID())
+	route.answers.get(routeAnswer{effect, x.w.status}).Inc()
 	for rule, result := range x.decision.shadow {
 		m.shadow.WithLabelValues(rule, result).Inc()
 	}
-	m.duration.WithLabelValues(x.routeID()).Observe(x.duration().Seconds())
+	route.duration.Observe(x.duration().Seconds())
+}
+
+// saw counts a look for the caller. Identities are those of sidegate.yaml, so
+// that no caller makes one up. What is only judged does not count.
+func (x *exchange) saw(identity, outcome string) {
+	if x.given == nil {
+		x.p.metrics.seen.get(sighting{identity, outcome}).Inc()
+	}
+}
+
+// sawLimit counts a refusal for want of budget.
+func (x *exchange) sawLimit(per string) {
+	if x.given == nil {
+		x.p.metrics.limited.WithLabelValues(x.routeID(), per).Inc()
+	}
+}
+
+// sawQuota counts a refusal for want of quota, where it is one.
+func (x *exchange) sawQuota(pr *problem) {
+	if pr.code == codeQuota {
+		x.sawLimit(limitedByQuota)
+	}
+}
+
+// spentOf says whose budget was used up, where one of several limits refused.
+// Of several that did so it is the first. Where by now all have some left again,
+// it is the first of all.
+func (x *exchange) spentOf(limits []*policy.Limit, now time.Time) string {
+	spent := limits[0]
+	if len(limits) > 1 {
+		if one := x.limits.Spent(limits, &x.input, now); one != nil {
+			spent = one
+		}
+	}
+	return spent.By.String()
 }

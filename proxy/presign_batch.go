@@ -228,6 +228,7 @@ func (x *exchange) signItems(sign func(one *item) (any, error)) []any {
 		part, err := sign(one)
 		if err != nil {
 			pr := storeFailure(err)
+			x.sawQuota(pr)
 			x.p.logItem(x, one, pr)
 			parts[i] = one.refused(pr)
 			return

@@ -141,6 +141,9 @@ func New(o Options) (*Proxy, error) {
 			p.reserved[folded(header)] = true
 		}
 	}
+	if err := p.registerReadings(o.Metrics); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
 	p.refusals.init()
 	p.SetPolicy(o.Policy)
 	return p, nil

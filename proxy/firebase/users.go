@@ -88,6 +88,13 @@ func NewUsers(o UsersOptions) (*Users, error) {
 // Counts are the questions asked and those that failed.
 func (u *Users) Counts() (asked, failed uint64) { return u.asked.Load(), u.failed.Load() }
 
+// Remembered is how many users are.
+func (u *Users) Remembered() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.users.Len()
+}
+
 // A user is what is known of one, and the question under way.
 type user struct {
 	uid       string

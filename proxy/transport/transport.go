@@ -52,6 +52,7 @@ type Transport struct {
 	upgrades  *http.Transport // for requests that leave HTTP; nil: there can be none
 	balancer  *balancer       // nil: there is one address, and nothing to choose
 	metrics   upstreamMetrics
+	now       func() time.Time
 }
 
 // errNoUpgrade: RFC 9113, section 8.6, has no Upgrade.
@@ -76,7 +77,7 @@ func New(o Options) (*Transport, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	t := &Transport{addresses: addresses, h2: o.H2C || o.TLS != nil, h2c: o.H2C, metrics: o.Metrics.of(o.Name)}
+	t := &Transport{addresses: addresses, h2: o.H2C || o.TLS != nil, h2c: o.H2C, metrics: o.Metrics.of(o.Name), now: o.Now}
 	d := newDialer(o)
 	t.base = d.transport(protocols(o))
 	switch {
@@ -145,6 +146,7 @@ func (t *Transport) try(by *http.Transport, req *http.Request, body *requestBody
 		once, out = sendOnce(out, t.h2c)
 	}
 	t.metrics.inFlight.Inc()
+	began := t.now()
 	res, err := by.RoundTrip(out)
 	if err != nil {
 		err = once.explain(err)
@@ -153,6 +155,7 @@ func (t *Transport) try(by *http.Transport, req *http.Request, body *requestBody
 		t.over(l, once)
 		return nil, err
 	}
+	t.metrics.duration.Observe(t.now().Sub(began).Seconds())
 	t.settle(l, answered)
 	res.Request = req
 	t.follow(res, l, once)

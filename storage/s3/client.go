@@ -94,6 +94,9 @@ func clientOptions(cfg aws.Config, o Options, creds aws.CredentialsProvider, cli
 	if o.Endpoint != "" {
 		out.BaseEndpoint = aws.String(o.Endpoint)
 	}
+	if o.Observe != nil {
+		out.APIOptions = append(out.APIOptions, observing(o.Observe, o.Now))
+	}
 	if o.Store == "gcs" {
 		out.APIOptions = append(out.APIOptions, signNoAcceptEncoding)
 	}

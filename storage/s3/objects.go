@@ -58,8 +58,7 @@ func (b *Bucket) List(ctx context.Context, prefix, token string, limit int) ([]u
 		in.ContinuationToken = aws.String(token)
 	}
 	out, err := b.client.ListObjectsV2(ctx, in)
-	// NotImplemented is how MinIO says that a token is of another prefix.
-	if token != "" && isCode(err, "InvalidArgument", "InvalidToken", "InvalidRequest", "NotImplemented") {
+	if isForeignToken(token, err) {
 		return nil, "", upload.ErrCursor
 	}
 	if err != nil {
@@ -73,6 +72,12 @@ func (b *Bucket) List(ctx context.Context, prefix, token string, limit int) ([]u
 		return nil, "", b.unavailable("list objects", "the store gives a token for the next page that cannot be")
 	}
 	return listed(out, prefix), next, nil
+}
+
+// isForeignToken: NotImplemented is how MinIO says that a token is of another
+// prefix.
+func isForeignToken(token string, err error) bool {
+	return token != "" && isCode(err, "InvalidArgument", "InvalidToken", "InvalidRequest", "NotImplemented")
 }
 
 func listed(out *s3.ListObjectsV2Output, prefix string) []upload.Object {

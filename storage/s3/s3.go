@@ -39,8 +39,11 @@ type Options struct {
 	// default chain (environment, profile, web identity, task role, instance
 	// role), which is asked when first needed and refreshed in time.
 	AccessKey, SecretKey string
-	Now                  func() time.Time // nil: time.Now
-	backoff              time.Duration    // of tests; 0: maxBackoff
+	// Observe is told of each call of the store, by several goroutines at once;
+	// nil: nobody is.
+	Observe func(Call)
+	Now     func() time.Time // nil: time.Now
+	backoff time.Duration    // of tests; 0: maxBackoff
 }
 
 const defaultRegion = "us-east-1"
@@ -107,10 +110,10 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := o.Now
-	if now == nil {
-		now = time.Now
+	if o.Now == nil {
+		o.Now = time.Now
 	}
+	now := o.Now
 	if o.Role != nil {
 		cfg.Credentials = newAssumedRole(*o.Role, cfg.Region, cfg.HTTPClient)
 	}
