@@ -44,6 +44,9 @@ func newStoreMetrics(r prometheus.Registerer) *storeMetrics {
 	for _, state := range []upload.Status{upload.Issued, upload.Uploading, upload.Ready, upload.Rejected, upload.Failed, upload.Aborted, upload.Expired} {
 		m.states.WithLabelValues(string(state))
 	}
+	for _, operation := range []string{"create", "get", "transition", "list", "find", "due"} {
+		m.sessionFailures.WithLabelValues(operation)
+	}
 	r.MustRegister(m.calls, m.failures, m.signed, m.sessions, m.sessionFailures, m.states)
 	return m
 }

@@ -38,20 +38,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	if len(want) < 10 {
 		t.Fatalf("only %d metrics were found in the sources", len(want))
 	}
-	page, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, ok := strings.Cut(string(page), "\n## Metrics\n")
-	if !ok {
-		t.Fatal("docs/operations.md has no section Metrics")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
-	var have []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `(sidegate_[a-z_]+)`").FindAllStringSubmatch(section, -1) {
-		have = append(have, row[1])
-	}
-	compare(t, "docs/operations.md, Metrics", have, want)
+	compare(t, "docs/operations.md, Metrics", documentedMetrics(t), want)
 }
 
 // packageFolders are those of the gateway's own packages.

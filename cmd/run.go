@@ -65,22 +65,21 @@ type gateway struct {
 	metrics *prometheus.Registry
 	closers []func() error
 
-	connections *connectionMetrics
-	policySeen  atomic.Pointer[fingerprint] // of the file that was read last
-	hangups     chan os.Signal
-	ledger      *audit.Ledger
-	rescues     bool // it has a last resort: see memoryDisk
-	keys        []*oidc.KeySet
-	keysClient  *http.Client // fetches them; nil: by the environment's proxy and authorities
-	users       []*firebase.Users
-	idTokens    []*google.IDTokens
-	tokens      *oidc.Cache // nil: verified tokens are not kept
-	proxy       *proxy.Proxy
-	public      *http.Server
-	admin       *http.Server
-	publicAt    net.Listener
-	adminAt     net.Listener
-	asked       forwardAuth
+	policySeen atomic.Pointer[fingerprint] // of the file that was read last
+	hangups    chan os.Signal
+	ledger     *audit.Ledger
+	rescues    bool // it has a last resort: see memoryDisk
+	keys       []*oidc.KeySet
+	keysClient *http.Client // fetches them; nil: by the environment's proxy and authorities
+	users      []*firebase.Users
+	idTokens   []*google.IDTokens
+	tokens     *oidc.Cache // nil: verified tokens are not kept
+	proxy      *proxy.Proxy
+	public     *http.Server
+	admin      *http.Server
+	publicAt   net.Listener
+	adminAt    net.Listener
+	asked      forwardAuth
 
 	serving  atomic.Bool // callers can connect
 	draining atomic.Bool
@@ -92,6 +91,7 @@ type gateway struct {
 
 	refusedFiles *prometheus.CounterVec // of certificates
 	sweeping     *sweeping
+	connections  *connectionMetrics
 }
 
 func (g *gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
