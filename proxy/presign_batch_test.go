@@ -254,6 +254,9 @@ func TestBatchBurnsItsQuota(t *testing.T) {
 	if got != 3 || len(s.store.sessions) != 3 || s.bucket.signed != 3 {
 		t.Errorf("%d allowed, %d sessions, %d signatures", got, len(s.store.sessions), s.bucket.signed)
 	}
+	if n := s.labelled("sidegate_limited_total", "quota", "presign-uploads"); n != 17 {
+		t.Errorf("%v refusals are counted", n)
+	}
 }
 
 // TestBatchNotOnRecord: nothing is signed where one of the decisions is on no

@@ -1,0 +1,158 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sidegate/policy"
+)
+
+// labelled is the value of a counter with these labels, by their names in order.
+func (g *gate) labelled(name string, labels ...string) float64 {
+	g.t.Helper()
+	families, err := g.metrics.Gather()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			same := f.GetName() == name && len(m.Label) == len(labels)
+			for i := range m.Label {
+				same = same && m.Label[i].GetValue() == labels[i]
+			}
+			if same {
+				return m.Counter.GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// namedTokens say of their errors whose they are.
+type namedTokens struct{ fakeTokens }
+
+func (n namedTokens) Authenticate(ctx context.Context, token string) (*policy.Identity, error) {
+	id, err := n.fakeTokens.Authenticate(ctx, token)
+	if err != nil {
+		err = &IdentityError{Identity: "users", Err: err}
+	}
+	return id, err
+}
+
+func TestIdentificationsAreCounted(t *testing.T) {
+	app := newApp(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") })
+	for identity, tokens := range map[string]Authenticator{"": fakeTokens{}, "users": namedTokens{}} {
+		g := newGate(t, app, func(o *Options) { o.Authenticator = tokens })
+		for _, c := range []struct {
+			path, token string
+			status      int
+		}{
+			{"/public/a", "alice", 200}, // nobody looks
+			{"/private/a", "alice", 200},
+			{"/optional/a", "bob", 200},
+			{"/private/a", "bad", 401},
+			{"/optional/a", "bad", 401},
+			{"/private/a", "away", 503},
+			{"/private/a", "", 401},
+			{"/optional/a", "", 200},
+			{"/admin/a", "bob", 403}, // a caller all the same
+		} {
+			if a := g.send("GET", c.path, c.token, "Connection: close"); a.StatusCode != c.status {
+				t.Fatalf("%+v: %d", c, a.StatusCode)
+			}
+			g.outcome()
+		}
+		for _, c := range []struct {
+			identity, outcome string
+			n                 float64
+		}{{"users", "verified", 3}, {identity, "invalid", 2}, {identity, "unavailable", 1}, {"", "none", 2}} {
+			if n := g.labelled("sidegate_identifications_total", c.identity, c.outcome); n != c.n {
+				t.Errorf("%+v: counted %v", c, n)
+			}
+		}
+	}
+}
+
+// TestIdentityErrorIsItsCause: what an error means does not change by whose it is.
+func TestIdentityErrorIsItsCause(t *testing.T) {
+	bad := &TokenError{Reason: "the token is malformed"}
+	err := fmt.Errorf("more: %w", &IdentityError{Identity: "users", Err: bad})
+	var got *TokenError
+	if !errors.As(err, &got) || got != bad || err.Error() != "more: the token is malformed" || identityOf(err) != "users" || identityOf(bad) != "" {
+		t.Errorf("%v, %q", err, identityOf(err))
+	}
+}
+
+func TestLimitedSaysWhichLimit(t *testing.T) {
+	g := rulesGate(t, nil)
+	ask := func(path, token string, status int) {
+		t.Helper()
+		if a := g.send("GET", path, token, "Connection: close"); a.StatusCode != status {
+			t.Fatalf("%s as %s: %d", path, token, a.StatusCode)
+		}
+	}
+	ask("/by-both", "alice", 200)
+	ask("/by-both", "alice", 429)
+	ask("/by-both", "bob", 200)
+	ask("/by-both", "root", 200)
+	ask("/by-both", "root", 429) // both are used up
+	for range 3 {
+		ask("/static/a", "", 200)
+	}
+	ask("/static/a", "", 429)
+	for _, c := range [][2]string{{"actor", "by-both"}, {"route", "by-both"}, {"ip", "static"}} {
+		if n := g.labelled("sidegate_limited_total", c[0], c[1]); n != 1 {
+			t.Errorf("%v: counted %v", c, n)
+		}
+	}
+	if n := g.proxy.limits.Held(); n != 5 {
+		t.Errorf("%d budgets are kept", n)
+	}
+}
+
+// TestChildren: each is made once, whoever comes at once, and finding one takes
+// no memory.
+func TestChildren(t *testing.T) {
+	var mu sync.Mutex
+	made := map[int]int{}
+	c := children[int, *int]{make: func(key int) *int {
+		mu.Lock()
+		defer mu.Unlock()
+		made[key]++
+		return &key
+	}}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for key := range 100 {
+				if v := c.get(key); *v != key {
+					t.Errorf("%d for %d", *v, key)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for key, n := range made {
+		if n != 1 {
+			t.Errorf("%d was made %d times", key, n)
+		}
+	}
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func() {
+		m.routes.get("a").answers.get(routeAnswer{"allow", 200}).Inc()
+		m.seen.get(sighting{"users", callerVerified}).Inc()
+	}
+	find()
+	if n := testing.AllocsPerRun(100, find); n != 0 {
+		t.Errorf("a count takes %v pieces of memory", n)
+	}
+}
