@@ -115,6 +115,9 @@ func (m *reloadMetrics) good() (mended bool) {
 // watchMetrics registers what is asked for when metrics are read.
 func (g *gateway) watchMetrics() {
 	g.reloads.total = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_policy_reloads_total", Help: "Policies read anew, by result (loaded, refused)."}, []string{"result"})
+	for _, result := range []string{"loaded", "refused"} {
+		g.reloads.total.WithLabelValues(result)
+	}
 	g.reloads.last = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_policy_last_reload_ok", Help: "1 unless the last policy that was read was refused."})
 	g.reloads.last.Set(1)
 	g.reloads.loaded.Store(time.Now().Unix())
