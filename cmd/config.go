@@ -175,6 +175,21 @@ type Config struct {
 		Key, NextKey Secret
 	}
 
+	// Telemetry is where traces go.
+	Telemetry struct {
+		// OTLP is the whole URL at which a collector takes them, by OTLP over
+		// HTTP; nil, the default: nothing is traced.
+		OTLP *url.URL
+		// Sample is the share, 0 to 1, that is kept of the traces which begin
+		// here. Default: 0.1.
+		Sample float64
+		// Headers are sent beside them. Default: none.
+		Headers map[string]Secret
+		// CA is a file of the authorities that may vouch for an https collector;
+		// empty, the default: the machine's.
+		CA string
+	}
+
 	// Log is the gateway's own log, on standard error.
 	Log struct {
 		// Level is debug, info, warn or error. Default: info.

@@ -12,8 +12,7 @@ const configVersion = "sidegate-config/v1"
 func configKeys() map[string]document.Keys {
 	return map[string]document.Keys{
 		"": {
-			Known: []string{"version", "name", "listen", "admin", "forward_auth", "policy", "identities", "keys_cache", "token_cache", "upstreams", "cors", "buckets", "storage", "lookups", "audit", "assertion", "webhook", "redis", "log"},
-			Later: []string{"telemetry"},
+			Known: []string{"version", "name", "listen", "admin", "forward_auth", "policy", "identities", "keys_cache", "token_cache", "upstreams", "cors", "buckets", "storage", "lookups", "audit", "assertion", "webhook", "redis", "telemetry", "log"},
 		},
 		"listen": {
 			Known: []string{"address", "trusted_proxies", "shutdown_grace", "drain_delay", "header_timeout", "max_header_bytes", "idle_timeout", "max_connections", "max_requests", "max_requests_per_connection", "tls"},
@@ -51,6 +50,7 @@ func configKeys() map[string]document.Keys {
 			Known: []string{"dir", "survive", "max_size", "segment", "retention", "key", "checkpoint", "firestore", "stdout"},
 		},
 		"audit.firestore": {Known: []string{"project", "database", "collection", "ttl"}},
+		"telemetry":       {Known: []string{"otlp", "sample", "headers", "ca"}},
 		"log":             {Known: []string{"level", "format"}},
 	}
 }

@@ -165,6 +165,7 @@ func (l *configLoader) read(root document.Map, c *Config) {
 	l.readStorage(root.Get("storage").Map(l.keys["storage"]), c)
 	l.readLookups(root.Get("lookups").Map(l.keys["lookups"]), c)
 	l.readAudit(root.Get("audit").Map(l.keys["audit"]), c)
+	l.readTelemetry(root.Get("telemetry"), c)
 	l.readLog(root.Get("log").Map(l.keys["log"]), c)
 	l.checkPlaces(root, c)
 }

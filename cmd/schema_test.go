@@ -152,6 +152,7 @@ var formless = regexp.MustCompile(strings.Join([]string{
 	"the store r2", "not one of AWS", "what kind of store that is", "is not possible", "holds a control character", // kinds of stores, escapes
 	"not 24 to 64 bytes", "is not base64", "asymmetric signatures", "more than 4 secrets", "not an absolute URL", "use https", "neither https nor http", "has a fragment", // webhook
 	"want redis://", "a user without a password", "is for a rediss:// url", // redis
+	"is for an https URL", "want the URL of a collector", "want a URL without user", "is the gateway's to set", "in another spelling", // telemetry
 	"one key in PEM", "no key to sign with", "is the key itself", "not P-256", "ES256 needs", "of requests, and stand", // keys
 }, "|"))
 
@@ -170,7 +171,8 @@ func TestSchemaAndLoaderAgreeOnDefaults(t *testing.T) {
 	delete(defaults, "assertion") // which needs a key
 	delete(defaults, "cors")      // and this origins
 	delete(defaults, "forward_auth")
-	delete(defaults, "webhook") // which has none
+	delete(defaults, "telemetry") // and this a collector
+	delete(defaults, "webhook")   // which has none
 	delete(defaults, "redis")
 	text, err := yaml.Marshal(defaults)
 	if err != nil {
@@ -211,6 +213,7 @@ var beside = map[string]map[string]any{
 	"identities.*.oidc":     {"issuer": "https://acme.okta.com/oauth2/default", "audience": "photos-api"},
 	"assertion":             {"key": "${file:k1.pem}"},
 	"forward_auth":          {"dialect": "nginx"},
+	"telemetry":             {"otlp": "https://otlp.acme.dev"},
 	"webhook":               {"url": "https://acme.dev/hooks", "secret": "24-bytes-or-more-less-than-65"},
 	"redis":                 {"url": "rediss://redis.acme.dev"},
 	"cors":                  {"origins": []string{"https://app.acme.dev"}},
@@ -235,7 +238,7 @@ var besideKey = map[string]map[string]any{
 func TestSchemaOffersWhatLoads(t *testing.T) {
 	root := configSchema(t)
 	env := map[string]string{"GOOGLE_CLOUD_PROJECT": "acme-prod", "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"}
-	p := place{env: env, files: map[string]string{"/run/secrets/s3": "s", "/etc/sidegate/k1.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/k2.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/audit.key": auditKey(t), "/run/secrets/webhook": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "/run/secrets/redis": "rediss://:p@redis.acme.dev"}}
+	p := place{env: env, files: map[string]string{"/run/secrets/s3": "s", "/etc/sidegate/k1.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/k2.pem": newPEM(t, elliptic.P256()), "/etc/sidegate/audit.key": auditKey(t), "/run/secrets/webhook": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "/run/secrets/redis": "rediss://:p@redis.acme.dev", "/run/secrets/otlp": "Bearer s3cr3t"}}
 	for path, keys := range configKeys() {
 		s := root
 		for _, part := range strings.Split(path, ".") {

@@ -2,14 +2,11 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"sidegate/policy"
@@ -25,11 +22,16 @@ type exchange struct {
 	policy  *policy.Policy // the one this request is judged by, whole
 	start   time.Time
 	id      string   // of the record
-	trace   string   // trace id of traceparent
+	trace   string   // the trace's id, 32 hexadecimal digits
+	span    string   // the id of the request's own span or, where nothing is traced here, that of traceparent
+	sampled bool     // the trace is kept
 	parent  string   // traceparent as it is sent upstream
 	states  []string // tracestate, of a trace that is continued
 	ip      netip.Addr
 	trusted bool // the peer is a trusted proxy
+
+	continued  bool // the trace was begun by who sent the request
+	cloudTrace bool // who also says it in Google's older header
 
 	target   target
 	match    policy.Match
@@ -121,31 +123,6 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // takes it for granted.
 func endsConnection(r *http.Request) bool {
 	return !r.ProtoAtLeast(1, 1) || r.ProtoMajor == 1 && len(r.Header["Upgrade"]) > 0
-}
-
-// traceContext continues a trusted proxy's trace, or begins one whose id is
-// the record's (W3C Trace Context, version 00).
-func (x *exchange) traceContext() {
-	if v := x.r.Header["Traceparent"]; x.trusted && len(v) == 1 && validTraceparent(v[0]) {
-		x.trace, x.parent, x.states = v[0][3:35], v[0], x.r.Header["Tracestate"]
-		return
-	}
-	var span [8]byte
-	rand.Read(span[:])
-	x.trace = x.id
-	x.parent = "00-" + x.trace + "-" + hex.EncodeToString(span[:]) + "-00"
-}
-
-func validTraceparent(s string) bool {
-	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
-		return false
-	}
-	for i, c := range []byte(s) {
-		if i != 2 && i != 35 && i != 52 && !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
-			return false
-		}
-	}
-	return s[3:35] != strings.Repeat("0", 32) && s[36:52] != strings.Repeat("0", 16)
 }
 
 // fail answers with the error, unless an answer has begun: then the connection

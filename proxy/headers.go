@@ -46,7 +46,7 @@ func (f *forwarder) setForwarded(x *exchange, h http.Header) {
 		h["X-Forwarded-Host"] = []string{host}
 	}
 	h["X-Request-Id"] = []string{x.id}
-	h["Traceparent"] = []string{x.parent}
+	x.setTrace(h)
 	if n := len(strings.Join(x.states, ",")); n > 0 && n <= maxTraceState {
 		h["Tracestate"] = slices.Clone(x.states)
 	}

@@ -20,7 +20,7 @@ var identityNames = []string{
 // from, or are the gateway's own to set.
 var otherNames = []string{
 	// set by the gateway
-	"x-request-id", "traceparent", "tracestate", "forwarded", "x-serverless-authorization",
+	"x-request-id", "traceparent", "tracestate", "x-cloud-trace-context", "forwarded", "x-serverless-authorization",
 	// overrides of what was matched
 	"x-original-url", "x-rewrite-url", "x-original-uri", "x-original-host", "x-original-method",
 	"x-http-method", "x-http-method-override", "x-method-override", "x-host",
