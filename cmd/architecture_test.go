@@ -27,6 +27,9 @@ var sdkHome = map[string]string{
 	"github.com/hashicorp/golang-lru/v2": "proxy/oidc proxy/firebase",
 	"github.com/rogpeppe/go-internal":    "",
 	"github.com/go-jose/go-jose":         "proxy/oidc",
+	"go.opentelemetry.io/otel/sdk":       "proxy/otlp",
+	"go.opentelemetry.io/otel/exporters": "proxy/otlp",
+	"go.opentelemetry.io/proto":          "proxy/otlp",
 	"github.com/versity/versitygw":       "",
 	"github.com/santhosh-tekuri":         "",
 }

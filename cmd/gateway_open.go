@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -101,13 +100,10 @@ func roleSession(name string) string {
 
 func (g *gateway) openLedger(connect func(*FirestoreConfig) (*firestore.Client, error)) error {
 	c := g.s.config
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
+	var err error
 	o := audit.Options{
 		Dir:     c.Audit.Dir,
-		Gateway: audit.Gateway{Name: c.Name, Version: g.s.version, Instance: host + "-" + audit.NewID()[:8]},
+		Gateway: audit.Gateway{Name: c.Name, Version: g.s.version, Instance: g.instance},
 		Segment: c.Audit.Segment,
 		MaxSize: c.Audit.MaxSize,
 	}

@@ -44,7 +44,7 @@ func runGateway(ctx context.Context, s settings) (err error) {
 		log.Warn().Msg(w)
 	}
 	registry := newRegistry(s)
-	g := &gateway{s: s, log: log, metrics: registry, connections: newConnectionMetrics(registry), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
+	g := &gateway{s: s, log: log, instance: newInstance(), metrics: registry, connections: newConnectionMetrics(registry), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
 	g.refusedFiles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_tls_files_refused_total",
 		Help: "Replaced files of certificates that are no good, so that the last good ones stay in use."}, []string{"key"})
 	g.metrics.MustRegister(g.refusedFiles)
@@ -58,12 +58,22 @@ func runGateway(ctx context.Context, s settings) (err error) {
 	return g.run(ctx)
 }
 
+func newInstance() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return host + "-" + audit.NewID()[:8]
+}
+
 // A gateway is a running sidegate: what is open, in the order of opening.
 type gateway struct {
-	s       settings
-	log     zerolog.Logger
-	metrics *prometheus.Registry
-	closers []func() error
+	s   settings
+	log zerolog.Logger
+	// instance tells this process from others of its name.
+	instance string
+	metrics  *prometheus.Registry
+	closers  []func() error
 
 	policySeen atomic.Pointer[fingerprint] // of the file that was read last
 	hangups    chan os.Signal
@@ -116,6 +126,10 @@ func (g *gateway) open(ctx context.Context) error {
 	if g.adminAt, err = g.listen("admin.address", c.AdminAddress); err != nil {
 		return err
 	}
+	tracer, err := g.openTelemetry()
+	if err != nil {
+		return err
+	}
 	stores, err := g.openStores(ctx)
 	if err != nil {
 		return err
@@ -157,6 +171,7 @@ func (g *gateway) open(ctx context.Context) error {
 		Trusted:     proxy.TrustedProxies{Prefixes: c.Listen.TrustedProxies, Peer: c.Listen.TrustPeer},
 		IdleTimeout: c.Listen.IdleTimeout,
 		MaxRequests: c.Listen.MaxRequests, MaxPerConnection: c.Listen.MaxPerConnection,
+		Tracer: tracer, Sample: c.Telemetry.Sample,
 		Log:     g.log,
 		Metrics: g.metrics,
 		Now:     time.Now,

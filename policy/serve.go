@@ -139,3 +139,6 @@ func (l *loader) checkServe(m document.Map, r *Route) {
 		path.Errorf("`serve: %s` answers to all paths below its own: end the path in a capture of the rest, as /uploads/{op...}", o.name)
 	}
 }
+
+// Path is the route's path as the policy writes it.
+func (r *Route) Path() string { return r.path.String() }

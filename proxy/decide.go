@@ -47,10 +47,12 @@ func (p *Proxy) decide(x *exchange) (decision, action) {
 	if d, ok := x.limit(x.match.Route.IPLimits, decision{}); !ok {
 		return d, nil
 	}
+	x.stage(stageIdentify)
 	if d, ok := x.identify(); !ok {
 		return d, nil
 	}
 	x.checkApp()
+	x.stage(stageDecide)
 	if x.match.Route.Serve != "" {
 		return p.decideServed(x)
 	}

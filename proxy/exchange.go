@@ -30,8 +30,9 @@ type exchange struct {
 	ip      netip.Addr
 	trusted bool // the peer is a trusted proxy
 
-	continued  bool // the trace was begun by who sent the request
-	cloudTrace bool // who also says it in Google's older header
+	spans      *spans // of a request that is traced
+	continued  bool   // the trace was begun by who sent the request
+	cloudTrace bool   // who also says it in Google's older header
 
 	target   target
 	match    policy.Match
@@ -215,6 +216,7 @@ func (p *Proxy) finish(x *exchange) {
 	}
 	p.metrics.inFlight.Dec()
 	p.metrics.count(x)
+	x.endTrace()
 	p.log(x, truncated)
 	if x.duplex && !x.w.hijacked {
 		if !x.body.ended() {

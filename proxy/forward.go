@@ -81,6 +81,7 @@ func (f *forwarder) forward(x *exchange) error {
 		timeout = t
 	}
 	x.watch = newWatchdog(timeout, x.cancel)
+	x.stageUpstream(f)
 	if x.body != nil {
 		x.body.watch = x.watch
 		// Apps may answer while they are still being sent to. HTTP/2 is so anyway.
@@ -144,6 +145,7 @@ func (f *forwarder) answered(res *http.Response) error {
 	stripAnswer(res.Trailer)
 	if res.StatusCode == http.StatusSwitchingProtocols && x.upgrades() {
 		x.watch.stop()
+		x.upstreamAnswered(res.StatusCode)
 		f.open(x, res)
 		return nil
 	}
@@ -155,6 +157,7 @@ func (f *forwarder) answered(res *http.Response) error {
 			return errBadHeader
 		}
 	}
+	x.upstreamAnswered(res.StatusCode)
 	x.watch.answering(f.up.IdleTimeout)
 	body := &answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header), grpc: hasGRPCType(res.Header, nativeGRPC)}
 	if x.grpc && body.grpc {

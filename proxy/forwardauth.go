@@ -26,6 +26,7 @@ func (p *Proxy) ForwardAuth(d Dialect) http.Handler {
 		x := p.begin(w, asked)
 		x.question, x.ip, x.trusted = q, p.askedBy(r), true
 		x.traceContext()
+		x.startTrace()
 		defer p.enter(x, r)()
 		defer p.finish(x)
 		if err := p.serve(x); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 
 	"sidegate/policy"
 	"sidegate/storage/audit"
@@ -67,9 +68,15 @@ type Options struct {
 	// other or at once, before it is ended; 0: no bound. The server's ConnContext
 	// must be CountRequests.
 	MaxPerConnection int64
-	Log              zerolog.Logger
-	Metrics          prometheus.Registerer
-	Now              func() time.Time
+	// Tracer makes spans of requests; nil: nothing is traced. Each one that it
+	// makes is kept: which traces are is decided here.
+	Tracer trace.Tracer
+	// Sample is the share, 0 to 1, that is kept of the traces which begin here.
+	// Of one that a trusted proxy began, it says whether it is kept.
+	Sample  float64
+	Log     zerolog.Logger
+	Metrics prometheus.Registerer
+	Now     func() time.Time
 }
 
 // An Upstream is an app behind the gateway.
@@ -160,6 +167,7 @@ func (p *Proxy) Policy() *policy.Policy { return p.policy.Load() }
 // one answer, one outcome on record, one log line, one set of counters.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.begin(w, r)
+	x.startTrace()
 	defer p.enter(x, r)()
 	defer p.finish(x)
 	if err := p.serve(x); err != nil {
@@ -171,7 +179,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // done for a request before the decision on it is on record.
 func (p *Proxy) serve(x *exchange) error {
 	d, act := p.decide(x)
-	if err := p.record(x, d); err != nil {
+	x.leaveStage(d.trouble())
+	x.stage(stageRecord)
+	err := p.record(x, d)
+	x.leaveStage(err)
+	if err != nil {
 		return err
 	}
 	if !d.allow {
@@ -180,6 +192,7 @@ func (p *Proxy) serve(x *exchange) error {
 	if x.question != nil {
 		return x.question.answer(x)
 	}
+	x.stageServed()
 	return act(x)
 }
 
