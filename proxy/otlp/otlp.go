@@ -106,7 +106,7 @@ func (e *Exporter) Stats() Stats {
 // later are dropped, too. The error says that some were.
 func (e *Exporter) Close(ctx context.Context) error {
 	before := e.Stats().Dropped
-	if err := e.provider.Shutdown(ctx); err != nil {
+	if err := e.queue.Shutdown(ctx); err != nil { // not the provider's, which would forget to count late spans
 		return fmt.Errorf("otlp: %w", err)
 	}
 	if n := e.Stats().Dropped - before; n > 0 {
