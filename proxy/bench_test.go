@@ -273,7 +273,7 @@ func (anyone) Verify(_ context.Context, t *oidc.Token) (oidc.Verified, error) {
 	}}, nil
 }
 
-func benchGate(b *testing.B, app *url.URL) *proxy.Proxy {
+func benchGate(b *testing.B, app *url.URL, change ...func(*proxy.Options)) *proxy.Proxy {
 	ledger, err := audit.Open(audit.Options{Dir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
@@ -287,13 +287,17 @@ func benchGate(b *testing.B, app *url.URL) *proxy.Proxy {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p, err := proxy.New(proxy.Options{
+	o := proxy.Options{
 		Name: "bench", Policy: benchPolicy(b), Authenticator: cache, Recorder: recorder{ledger},
 		Upstreams: map[string]proxy.Upstream{"app": {
 			URL: app, KeepHost: true, Timeout: time.Minute, IdleTimeout: 5 * time.Minute, MaxBody: 10 << 20, Headers: proxy.NativeHeaders(), Transport: benchTransport(),
 		}},
 		IdleTimeout: 75 * time.Second, Log: zerolog.New(io.Discard), Metrics: prometheus.NewRegistry(), Now: time.Now,
-	})
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	p, err := proxy.New(o)
 	if err != nil {
 		b.Fatal(err)
 	}
