@@ -103,6 +103,7 @@ func (p *program) onlineProbes(s settings, pol *policy.Policy) []probe {
 	out = append(out, bucketProbes(s, pol)...)
 	out = append(out, firestoreProbes(s, pol)...)
 	out = append(out, redisProbes(s)...)
+	out = append(out, telemetryProbes(s)...)
 	out = append(out, lintProbe(s))
 	return out
 }

@@ -122,11 +122,11 @@ func (c *client) post(ctx context.Context, body io.Reader, strict bool) error {
 	case err != nil:
 		return unreachable(ctx, err)
 	case len(answer) > maxAnswer:
-		return errAnswer
+		return ErrNotCollector
 	case strings.HasPrefix(res.Header.Get("Content-Type"), protobuf):
 		return readAnswer(answer)
 	case strict && len(answer) > 0:
-		return errAnswer
+		return ErrNotCollector
 	}
 	return nil // some say nothing, or JSON
 }
@@ -137,14 +137,21 @@ func unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &at) {
 		err = at.Err
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = ctx.Err()
+	case strings.Contains(err.Error(), "malformed"): // and what it was
+		return ErrNotCollector
 	}
 	return &connectionError{err}
 }
 
-// errAnswer is of something that is no collector.
-var errAnswer = errors.New("the answer is none of a collector's")
+var (
+	// ErrNotCollector is of an answer that no collector for OTLP over HTTP gives.
+	ErrNotCollector = errors.New("the answer is none of a collector's")
+	// ErrForbidden is of one to somebody that it does not know.
+	ErrForbidden = errors.New("the collector does not know this gateway")
+)
 
 // readAnswer reads an ExportTraceServiceResponse: its field 1, partial_success,
 // has the number of refused spans in its field 1.
@@ -170,11 +177,11 @@ func protoField(b []byte, want protowire.Number, wire protowire.Type) ([]byte, e
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return nil, errAnswer
+			return nil, ErrNotCollector
 		}
 		b = b[n:]
 		if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
-			return nil, errAnswer
+			return nil, ErrNotCollector
 		}
 		if number == want && kind == wire {
 			out = b[:n]
@@ -191,6 +198,17 @@ func protoField(b []byte, want protowire.Number, wire protowire.Type) ([]byte, e
 type statusError struct {
 	status int
 	after  time.Duration // the collector asks to be left alone so long; 0: it does not
+}
+
+// Is tells what a status means.
+func (e *statusError) Is(target error) bool {
+	switch e.status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return target == ErrForbidden
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType, http.StatusBadRequest:
+		return target == ErrNotCollector
+	}
+	return e.status >= 300 && e.status < 400 && target == ErrNotCollector
 }
 
 func (e *statusError) Error() string { return "the collector answered " + strconv.Itoa(e.status) }

@@ -482,6 +482,16 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	go func() { // as gRPC's port does
+		conn, err := l.Accept()
+		if err == nil {
+			io.WriteString(conn, "s3cr3t\r\n")
+			conn.Close()
+		}
+	}()
+	if err := Probe(t.Context(), options(t, "http://"+l.Addr().String())); !errors.Is(err, ErrNotCollector) || strings.Contains(err.Error(), "s3cr3t") {
+		t.Error(err)
+	}
 	l.Close()
 	if err := Probe(t.Context(), options(t, "http://"+l.Addr().String()+"/s3cr3t")); err == nil || !strings.Contains(err.Error(), "cannot be reached") || strings.Contains(err.Error(), "s3cr3t") {
 		t.Error(err)
@@ -518,7 +528,7 @@ func FuzzAnswer(f *testing.F) {
 			if refused.spans <= 0 {
 				t.Errorf("%x: %d", b, refused.spans)
 			}
-		case err != nil && !errors.Is(err, errAnswer):
+		case err != nil && !errors.Is(err, ErrNotCollector):
 			t.Errorf("%x: %v", b, err)
 		case err != nil && proto.Unmarshal(b, &tracepb.TracesData{}) == nil && proto.Unmarshal(b, &tracepb.Status{}) == nil:
 			// Both are messages with a field 1 of bytes: one that they take is well-formed.
