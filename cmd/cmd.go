@@ -63,7 +63,7 @@ puts the decision on record, and then forwards the request or signs a URL.`,
 	}
 	root.DisableSuggestions = true // suggestion has them, in the words of all other errors
 	root.SetFlagErrorFunc(p.flagError)
-	root.AddCommand(p.newRun(), p.newCheck(), p.newIAM(), p.newInit(), p.newHealth(), p.newVersion(), p.newCompletion(), p.newPolicyCommand(), newAuditCommand(p.env, p.stdout, p.stderr))
+	root.AddCommand(p.newRun(), p.newCheck(), p.newIAM(), p.newInit(), p.newHealth(), p.newLogLevel(), p.newVersion(), p.newCompletion(), p.newPolicyCommand(), newAuditCommand(p.env, p.stdout, p.stderr))
 	p.prepare(root)
 	return root
 }

@@ -196,6 +196,9 @@ type Config struct {
 		Level string
 		// Format is json (Cloud Logging's names) or console. Default: json.
 		Format string
+		// Sample is the share, 0 to 1, of the requests that were allowed and went
+		// well which have a line; all others have one. Default: 1.
+		Sample float64
 	}
 }
 

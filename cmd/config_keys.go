@@ -51,6 +51,6 @@ func configKeys() map[string]document.Keys {
 		},
 		"audit.firestore": {Known: []string{"project", "database", "collection", "ttl"}},
 		"telemetry":       {Known: []string{"otlp", "sample", "headers", "ca"}},
-		"log":             {Known: []string{"level", "format"}},
+		"log":             {Known: []string{"level", "format", "sample"}},
 	}
 }

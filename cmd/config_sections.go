@@ -54,4 +54,10 @@ func (l *configLoader) readLog(m document.Map, c *Config) {
 		c.Log.Level = v.OneOf(logLevels()...)
 	}
 	c.Log.Format = l.oneOf(m.Get("format"), "json", "console")
+	c.Log.Sample = 1
+	if v := m.Get("sample"); v.Present() {
+		if c.Log.Sample = v.Float(); !(c.Log.Sample >= 0 && c.Log.Sample <= 1) { // nor is NaN one
+			v.Errorf("`%s` must be a share from 0 to 1, not %s", v.Path(), v.Quote())
+		}
+	}
 }

@@ -35,6 +35,7 @@ var ledgerMetrics = []auditMetric{
 	auditGauge("sidegate_audit_checkpoint_seq", "Seq of the checkpoint in head.note; 0: none was made since the start.", func(s *audit.Stats) float64 { return float64(s.Checkpoint) }),
 	auditGauge("sidegate_audit_checkpoint_failing", "1 while checkpoints cannot be written, in the folder or in Firestore.", func(s *audit.Stats) float64 { return boolToFloat(s.CheckpointError != nil || s.HeadError != nil) }),
 	auditGauge("sidegate_audit_retention_failing", "1 while old segments are not deleted.", func(s *audit.Stats) float64 { return boolToFloat(s.RetentionError != nil) }),
+	auditGauge("sidegate_audit_copy_lag_events", "Events that are not yet in the copy of the ledger on standard output; 0 without one.", func(s *audit.Stats) float64 { return float64(s.CopyLag) }),
 	auditGauge("sidegate_audit_queued_bytes", "Bytes of events that wait to be written to the ledger.", func(s *audit.Stats) float64 { return float64(s.Queued) }),
 }
 

@@ -21,7 +21,7 @@ func (r *lastResort) Write(line []byte) (int, error) {
 	if !r.begun {
 		r.begun = true
 		s := r.g.ledger.Stats()
-		log := logTo(r.g.s, r.g.s.stderr)
+		log := directLog(r.g.s)
 		log.Error().Uint64("events", unshipped(&s)).Str("chain", s.Chain).Uint64("from_seq", s.Shipped+1).
 			Msg("Firestore did not take the audit log's last events in time, and this disk is memory: they follow here, one a line")
 	}

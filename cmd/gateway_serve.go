@@ -107,6 +107,7 @@ func (g *gateway) serveAdmin() {
 		w.Header().Set("Content-Type", "application/json")
 		_ = writeJSON(w, readBuild())
 	})
+	g.serveLogLevel(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g.metrics, promhttp.HandlerOpts{}))
 	g.admin = &http.Server{
 		Handler:           mux,

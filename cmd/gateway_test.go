@@ -89,10 +89,11 @@ func newLines() *lines { return &lines{more: make(chan struct{}, 1)} }
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if bytes.Contains(p, []byte(`"message":"request"`)) {
-		return len(p), nil
+	for line := range bytes.Lines(p) {
+		if !bytes.Contains(line, []byte(`"message":"request"`)) {
+			l.all.Write(line)
+		}
 	}
-	l.all.Write(p)
 	select {
 	case l.more <- struct{}{}:
 	default:

@@ -1,69 +1,14 @@
 package cmd
 
 import (
-	"io"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/rs/zerolog"
-	"github.com/rs/zerolog/diode"
 
 	"sidegate/proxy/oidc"
 )
-
-// logQueue is how many lines wait for a slow standard error; beyond it lines
-// are dropped and counted: the log never holds up a request.
-const logQueue = 4096
-
-// logFlush bounds how long the end waits for a standard error that blocks.
-const logFlush = 200 * time.Millisecond
-
-// newLogger writes to standard error from a goroutine of its own.
-func newLogger(s settings) (zerolog.Logger, func()) {
-	var note zerolog.Logger
-	// The diode closes what it can, and standard error is not ours to close.
-	w := diode.NewWriter(struct{ io.Writer }{s.stderr}, logQueue, 0, func(missed int) { note.Warn().Int("lines", missed).Msg("log lines were dropped") })
-	log := logTo(s, w)
-	note = log
-	return log, func() {
-		closed := make(chan struct{})
-		go func() { _ = w.Close(); close(closed) }()
-		select {
-		case <-closed:
-		case <-time.After(logFlush): // nobody reads standard error any more
-		}
-	}
-}
-
-// logTo writes as the configuration says.
-func logTo(s settings, w io.Writer) zerolog.Logger {
-	level, err := zerolog.ParseLevel(s.config.Log.Level)
-	if err != nil {
-		level = zerolog.InfoLevel
-	}
-	if s.config.Log.Format == "console" {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: true}
-	}
-	return zerolog.New(w).Level(level).Hook(severity{}).With().Timestamp().Logger()
-}
-
-// severity adds Cloud Logging's name of the level.
-type severity struct{}
-
-func (severity) Run(e *zerolog.Event, level zerolog.Level, _ string) {
-	switch level {
-	case zerolog.DebugLevel:
-		e.Str("severity", "DEBUG")
-	case zerolog.InfoLevel:
-		e.Str("severity", "INFO")
-	case zerolog.WarnLevel:
-		e.Str("severity", "WARNING")
-	default:
-		e.Str("severity", "ERROR")
-	}
-}
 
 // newRegistry holds what is known of the process from the start.
 func newRegistry(s settings) *prometheus.Registry {

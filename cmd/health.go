@@ -90,12 +90,7 @@ func askReady(ctx context.Context, address string) error {
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", address, err)
 	}
-	// No proxy of the environment, no redirect: this machine is asked.
-	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	res, err := client.Do(req)
+	res, err := adminClient().Do(req)
 	if err != nil {
 		return fmt.Errorf("not ready: no answer: %w", err)
 	}
@@ -105,4 +100,13 @@ func askReady(ctx context.Context, address string) error {
 	}
 	why, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
 	return fmt.Errorf("not ready: %s: %q", res.Status, strings.TrimSpace(string(why)))
+}
+
+// adminClient asks this machine: by no proxy of the environment, and without
+// following redirects.
+func adminClient() *http.Client {
+	return &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"os"
@@ -38,16 +40,22 @@ const (
 
 // runGateway opens everything, runs until ctx ends, and closes it in reverse.
 func runGateway(ctx context.Context, s settings) (err error) {
-	log, closeLog := newLogger(s)
-	defer closeLog()
+	log := newLog(s)
+	defer log.close()
+	if s.stderr == io.Writer(os.Stderr) {
+		// What libraries tell Go's own logger, net/http's transport with a lock
+		// held, must not wait for who reads it either.
+		stdlog.SetOutput(serverLog{log.Logger})
+		defer stdlog.SetOutput(os.Stderr)
+	}
 	for _, w := range s.warnings {
 		log.Warn().Msg(w)
 	}
 	registry := newRegistry(s)
-	g := &gateway{s: s, log: log, instance: newInstance(), metrics: registry, connections: newConnectionMetrics(registry), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
+	g := &gateway{s: s, log: log.Logger, levels: levelControl{level: log.level}, instance: newInstance(), metrics: registry, connections: newConnectionMetrics(registry), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
 	g.refusedFiles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_tls_files_refused_total",
 		Help: "Replaced files of certificates that are no good, so that the last good ones stay in use."}, []string{"key"})
-	g.metrics.MustRegister(g.refusedFiles)
+	g.metrics.MustRegister(g.refusedFiles, log.queue.metrics())
 	// From the first moment to the last: by itself the signal ends the program.
 	signal.Notify(g.hangups, syscall.SIGHUP)
 	defer signal.Stop(g.hangups)
@@ -98,6 +106,7 @@ type gateway struct {
 	failed   chan error // a listener's
 	graceEnd time.Time
 	reloads  reloadMetrics
+	levels   levelControl
 
 	refusedFiles *prometheus.CounterVec // of certificates
 	sweeping     *sweeping
@@ -172,9 +181,10 @@ func (g *gateway) open(ctx context.Context) error {
 		IdleTimeout: c.Listen.IdleTimeout,
 		MaxRequests: c.Listen.MaxRequests, MaxPerConnection: c.Listen.MaxPerConnection,
 		Tracer: tracer, Sample: c.Telemetry.Sample,
-		Log:     g.log,
-		Metrics: g.metrics,
-		Now:     time.Now,
+		Log:      g.log,
+		LogLines: g.logLines(),
+		Metrics:  g.metrics,
+		Now:      time.Now,
 	})
 	if err != nil {
 		return err

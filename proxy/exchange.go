@@ -312,46 +312,6 @@ func (x *exchange) answerPanic() (broken any) {
 
 func (x *exchange) duration() time.Duration { return x.p.o.Now().Sub(x.start) }
 
-func (p *Proxy) log(x *exchange, truncated bool) {
-	level := p.o.Log.Info()
-	if x.w.status >= 500 || truncated {
-		level = p.o.Log.Warn()
-	}
-	if !level.Enabled() {
-		return
-	}
-	level.Str("record", x.id).Str("trace", x.trace).Str("method", x.r.Method).Str("path", audit.Printable(x.auditPath())).
-		Int("status", x.w.status).Str("code", x.decision.reason).Str("route", x.routeID()).
-		Int64("bytes_out", x.w.bytes).Dur("ms", x.duration())
-	if x.identity != nil {
-		level.Str("identity", x.identity.Name).Str("uid", audit.Printable(x.identity.UID))
-		if x.identity.Actor != "" {
-			level.Str("actor", audit.Printable(x.identity.Actor))
-		}
-	}
-	if x.appCheck != "" {
-		level.Str("app_check", x.appCheck)
-	}
-	if x.ip.IsValid() {
-		level.Str("ip", x.ip.String())
-	}
-	if truncated {
-		level.Bool("truncated", true)
-	}
-	if x.failure != nil {
-		level.Str("error", audit.Printable(x.failure.Error()))
-	} else if x.decision.problem != nil && x.decision.problem.cause != nil {
-		level.Str("error", audit.Printable(x.decision.problem.cause.Error()))
-	}
-	level.Msg("request")
-}
-
-// logItem says what went wrong with one item of a request.
-func (p *Proxy) logItem(x *exchange, one *item, pr *problem) {
-	p.o.Log.Warn().Str("record", one.record).Str("batch", x.id).Int("status", pr.status).Str("code", pr.code).
-		Str("error", audit.Printable(pr.Error())).Msg("item")
-}
-
 func (x *exchange) routeID() string {
 	if x.match.Route == nil {
 		return ""

@@ -73,10 +73,11 @@ type Options struct {
 	Tracer trace.Tracer
 	// Sample is the share, 0 to 1, that is kept of the traces which begin here.
 	// Of one that a trusted proxy began, it says whether it is kept.
-	Sample  float64
-	Log     zerolog.Logger
-	Metrics prometheus.Registerer
-	Now     func() time.Time
+	Sample   float64
+	Log      zerolog.Logger
+	LogLines LogLines
+	Metrics  prometheus.Registerer
+	Now      func() time.Time
 }
 
 // An Upstream is an app behind the gateway.

@@ -157,7 +157,7 @@ func (g *gateway) memory(t *testing.T, name string) int {
 	return n
 }
 
-// metric is one of the gateway's that has no labels.
+// metric is one of the gateway's, with its labels as /metrics writes them.
 func (g *gateway) metric(t *testing.T, name string) float64 {
 	t.Helper()
 	body := ask(t, http.MethodGet, g.adminURL+"/metrics", "", "").want(t, http.StatusOK).body

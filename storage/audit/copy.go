@@ -16,13 +16,15 @@ type copier struct {
 	wake   chan struct{}
 	quit   chan struct{}
 	done   chan struct{}
-	err    error // guarded by the ledger's mu
+	err    error  // guarded by the ledger's mu, as is copied
+	copied uint64 // seq of the last line that is out
 }
 
 func newCopier(l *Ledger) *copier {
 	c := &copier{l: l, cursor: cursor{dir: l.opt.Dir}, wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	c.cursor.start(l.w.first)
 	c.cursor.lines.offset, c.cursor.last = l.w.size, l.written.seq
+	c.copied = l.written.seq
 	return c
 }
 
@@ -88,7 +90,9 @@ func (c *copier) write(line []byte) error {
 		n, err := c.l.opt.Copy.Write(line)
 		line = line[min(max(n, 0), len(line)):]
 		if len(line) == 0 {
-			c.note(nil)
+			c.l.mu.Lock()
+			c.err, c.copied = nil, c.cursor.last
+			c.l.mu.Unlock()
 			return nil
 		}
 		if err == nil {

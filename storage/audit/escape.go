@@ -131,6 +131,13 @@ func unhex(c byte) int { return strings.IndexByte(hexDigits, c) }
 // Printable is s as one line that is safe to show on a terminal: the inside
 // of what a line of the ledger holds for it.
 func Printable(s string) string {
+	n := plainPrefix(s)
+	for n < len(s) && plain[s[n]] {
+		n++
+	}
+	if n == len(s) {
+		return s
+	}
 	b := appendString(nil, s)
 	return string(b[1 : len(b)-1])
 }

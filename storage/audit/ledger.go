@@ -358,7 +358,8 @@ type Stats struct {
 	Unstorable  int               // events in the dead-letter file, since Open
 	Rescued     uint64            // lines that the last resort got
 
-	CopyError error // why the copy stands still; nil: it does not
+	CopyError error  // why the copy stands still; nil: it does not, or it waits for its reader
+	CopyLag   uint64 // lines that are not in the copy yet; 0 without one
 
 	// Checkpoint and Head are the seqs of the newest checkpoints, in the folder
 	// and at the Sink, that this process made. The errors are why the last one
@@ -383,7 +384,7 @@ func (l *Ledger) Stats() Stats {
 		}
 	}
 	if l.copy != nil {
-		s.CopyError = l.copy.err
+		s.CopyError, s.CopyLag = l.copy.err, l.written.seq-l.copy.copied
 	}
 	l.keepers.stats(&s)
 	return s

@@ -1,0 +1,291 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+)
+
+// cloudEntry is what an entry of Cloud Logging holds at most.
+const cloudEntry = 256 << 10
+
+// A gated writer blocks while nobody reads, as a pipe that is full.
+type gated struct {
+	entered chan struct{} // a write has begun
+	open    chan struct{} // closed: writes go through
+	mu      sync.Mutex
+	all     bytes.Buffer
+	once    sync.Once
+}
+
+func newGated() *gated {
+	return &gated{entered: make(chan struct{}), open: make(chan struct{})}
+}
+
+func (g *gated) Write(p []byte) (int, error) {
+	g.once.Do(func() { close(g.entered) })
+	<-g.open
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.all.Write(p)
+}
+
+// TestF28ABlockedLogDropsAndCounts: what nobody reads holds nobody up, takes
+// bounded memory, and is counted while it lasts. Afterwards a line says how many
+// are missing, and not one is written twice or in part.
+func TestF28ABlockedLogDropsAndCounts(t *testing.T) {
+	out := newGated()
+	q := newLogQueue(out, appendJSONLine)
+	log := newLogger(q)
+	const total = 100_000
+	text := strings.Repeat("x", 100)
+	log.Info().Int("n", -1).Msg(text)
+	<-out.entered
+	for n := range total {
+		log.Info().Int("n", n).Msg(text)
+	}
+	dropped := q.dropped.Load()
+	if dropped == 0 || dropped > total-logWaiting/1000 {
+		t.Errorf("%d of %d lines are counted as dropped while nobody reads", dropped, total)
+	}
+	if n := len(q.waiting); n > logWaiting {
+		t.Errorf("%d bytes wait", n)
+	}
+	close(out.open)
+	q.close(time.Minute)
+	written, told, last := 0, uint64(0), -2
+	for line := range strings.Lines(out.all.String()) {
+		var l struct {
+			N       *int
+			Lines   uint64
+			Message string
+		}
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		if l.N == nil {
+			told += l.Lines
+			continue
+		}
+		if *l.N <= last {
+			t.Fatalf("line %d follows line %d", *l.N, last)
+		}
+		last = *l.N
+		written++
+	}
+	if uint64(written)+dropped != total+1 || told != dropped || q.dropped.Load() != dropped {
+		t.Errorf("%d lines written, %d dropped, %d told of, of %d", written, dropped, told, total+1)
+	}
+}
+
+// TestF28ALogThatEndsDoesNotWait: a standard error that nobody reads does not keep
+// a gateway from ending.
+func TestF28ALogThatEndsDoesNotWait(t *testing.T) {
+	out := newGated()
+	defer close(out.open)
+	q := newLogQueue(out, appendJSONLine)
+	log := newLogger(q)
+	log.Info().Msg("nobody reads this")
+	<-out.entered
+	q.close(time.Millisecond) // or the test never ends
+	log.Info().Msg("too late")
+	if n := q.dropped.Load(); n != 1 {
+		t.Errorf("%d lines are counted as dropped", n)
+	}
+}
+
+// A filling disk takes so many bytes, and none then until it is emptied.
+type filling struct {
+	mu   sync.Mutex
+	left int
+	all  bytes.Buffer
+}
+
+func (f *filling) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := min(len(p), f.left)
+	f.all.Write(p[:n])
+	f.left -= n
+	if n < len(p) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+// TestF28AFullDiskDropsWholeLines: the line at which a disk was full is torn, and
+// no other: the next one begins on its own, behind a line that tells how many are
+// missing.
+func TestF28AFullDiskDropsWholeLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &filling{left: 1000}
+		q := newLogQueue(f, appendJSONLine)
+		log := newLogger(q)
+		for n := range 100 {
+			log.Info().Int("n", n).Msg("a line")
+		}
+		synctest.Wait() // until all are seen to
+		before := q.dropped.Load()
+		f.mu.Lock()
+		f.left = 1 << 20
+		f.mu.Unlock()
+		log.Info().Int("n", 100).Msg("a line")
+		q.close(time.Minute)
+		torn, last, whole := 0, 0, uint64(0)
+		var told uint64
+		for line := range bytes.Lines(f.all.Bytes()) {
+			var l struct {
+				N     *int
+				Lines uint64
+			}
+			switch err := json.Unmarshal(line, &l); {
+			case err != nil:
+				torn++
+			case l.N == nil:
+				told += l.Lines
+			default:
+				whole++
+				last = *l.N
+			}
+		}
+		if torn > 1 || last != 100 || whole+before != 101 || told != before || q.dropped.Load() != before {
+			t.Errorf("%d whole and %d torn lines, the last is %d, %d are told of, %d were dropped, %d in the end:\n%s", whole, torn, last, told, before, q.dropped.Load(), f.all.Bytes())
+		}
+	})
+}
+
+// hostile are values that strangers may send, or have sent elsewhere.
+var hostile = []string{
+	"", "plain", "two words", "a\nb", "a\r\n{\"level\":\"error\",\"message\":\"forged\"}", "\x1b[2J\x1b]0;title\a", "\x9b31m", "a\x00b", "\x7f",
+	"caf\u00e9", "\u202egnp.exe", "\u2028line", "\u2066", "\u200b", "\ufeff", "\U000e0041tag", "\xff\xfe", "\xed\xa0\x80", "a\" uid=\"admin", `a\" uid=admin \`,
+	"uid=admin", "\u0085next", "\u009b2J", strings.Repeat("\xff", 300<<10), strings.Repeat("\u202e", 100<<10), strings.Repeat("\"", 300<<10), strings.Repeat("x", 300<<10),
+}
+
+// checkLines holds what a log shows against what must be so of any: as many lines
+// as were logged, none longer than an entry of Cloud Logging, nothing that steers
+// a terminal or hides.
+func checkLines(t *testing.T, shown []byte, want int) {
+	t.Helper()
+	if n := bytes.Count(shown, []byte("\n")); n != want || !bytes.HasSuffix(shown, []byte("\n")) {
+		t.Errorf("%d lines instead of %d: %.300q", n, want, shown)
+	}
+	for line := range bytes.Lines(shown) {
+		if len(line) > cloudEntry {
+			t.Errorf("a line of %d bytes", len(line))
+		}
+		for rest := bytes.TrimSuffix(line, []byte("\n")); len(rest) > 0; {
+			r, size := utf8.DecodeRune(rest)
+			if r == utf8.RuneError && size == 1 || !unicode.IsPrint(r) {
+				t.Fatalf("the line holds %q: %.300q", rest[:size], line)
+			}
+			rest = rest[size:]
+		}
+	}
+}
+
+func logOne(form func(to, line []byte) []byte, message, value string) []byte {
+	var b bytes.Buffer
+	log := newLogger(&formWriter{&b, form})
+	log.Warn().Str("value", value).Bytes("bytes", []byte(value)).Err(fmt.Errorf("no: %s", value)).
+		Dict("httpRequest", zerolog.Dict().Str("requestMethod", value).Str("requestUrl", value).Str("userAgent", value)).Msg(message)
+	return b.Bytes()
+}
+
+func TestHostileValuesForgeNoLines(t *testing.T) {
+	for _, v := range hostile {
+		for _, message := range []string{v, "request"} {
+			line := logOne(appendJSONLine, message, v)
+			checkLines(t, line, 1)
+			var l struct{ Severity, Level string }
+			if err := json.Unmarshal(line, &l); err != nil || l.Severity != "WARNING" || l.Level != "warn" {
+				t.Errorf("%v: %+v: %.200q", err, l, line)
+			}
+			checkLines(t, logOne(consoleForm{}.appendLine, message, v), 1)
+		}
+	}
+}
+
+func FuzzLogForms(f *testing.F) {
+	for _, v := range hostile {
+		if len(v) < 100 {
+			f.Add("request", v)
+			f.Add(v, v)
+		}
+	}
+	f.Fuzz(func(t *testing.T, message, value string) {
+		line := logOne(appendJSONLine, message, value)
+		checkLines(t, line, 1)
+		if len(line) < logLine/2 {
+			var l struct{ Value string }
+			if err := json.Unmarshal(line, &l); err != nil || l.Value != strings.ToValidUTF8(value, "\ufffd") && utf8.ValidString(value) {
+				t.Errorf("%v: %q was logged as %q", err, value, l.Value)
+			}
+		}
+		checkLines(t, logOne(consoleForm{}.appendLine, message, value), 1)
+		checkLines(t, consoleForm{}.appendLine(nil, []byte(value)), 1)
+	})
+}
+
+func TestConsoleForm(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"level":"info","httpRequest":{"requestMethod":"GET","requestUrl":"/v1/me","status":200,"responseSize":"12","userAgent":"curl/8.1 (x)","remoteIp":"192.0.2.1","latency":"0.012300s","protocol":"HTTP/1.1"},` +
+			`"logging.googleapis.com/trace":"projects/p/traces/t","record":"r1","route":"me","uid":"a b","severity":"INFO","time":"2026-02-03T04:05:06.789012Z","message":"request"}`: //
+		"04:05:06.789 INFO  200   12.3ms GET    /v1/me from=192.0.2.1 bytes=12 agent=\"curl/8.1 (x)\"  record=r1 route=me uid=\"a b\"\n",
+		`{"level":"warn","error":"no \"way\"","severity":"WARNING","time":"2026-02-03T04:05:06.7Z","message":"the keys\nare away"}`://
+		"04:05:06.7 WARN  the keys\\nare away  error=\"no \\\"way\\\"\"\n",
+		`{"level":"error","stack":"goroutine 1:\nmain()\n\tmain.go:1\n","time":"2026-02-03T04:05:06.789012Z","message":"panic: no"}`://
+		"04:05:06.789 ERROR panic: no\n    | goroutine 1:\n    | main()\n    | \\tmain.go:1\n",
+		"no JSON": "no JSON\n",
+	} {
+		if got := string(consoleForm{}.appendLine(nil, []byte(line))); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	}
+	coloured := string(consoleForm{colour: true}.appendLine(nil, []byte(`{"level":"error","time":"2026-02-03T04:05:06.789012Z","message":"no"}`)))
+	if !strings.Contains(coloured, "\x1b[31mERROR\x1b[0m") {
+		t.Errorf("%q", coloured)
+	}
+}
+
+// TestTheLevelChangesAtOnce: in all loggers that were made of the gateway's.
+func TestTheLevelChangesAtOnce(t *testing.T) {
+	l := newLogLevel("info")
+	log := zerolog.New(io.Discard).Sample(l).With().Str("part", "x").Logger()
+	for _, level := range []string{"debug", "info", "warn", "error", "info"} {
+		l.set(level)
+		least, err := zerolog.ParseLevel(level)
+		if err != nil || l.String() != level {
+			t.Fatalf("%v: %s is %s", err, level, l)
+		}
+		for _, name := range logLevels() {
+			at, _ := zerolog.ParseLevel(name)
+			if written := log.WithLevel(at).Enabled(); written != (at >= least) {
+				t.Errorf("at %s a line of %s is written: %v", level, name, written)
+			}
+		}
+	}
+}
+
+// BenchmarkLogQueue is what a line costs the goroutine that writes it.
+func BenchmarkLogQueue(b *testing.B) {
+	q := newLogQueue(io.Discard, appendJSONLine)
+	defer q.close(time.Second)
+	log := newLogger(q).Sample(newLogLevel("info"))
+	b.ReportAllocs()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			log.Info().Str("record", "0123456789abcdef0123456789abcdef").Int("status", 200).Msg("request")
+		}
+	})
+}
