@@ -1,7 +1,7 @@
 # The gateway's image: one static binary, the CA certificates, a user that is
 # not root; no shell, no package manager.
 #
-#   docker build --build-arg VERSION=1.2.3 -t sidegate .
+#   make image VERSION=v1.2.3
 #   docker run -p 8080:8080 -v ./gateway:/etc/sidegate:ro -v sidegate:/var/lib/sidegate sidegate
 #
 # `sidegate run` starts in /etc/sidegate, with sidegate.yaml and policy.yaml there; mount that
@@ -18,15 +18,22 @@ ARG GO_IMAGE=docker.io/library/golang:1.26-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/static-debian12:nonroot
 
 FROM ${GO_IMAGE} AS build
-ARG VERSION=""
+ARG VERSION="" REVISION=""
 WORKDIR /src
 # The dependencies first: they change less often than the code.
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X sidegate/cmd.version=${VERSION}" -o /sidegate ./cmd/sidegate
+# The flags of .ci/release: the same Go makes the same program of it.
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -mod=readonly -ldflags "-s -w -X sidegate/cmd.version=${VERSION} -X sidegate/cmd.revision=${REVISION}" -o /sidegate ./cmd/sidegate
 
 FROM ${BASE_IMAGE}
+ARG VERSION="" REVISION="" CREATED=""
+LABEL org.opencontainers.image.title="sidegate" \
+      org.opencontainers.image.description="An identity-aware gateway: who may do what, on record" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 COPY --from=build /sidegate /sidegate
 USER 65532:65532
 WORKDIR /etc/sidegate

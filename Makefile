@@ -14,7 +14,7 @@ FUZZTIME ?= 10s
 KILLS ?= 500
 FAULTS ?= 10000
 
-.PHONY: help build demo test unit e2e image-test soak-kill soak-faults walk lint bench fuzz image components
+.PHONY: help build demo test unit e2e image-test soak-kill soak-faults walk lint bench fuzz image release release-check release-test components
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,7 @@ demo: ## everything on this machine: prints tokens and curl lines (ARGS='--data 
 	@cd examples/demo && $(BUILD) -o ../../bin/demo .
 	@exec bin/demo $(ARGS)
 
-test: components unit e2e image-test ## every test; installs what it needs
+test: components unit e2e image-test release-test ## every test; installs what it needs
 
 unit: ## the tests of the packages, a moment each once built
 	@echo 'make: tests of the packages$(if $(RACE), with the race detector, (no gcc: without the race detector)) (the first build takes some minutes)'
@@ -66,9 +66,19 @@ bench: ## benchmarks; proxying is a ratio to a bare ReverseProxy
 fuzz: ## each fuzz test for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
-image: ## the image `sidegate`, with docker or buildah
-	@if command -v docker >/dev/null; then docker build --build-arg VERSION='$(VERSION)' -t sidegate .; \
-	else buildah bud --format docker --build-arg VERSION='$(VERSION)' -t sidegate .; fi
+image: ## the image `sidegate`, with docker or buildah (VERSION=v1.2.3)
+	@VERSION='$(VERSION)' .ci/image
+
+release: ## VERSION=v1.2.3: archives, SBOMs and SHA256SUMS of what is committed, in dist/
+	@rm -rf dist
+	@.ci/release '$(VERSION)' dist
+	@echo 'make: dist/ has'; cat dist/SHA256SUMS
+
+release-check: ## a release made twice, in different folders, the second time without Go's cache: every byte the same
+	@VERSION='$(or $(VERSION),v0.0.0-check)' .ci/release-check whole
+
+release-test: ## the same for this platform only, and the SBOM held against the program
+	@.ci/release-check
 
 components:
 	@.ci/components

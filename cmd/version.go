@@ -8,9 +8,11 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker for releases:
-// -ldflags "-X sidegate/cmd.version=v1.2.3".
-var version string
+// version and revision (of the source) are set by the linker for releases and
+// images, which are built without what the Go command notes by itself, so that
+// both hold the same program:
+// -ldflags "-X sidegate/cmd.version=v1.2.3 -X sidegate/cmd.revision=COMMIT".
+var version, revision string
 
 // A build says which program this is.
 type build struct {
@@ -24,7 +26,7 @@ type build struct {
 
 // readBuild asks the linker's word first, then what the Go command noted.
 func readBuild() build {
-	b := build{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: version, Revision: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if ok {
 		if b.Version == "" && info.Main.Path == "sidegate" {
@@ -33,7 +35,9 @@ func readBuild() build {
 		for _, s := range info.Settings {
 			switch s.Key {
 			case "vcs.revision":
-				b.Revision = s.Value
+				if b.Revision == "" {
+					b.Revision = s.Value
+				}
 			case "vcs.time":
 				b.Time = s.Value
 			case "vcs.modified":
