@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/api/run/v1"
+	cloudrun "google.golang.org/api/run/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
@@ -19,7 +19,7 @@ import (
 func TestDeployCloudRun(t *testing.T) {
 	d, base := deploymentNamed(t, "cloudrun"), gatewayImage(t)
 	config := d.config(t)
-	var service run.Service
+	var service cloudrun.Service
 	if err := yaml.UnmarshalStrict([]byte(d.read(t, "service.yaml")), &service); err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestDeployCloudRun(t *testing.T) {
 		t.Errorf("%s %s", service.ApiVersion, service.Kind)
 	}
 	revision := service.Spec.Template
-	containers := map[string]*run.Container{}
+	containers := map[string]*cloudrun.Container{}
 	for _, c := range revision.Spec.Containers {
 		containers[c.Name] = c
 	}
@@ -59,7 +59,7 @@ func TestDeployCloudRun(t *testing.T) {
 	if want := fmt.Sprintf("http://127.0.0.1:%d", app.StartupProbe.TcpSocket.Port); config.Upstreams["app"].URL != want || !strings.HasSuffix(strings.Join(app.Args, " "), fmt.Sprintf("--port %d", app.StartupProbe.TcpSocket.Port)) {
 		t.Errorf("the app is probed at %s, asked at %s", want, config.Upstreams["app"].URL)
 	}
-	for name, probe := range map[string]*run.Probe{"/health/ready": gateway.StartupProbe, "/health/live": gateway.LivenessProbe} {
+	for name, probe := range map[string]*cloudrun.Probe{"/health/ready": gateway.StartupProbe, "/health/live": gateway.LivenessProbe} {
 		if probe == nil || probe.HttpGet == nil || probe.HttpGet.Path != name || fmt.Sprintf(":%d", probe.HttpGet.Port) != config.Admin.Address {
 			t.Errorf("no probe of %s at %s: %v", name, config.Admin.Address, probe)
 		}
@@ -91,11 +91,11 @@ func TestDeployCloudRun(t *testing.T) {
 	}
 	d.givesVariables(t, given)
 
-	volumes := map[string]*run.Volume{}
+	volumes := map[string]*cloudrun.Volume{}
 	for _, v := range revision.Spec.Volumes {
 		volumes[v.Name] = v
 	}
-	mounts := map[string]*run.Volume{}
+	mounts := map[string]*cloudrun.Volume{}
 	for _, m := range gateway.VolumeMounts {
 		mounts[m.MountPath] = volumes[m.Name]
 	}

@@ -361,7 +361,7 @@ func gatewayImage(t *testing.T) imageFile {
 	}
 	find := func(pattern string) string {
 		t.Helper()
-		m := regexp.MustCompile(`(?m)` + pattern).FindAllSubmatch(content, -1)
+		m := regexp.MustCompile(`(?m)`+pattern).FindAllSubmatch(content, -1)
 		if len(m) == 0 {
 			t.Fatalf("the Dockerfile has no %s", pattern)
 		}
