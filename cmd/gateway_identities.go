@@ -132,7 +132,12 @@ func (o *identities) openFirebase(ctx context.Context, id IdentityConfig) error 
 	if f.Revocation > 0 {
 		// The SDK gets its credentials by this context for as long as it is asked,
 		// while the gateway stops, too.
-		read, err := firebase.AdminUsers(context.WithoutCancel(ctx), f.Project, f.Tenant, emulator)
+		ctx := context.WithoutCancel(ctx)
+		credentials, err := googleFromAWS(ctx, o.g.s.env)
+		if err != nil {
+			return err
+		}
+		read, err := firebase.AdminUsers(ctx, f.Project, f.Tenant, emulator, credentials)
 		if err != nil {
 			return fmt.Errorf("revocation asks Firebase for users, with the machine's Google credentials (GOOGLE_APPLICATION_CREDENTIALS, or those of its service account): %w", err)
 		}

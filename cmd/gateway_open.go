@@ -30,8 +30,12 @@ type stores struct {
 func (g *gateway) openStores(ctx context.Context) (stores, error) {
 	c := g.s.config
 	clients := map[firestore.Options]*firestore.Client{}
+	credentials, err := googleFromAWS(context.WithoutCancel(ctx), g.s.env)
+	if err != nil {
+		return stores{}, err
+	}
 	connect := func(f *FirestoreConfig) (*firestore.Client, error) {
-		o := firestore.Options{Project: f.Project, Database: f.Database, Emulator: g.s.insecure.firestoreEmulator}
+		o := firestore.Options{Project: f.Project, Database: f.Database, Emulator: g.s.insecure.firestoreEmulator, Credentials: credentials}
 		if have := clients[o]; have != nil {
 			return have, nil
 		}

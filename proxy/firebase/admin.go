@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	googleauth "cloud.google.com/go/auth"
 	sdk "firebase.google.com/go/v4"
 	"firebase.google.com/go/v4/auth"
 	"google.golang.org/api/option"
@@ -16,16 +17,19 @@ import (
 // emulatorVariable is what the SDK obeys unasked.
 const emulatorVariable = "FIREBASE_AUTH_EMULATOR_HOST"
 
-// AdminUsers asks Firebase for users, by the Admin SDK and the machine's Google
-// credentials (https://firebase.google.com/docs/admin/setup); emulator, where
-// it is not empty, is the Auth emulator's host:port, which is asked instead and
-// needs none.
-func AdminUsers(ctx context.Context, project, tenant, emulator string) (UserReader, error) {
+// AdminUsers asks Firebase for users, by the Admin SDK and these Google
+// credentials, or without any the machine's
+// (https://firebase.google.com/docs/admin/setup); emulator, where it is not
+// empty, is the Auth emulator's host:port, which is asked instead and needs none.
+func AdminUsers(ctx context.Context, project, tenant, emulator string, credentials *googleauth.Credentials) (UserReader, error) {
 	var options []option.ClientOption
 	if emulator != "" {
 		options = append(options, option.WithHTTPClient(&http.Client{Transport: toEmulator{emulator}}))
 	} else if os.Getenv(emulatorVariable) != "" {
 		return nil, fmt.Errorf("%s is set: users of the emulator must not decide who a real one is", emulatorVariable)
+	}
+	if emulator == "" && credentials != nil {
+		options = append(options, option.WithAuthCredentials(credentials))
 	}
 	app, err := sdk.NewApp(ctx, &sdk.Config{ProjectID: project}, options...)
 	if err != nil {

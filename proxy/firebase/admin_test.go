@@ -39,7 +39,7 @@ func standIn(t *testing.T, tenant string, answer http.HandlerFunc) (firebase.Use
 		answer(w, r)
 	}))
 	t.Cleanup(server.Close)
-	read, err := firebase.AdminUsers(t.Context(), project, tenant, server.Listener.Addr().String())
+	read, err := firebase.AdminUsers(t.Context(), project, tenant, server.Listener.Addr().String(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestNobodyListens(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	host := server.Listener.Addr().String()
 	server.Close()
-	read, err := firebase.AdminUsers(t.Context(), project, "", host)
+	read, err := firebase.AdminUsers(t.Context(), project, "", host, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestEmulatorOfTheProcess(t *testing.T) {
 	defer server.Close()
 	host := server.Listener.Addr().String()
 	t.Setenv("FIREBASE_AUTH_EMULATOR_HOST", host)
-	read, err := firebase.AdminUsers(t.Context(), project, "consumer", host)
+	read, err := firebase.AdminUsers(t.Context(), project, "consumer", host, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestEmulatorVariableInProduction(t *testing.T) {
 	noCredentials(t)
 	t.Setenv("FIREBASE_AUTH_EMULATOR_HOST", "127.0.0.1:9099")
 	for _, tenant := range []string{"", "consumer"} {
-		read, err := firebase.AdminUsers(t.Context(), project, tenant, "")
+		read, err := firebase.AdminUsers(t.Context(), project, tenant, "", nil)
 		if err == nil || read != nil || !strings.Contains(err.Error(), "FIREBASE_AUTH_EMULATOR_HOST") {
 			t.Errorf("%v", err)
 		}
@@ -280,7 +280,7 @@ func TestNoCredentials(t *testing.T) {
 	noCredentials(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	read, err := firebase.AdminUsers(ctx, project, "", "")
+	read, err := firebase.AdminUsers(ctx, project, "", "", nil)
 	if err == nil {
 		if _, lookup := net.DefaultResolver.LookupHost(ctx, "metadata.google.internal"); lookup == nil {
 			t.Skip("this machine is Google's: it has credentials of its own")

@@ -1,6 +1,6 @@
 // Package google gives the gateway's own Google identity: ID tokens by which a
-// private service of Google Cloud, such as one on Cloud Run, lets the gateway in.
-// It says nothing of callers.
+// private service of Google Cloud, such as one on Cloud Run, lets the gateway in,
+// and credentials that are made of a role of AWS. It says nothing of callers.
 package google
 
 import (

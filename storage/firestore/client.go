@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"cloud.google.com/go/auth"
 	apiv1 "cloud.google.com/go/firestore/apiv1"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
@@ -26,6 +27,8 @@ type Options struct {
 	// administrator's token instead of credentials. Empty: Google's Firestore
 	// with Application Default Credentials.
 	Emulator string
+	// Credentials take the place of the default ones; nil: they do not.
+	Credentials *auth.Credentials
 
 	conn *grpc.ClientConn // tests: a server within the process
 	dial grpc.DialOption  // tests: beside what the emulator needs
@@ -79,6 +82,8 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 			return nil, fmt.Errorf("firestore emulator %s: %w", o.Emulator, err)
 		}
 		opts = append(opts, option.WithGRPCConn(conn))
+	case o.Credentials != nil:
+		opts = append(opts, option.WithAuthCredentials(o.Credentials))
 	}
 	opts = append(opts, option.WithGRPCDialOption(reconnect), option.WithGRPCDialOption(alive))
 	api, err := apiv1.NewClient(ctx, opts...)
