@@ -18,7 +18,7 @@ import (
 // A deployment is a folder of examples: how to run the gateway at one place.
 type deployment struct {
 	name  string
-	env   map[string]string // what the place gives to the gateway, with made-up values
+	env   map[string]string // what the place gives to the gateway, with made-up values; the region is the lab's store's
 	flags []string
 	// bucket is the line, or the lines, that stand for a bucket of AWS: in the
 	// tests its place is taken by the lab's store.
@@ -31,7 +31,7 @@ var deployments = []deployment{
 		name: "cloudrun",
 		env: map[string]string{
 			"K_SERVICE": "notes", "PORT": "8080",
-			"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "S3_REGION": "eu-central-1",
+			"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "S3_REGION": "us-east-1",
 			"AWS_ROLE": "arn:aws:iam::111122223333:role/notes-gateway",
 		},
 		bucket: `    credentials: {role: "${env:AWS_ROLE}", from: google}`,
@@ -39,7 +39,7 @@ var deployments = []deployment{
 	{
 		name: "ecs",
 		env: map[string]string{
-			"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "AWS_REGION": "eu-central-1", "VPC_CIDR": "10.0.0.0/16",
+			"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "AWS_REGION": "us-east-1", "VPC_CIDR": "10.0.0.0/16",
 			"GOOGLE_APPLICATION_CREDENTIALS": "/etc/sidegate/google.json",
 		},
 		bucket: `  default: {bucket: "${env:S3_BUCKET}"}`,
@@ -47,7 +47,7 @@ var deployments = []deployment{
 	{
 		name: "kubernetes",
 		env: map[string]string{
-			"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "S3_REGION": "eu-central-1", "INGRESS_CIDR": "10.0.0.0/8",
+			"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "S3_REGION": "us-east-1", "INGRESS_CIDR": "10.0.0.0/8",
 			"AWS_ROLE": "arn:aws:iam::111122223333:role/notes-gateway",
 		},
 		bucket: `    credentials: {role: "${env:AWS_ROLE}", from: google}`,
@@ -63,7 +63,7 @@ var deployments = []deployment{
 	},
 	{
 		name:   "systemd",
-		env:    map[string]string{"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "AWS_REGION": "eu-central-1"},
+		env:    map[string]string{"GOOGLE_CLOUD_PROJECT": project, "S3_BUCKET": bucket, "AWS_REGION": "us-east-1"},
 		bucket: `  default: {bucket: "${env:S3_BUCKET}"}`,
 	},
 }
