@@ -8,8 +8,8 @@ toolchain go1.26.8
 
 require (
 	cel.dev/cel-go v0.33.2
-	cloud.google.com/go/compute/metadata v0.10.0
 	cloud.google.com/go/auth v0.24.1-0.20261001053825-dbc26066f70a
+	cloud.google.com/go/compute/metadata v0.10.0
 	cloud.google.com/go/firestore v1.29.2
 	firebase.google.com/go/v4 v4.19.0
 	github.com/aws/aws-sdk-go-v2 v1.47.7
