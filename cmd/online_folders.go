@@ -67,7 +67,8 @@ func checkFolder(b probe, key, dir string, room int64, slow time.Duration) check
 		if err == nil && !info.IsDir() {
 			return b.fails("move it away, or name another folder by "+key, "%s: %s is no folder", key, shortPath(at))
 		}
-		if err == nil || !errors.Is(err, os.ErrNotExist) || at == filepath.Dir(at) {
+		missing := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+		if !missing || at == filepath.Dir(at) {
 			break
 		}
 		at = filepath.Dir(at)

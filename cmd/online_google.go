@@ -16,6 +16,11 @@ func googleProbes(s settings) []probe {
 		return nil
 	}
 	return []probe{single("credentials.google", "", func(ctx context.Context, b probe) check {
+		if file := s.env.get("GOOGLE_APPLICATION_CREDENTIALS"); file != "" { // of which the library does not say what is wrong
+			if _, err := readBounded(file, maxSecretBytes); err != nil {
+				return b.fails("mend the variable, or mount the file where it says", "GOOGLE_APPLICATION_CREDENTIALS names a file that cannot be read: %v", err)
+			}
+		}
 		return checkGoogle(ctx, b, strings.Join(needs, ", "))
 	})}
 }

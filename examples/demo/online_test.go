@@ -32,7 +32,7 @@ type online struct {
 	dir                  string
 	store                *sharedStore
 	address, admin       string
-	issuer, keysURL      string // keysURL: not by discovery
+	issuer               string
 	bucket               string
 	endpoint, publicURL  string
 	accessKey, secretKey string // empty: no credentials are configured
