@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"encoding/pem"
@@ -38,6 +39,7 @@ type online struct {
 	accessKey, secretKey string // empty: no credentials are configured
 	region               string
 	key                  string // audit.key as it is written
+	app                  string // keys of the app besides, after a comma
 	policy               string
 	env, flags           []string
 	asRoot               bool
@@ -50,7 +52,7 @@ name: checked
 listen: {address: ADDRESS}
 admin: {address: ADMIN}
 identities: {users: {oidc: {issuer: "ISSUER", audience: [api]}}}
-upstreams: {app: {url: "http://127.0.0.1:9"}}
+upstreams: {app: {url: "http://127.0.0.1:9"APP}}
 cors: {origins: ["` + pageOrigin + `"]}
 buckets:
   default: {bucket: BUCKET, store: versitygw, endpoint: "ENDPOINT", path_style: true, region: REGIONPUBLICCREDENTIALS}
@@ -120,6 +122,13 @@ func TestCheckOnline(t *testing.T) {
 		{name: "nothing", bucket: bucketSetup{objects: writer}},
 		{name: "may write and not delete", left: []string{"users/.sidegate-check"}},
 		{name: "versions are kept", bucket: bucketSetup{objects: append([]string{"s3:DeleteObjectVersion"}, writer...), version: true}},
+		{name: "versions are kept, which it may not delete", bucket: bucketSetup{objects: writer, version: true},
+			left: []string{"users/.sidegate-check", "users/.sidegate-check deleted"}},
+		{name: "no Google credentials", bucket: bucketSetup{objects: writer}, want: []string{"fail credentials.google"}, says: "mount the file",
+			breaks: func(_ *testing.T, e *online) {
+				e.app = ", id_token: https://app.example.com"
+				e.env = append(e.env, "GOOGLE_APPLICATION_CREDENTIALS="+filepath.Join(e.dir, "nothing.json"))
+			}},
 		{name: "the port is taken", bucket: bucketSetup{objects: writer}, want: []string{"fail port"}, says: "taken by another process",
 			breaks: func(t *testing.T, e *online) { listenAt(t, e.address) }},
 		{name: "the admin port is taken", bucket: bucketSetup{objects: writer}, want: []string{"fail admin.port"}, says: "ss -ltnp",
@@ -328,6 +337,39 @@ func TestCheckOnline(t *testing.T) {
 	}
 }
 
+// TestCheckOnlineAtOnce: instances that are started together check one bucket
+// together. No check takes another's object for its own, and none is left.
+func TestCheckOnlineAtOnce(t *testing.T) {
+	store := startSharedStore(t)
+	program := sharedProgram(t)
+	e := newOnline(t, store, bucketSetup{objects: []string{"s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"}})
+	e.write(t, program)
+	var all []*exec.Cmd
+	var out [6]bytes.Buffer
+	for i := range out {
+		c := e.command(t, program, "check", "--online")
+		c.Stdout, c.Stderr = &out[i], &out[i]
+		change(t, c.Start())
+		all = append(all, c)
+	}
+	for i, c := range all {
+		if err := c.Wait(); err != nil && strings.Contains(out[i].String(), "bucket") {
+			for line := range strings.Lines(out[i].String()) {
+				// Their ports are the same, and may be taken for a moment.
+				if strings.HasPrefix(line, "fail") && !strings.Contains(line, "port") {
+					t.Errorf("check %d: %s", i, line)
+				}
+			}
+		}
+		if !strings.Contains(out[i].String(), "ok    bucket.delete default") {
+			t.Errorf("check %d: %s", i, &out[i])
+		}
+	}
+	if left := store.objects(t, e.bucket); len(left) > 0 {
+		t.Errorf("in the bucket are %q", left)
+	}
+}
+
 // sharedProgram is a copy of sidegate that every user may run.
 func sharedProgram(t *testing.T) string {
 	t.Helper()
@@ -389,7 +431,7 @@ func (e *online) write(t *testing.T, program string) {
 	if e.accessKey != "" {
 		creds = fmt.Sprintf(", credentials: {access_key: %s, secret_key: \"${file:secret.key}\"}", e.accessKey)
 	}
-	config := strings.NewReplacer("ADDRESS", e.address, "ADMIN", e.admin, "ISSUER", e.issuer, "BUCKET", e.bucket, "ENDPOINT", e.endpoint,
+	config := strings.NewReplacer("ADDRESS", e.address, "APP", e.app, "ADMIN", e.admin, "ISSUER", e.issuer, "BUCKET", e.bucket, "ENDPOINT", e.endpoint,
 		"REGIONPUBLICCREDENTIALS", e.region+public+creds, "KEY", e.key).Replace(onlineConfig)
 	for name, text := range map[string]string{"sidegate.yaml": config, "policy.yaml": e.policy, "secret.key": e.secretKey} {
 		change(t, os.WriteFile(filepath.Join(e.dir, name), []byte(text), 0o600))
