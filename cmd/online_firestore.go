@@ -180,6 +180,7 @@ func (u *firestoreUse) location(ctx context.Context, b probe, f *firestore.Inspe
 // try writes and reads as the gateway does.
 func (u *firestoreUse) try(ctx context.Context, b probe, f *firestore.Inspector, collection string) (out []check) {
 	t := f.Try(ctx, collection)
+	b.subject = collection
 	write, read := b.named("firestore.write"), b.named("firestore.read")
 	if t.Write != nil {
 		text, do := u.explain(firestore.Explain(t.Write))
@@ -241,7 +242,7 @@ func (u *firestoreUse) ttl(ctx context.Context, b probe, f *firestore.Inspector)
 			return []check{b.warn("gcloud firestore fields ttls list --project="+u.o.Project+" --database='"+u.o.Database+"', or let the account ask (datastore.indexes.get) ",
 				"whether TTL policies are on cannot be told (%s): without them documents of %s are kept for ever", firestore.Explain(err).Code, strings.Join(u.expire, ", "))}
 		case !has:
-			out = append(out, b.warn("deploy "+firestoreFiles+", or: gcloud firestore fields ttls update expireAt --collection-group="+collection+" --enable-ttl --project="+u.o.Project+" --database='"+u.o.Database+"'",
+			out = append(out, probe{b.id, collection, nil}.warn("deploy "+firestoreFiles+", or: gcloud firestore fields ttls update expireAt --collection-group="+collection+" --enable-ttl --project="+u.o.Project+" --database='"+u.o.Database+"'",
 				"no TTL policy on expireAt of %s: its documents are kept for ever", collection))
 		default:
 			on = append(on, collection)
@@ -265,6 +266,7 @@ func (u *firestoreUse) rules(ctx context.Context, b probe, f *firestore.Inspecto
 		}
 	}
 	for _, collection := range u.collections() {
+		b := probe{b.id, collection, nil}
 		may, err := f.ClientMay(ctx, collection)
 		if slices.Contains(u.readable, collection) {
 			may = slices.DeleteFunc(may, func(what string) bool { return what == "get" || what == "list" })

@@ -55,13 +55,22 @@ type outside struct {
 
 func newOutside(t *testing.T) *outside {
 	t.Helper()
-	o := &outside{tunnel: map[string]int{}, asked: map[string]int{}, more: make(chan struct{}, 1)}
-	authority, certificate := newAuthority(t, firebaseKeysHost, issuerHost)
+	o := &outside{}
+	o.open(t, http.HandlerFunc(o.serveIssuers), firebaseKeysHost, issuerHost)
+	return o
+}
+
+// open starts the proxy, and behind it the server for these names.
+func (o *outside) open(t *testing.T, server http.Handler, hosts ...string) {
+	t.Helper()
+	o.tunnel, o.asked, o.more = map[string]int{}, map[string]int{}, make(chan struct{}, 1)
+	authority, certificate := newAuthority(t, hosts...)
 	o.authority = filepath.Join(t.TempDir(), "authority.pem")
 	if err := os.WriteFile(o.authority, authority, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o.issuers = httptest.NewUnstartedServer(http.HandlerFunc(o.serveIssuers))
+	o.issuers = httptest.NewUnstartedServer(server)
+	o.issuers.EnableHTTP2 = true
 	o.issuers.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	// A handshake that the gateway breaks off is what one of the tests is about.
 	o.issuers.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -69,7 +78,6 @@ func newOutside(t *testing.T) *outside {
 	t.Cleanup(o.issuers.Close)
 	o.proxy = httptest.NewServer(http.HandlerFunc(o.serveProxy))
 	t.Cleanup(o.proxy.Close)
-	return o
 }
 
 // newAuthority gives an authority's certificate, in PEM, and one that it signed
