@@ -33,8 +33,8 @@ import (
 	"sidegate/storage/firestore/indextest"
 )
 
-// onlineConfig has everything in one database.
-const onlineConfig = `version: sidegate-config/v1
+// checkedDatabase has everything in one database.
+const checkedDatabase = `version: sidegate-config/v1
 name: online
 policy: policy.yaml
 identities:
@@ -48,7 +48,7 @@ audit: {firestore: {project: demo-sidegate}}
 lookups: {firestore: {project: demo-sidegate}}
 `
 
-const onlinePolicy = `version: sidegate-policy/v1
+const checkedLookups = `version: sidegate-policy/v1
 name: online
 identities: [users]
 lookups:
@@ -68,8 +68,8 @@ type checklist struct {
 func checkFirestore(t *testing.T, env, flags []string, want ...string) (said string) {
 	t.Helper()
 	dir := t.TempDir()
-	writeDefault(t, dir, "sidegate.yaml", onlineConfig)
-	writeDefault(t, dir, "policy.yaml", onlinePolicy)
+	writeDefault(t, dir, "sidegate.yaml", checkedDatabase)
+	writeDefault(t, dir, "policy.yaml", checkedLookups)
 	env = append([]string{"DEMO_APP_URL=" + lab.appURL, "DEMO_ADDRESS=" + unusedAddress(t), "DEMO_ADMIN_ADDRESS=" + unusedAddress(t), "NO_GCE_CHECK=true"}, env...)
 	args := append([]string{"check", "--online", "--json", "--config", filepath.Join(dir, "sidegate.yaml"), "--insecure-keys", lab.keysURL}, flags...)
 	code, out, errs := sidegate(t, env, args...)
