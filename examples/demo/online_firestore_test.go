@@ -234,6 +234,13 @@ func (p *production) mend(t *testing.T) {
 	}
 }
 
+// close keeps the proxy from this host:port, which only Firestore is asked at.
+func (p *production) close(address string) {
+	p.outside.mu.Lock()
+	defer p.outside.mu.Unlock()
+	p.closed = address
+}
+
 func (p *production) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/token" {
 		w.Header().Set("Content-Type", "application/json")
@@ -402,9 +409,9 @@ func TestCheckOnlineFirestore(t *testing.T) {
 		"Datastore mode": {func() {
 			p.said = always(status.New(codes.FailedPrecondition, "The Cloud Firestore API is not available for Firestore in Datastore Mode database projects/demo-sidegate/databases/(default)."))
 		}, []string{"fail firestore.reach"}, "Datastore mode"},
-		"unavailable":       {func() { p.said = always(status.New(codes.Unavailable, "The service is currently unavailable.")) }, []string{"fail firestore.reach"}, "UNAVAILABLE"},
-		"the proxy is down": {func() { p.setDown(true) }, []string{"fail firestore.reach"}, "HTTPS_PROXY"},
-		"read only":         {func() { p.said = always(denied, "BatchWrite", "Commit") }, []string{"fail firestore.write", "fail firestore.write"}, "roles/datastore.user"},
+		"unavailable": {func() { p.said = always(status.New(codes.Unavailable, "The service is currently unavailable.")) }, []string{"fail firestore.reach"}, "UNAVAILABLE"},
+		"no way out":  {func() { p.close("firestore.googleapis.com:443") }, []string{"fail firestore.reach"}, "HTTPS_PROXY"},
+		"read only":   {func() { p.said = always(denied, "BatchWrite", "Commit") }, []string{"fail firestore.write", "fail firestore.write"}, "roles/datastore.user"},
 		"not deleted": {func() {
 			n := 0
 			p.said = func(method string) *status.Status {
@@ -442,7 +449,7 @@ func TestCheckOnlineFirestore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.mend(t)
-			p.setDown(false)
+			p.close("")
 			if name == "rules are open" {
 				loadRules(t, host, rulesOf("match /{x=**} { allow read, write; }"))
 				defer func() { loadRules(t, host, readRules(t)) }()

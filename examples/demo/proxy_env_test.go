@@ -47,6 +47,7 @@ type outside struct {
 
 	mu     sync.Mutex
 	down   bool           // the proxy answers 502
+	closed string         // and always for this host:port
 	hold   chan struct{}  // not nil: until it is closed the proxy answers nothing
 	tunnel map[string]int // by host:port
 	asked  map[string]int // by host and path
@@ -131,7 +132,7 @@ func (o *outside) serveIssuers(w http.ResponseWriter, r *http.Request) {
 func (o *outside) serveProxy(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	o.tunnel[r.Method+" "+r.Host]++
-	down, hold := o.down, o.hold
+	down, hold := o.down || r.Host == o.closed, o.hold
 	o.mu.Unlock()
 	select {
 	case o.more <- struct{}{}:
