@@ -175,6 +175,7 @@ type event struct {
 		Method, Path, IP string
 		QueryKeys        []string `json:"query_keys"`
 		UserAgent        string   `json:"user_agent"`
+		Trace            string   `json:"trace"`
 		ForwardAuth      string   `json:"forward_auth"`
 	}
 	System  struct{ Event string }
