@@ -114,7 +114,7 @@ func (r traceOf) part(t *testing.T, name string) sdk.ReadOnlySpan {
 func attributes(s sdk.ReadOnlySpan) map[string]string {
 	out := map[string]string{}
 	for _, a := range s.Attributes() {
-		out[string(a.Key)] = a.Value.Emit()
+		out[string(a.Key)] = a.Value.String()
 	}
 	return out
 }
