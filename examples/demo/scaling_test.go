@@ -2,9 +2,9 @@ package main
 
 import (
 	"bufio"
+	"crypto/rand"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,7 +25,7 @@ identities: [users]
 routes:
   - {id: home, path: /, methods: [GET], upstream: app, allow: public, audit: "off"}
   - {id: plain, path: /v1/plain, methods: [GET, POST], upstream: app, allow: [{id: user, who: [users]}]}
-  - {id: counted, path: /v1/counted, methods: [GET], upstream: app, allow: [{id: user, who: [users]}], limit: [{rate: 40/s, burst: 160, per: uid}, {rate: 1000000/s, per: route}]}
+  - {id: counted, path: /v1/counted, methods: [GET], upstream: app, allow: [{id: user, who: [users]}], limit: [{rate: 20/s, burst: 100, per: uid}, {rate: 1000000/s, per: route}]}
   - {id: hourly, path: /v1/hourly, methods: [GET], upstream: app, allow: [{id: user, who: [users]}], limit: {rate: 20/h, per: uid}}
   - {id: strict, path: /v1/strict, methods: [GET], upstream: app, allow: [{id: user, who: [users]}], limit: {rate: 1000/s, per: uid, unavailable: refuse}}
   - id: upload
@@ -185,17 +185,15 @@ func scaleOut(t *testing.T) *scaled {
 type counts struct {
 	mu       sync.Mutex
 	statuses map[int]int
-	ids      []string // of the app's answers
-	problems []string // of what was neither 200 nor 429
-	// first and last are when the first request was sent and the last one was
-	// answered; begun and asked, when the first was answered and the last sent.
-	first, begun, asked, last time.Time
+	ids      []string  // of the app's answers
+	problems []string  // of what was neither 200 nor 429
+	first    time.Time // when the first request was sent
 }
 
 func newCounts() *counts { return &counts{statuses: map[int]int{}} }
 
-// once sends a request that nobody sends again.
-func (c *counts) once(client *http.Client, method, url, token string) int {
+// once sends a request that nobody sends again; with a key it may be, by its own.
+func (c *counts) once(client *http.Client, method, url, token string, key ...string) int {
 	r, err := http.NewRequest(method, url, nil)
 	if err != nil {
 		panic(err)
@@ -205,6 +203,9 @@ func (c *counts) once(client *http.Client, method, url, token string) int {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
+	if len(key) > 0 {
+		r.Header.Set("Idempotency-Key", `"`+key[0]+`"`)
+	}
 	sent := time.Now()
 	res, err := client.Do(r)
 	status, body := 0, []byte(nil)
@@ -215,14 +216,8 @@ func (c *counts) once(client *http.Client, method, url, token string) int {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.last = time.Now(); c.first.IsZero() || sent.Before(c.first) {
+	if c.first.IsZero() || sent.Before(c.first) {
 		c.first = sent
-	}
-	if c.begun.IsZero() {
-		c.begun = c.last
-	}
-	if sent.After(c.asked) {
-		c.asked = sent
 	}
 	if err != nil {
 		status = 0
@@ -285,7 +280,7 @@ func TestScalingOut(t *testing.T) {
 	s := scaleOut(t)
 	alice, bob := token(t, "alice"), token(t, "bob")
 	all := map[string]*counts{}
-	for _, name := range []string{"counted", "uploads", "hourly", "away", "plain", "rest"} {
+	for _, name := range []string{"drained", "counted", "uploads", "hourly", "away", "plain", "rest"} {
 		all[name] = newCounts()
 	}
 	t.Run("limits and quota", func(t *testing.T) { s.exact(t, all, alice, bob) })
@@ -297,23 +292,29 @@ func TestScalingOut(t *testing.T) {
 // exact holds what passed of a limit against its rate, and uploads against their
 // quota.
 func (s *scaled) exact(t *testing.T, all map[string]*counts, alice, bob string) {
-	counted, uploads := all["counted"], all["uploads"]
-	end := time.Now().Add(2 * time.Second)
-	wait := s.load(counted, 12, func() bool { return time.Now().Before(end) }, http.MethodGet, "/v1/counted", alice)
-	granting := s.load(uploads, 6, times(30), http.MethodPost, "/v1/uploads", bob)
-	wait()
-	// Now the budget is used up at one moment, which is the end of the time.
-	for client := (&http.Client{}); counted.once(client, http.MethodGet, s.url+"/v1/counted", alice) == http.StatusOK; {
+	// From here on the budget is used up, so that it fills all the time.
+	before := all["drained"]
+	emptied := s.drain(before, alice)
+	granting := s.uploads(all["uploads"], bob)
+	counted := all["counted"]
+	end := time.Now().Add(3 * time.Second)
+	s.load(counted, 12, func() bool { return time.Now().Before(end) }, http.MethodGet, "/v1/counted", alice)()
+	ended := s.drain(counted, alice)
+	for what, c := range map[string]*counts{"drained": before, "counted": counted} {
+		c.is(t, what, http.StatusOK, http.StatusTooManyRequests)
+	}
+	// Both moments, at which there was less than one request left, are between
+	// those at which a refused one was sent and answered.
+	passed := counted.statuses[http.StatusOK]
+	least, most := perSecond*ended.sent.Sub(emptied.answered).Seconds()-1, perSecond*ended.answered.Sub(emptied.sent).Seconds()+1
+	t.Logf("%d of %d requests passed in %s, of %.1f to %.1f that the limit gives", passed, passed+counted.statuses[429], ended.sent.Sub(emptied.answered), least, most)
+	if float64(passed) > most || float64(passed) < least {
+		t.Errorf("%d passed, want %.1f to %.1f", passed, least, most)
+	}
+	if burst := float64(before.statuses[http.StatusOK]); burst < 100 || burst > 100+perSecond*emptied.answered.Sub(before.first).Seconds() {
+		t.Errorf("%v passed until the budget was used up", burst)
 	}
 	granting()
-	counted.is(t, "counted", http.StatusOK, http.StatusTooManyRequests)
-	passed := counted.statuses[http.StatusOK]
-	most := 160 + int(math.Floor(40*counted.last.Sub(counted.first).Seconds()))
-	least := 160 + int(math.Floor(40*counted.asked.Sub(counted.begun).Seconds()))
-	t.Logf("%d of %d requests passed in %s, of %d to %d that the limit gives", passed, passed+counted.statuses[429], counted.last.Sub(counted.first), least, most)
-	if passed > most || passed < least {
-		t.Errorf("%d passed, want %d to %d", passed, least, most)
-	}
 	for _, n := range s.nodes {
 		if share := n.metric(t, "sidegate_redis_duration_seconds_count"); share == 0 {
 			t.Error("a gateway has asked Redis for nothing")
@@ -322,20 +323,49 @@ func (s *scaled) exact(t *testing.T, all map[string]*counts, alice, bob string) 
 			t.Errorf("%v were counted by a gateway alone", local)
 		}
 	}
-	// Firestore may have said that it has too much to do for one user.
-	client := &http.Client{}
-	for granted := uploads.statuses[http.StatusOK]; granted < 12; {
-		if uploads.once(client, http.MethodPost, s.url+"/v1/uploads", bob) == http.StatusOK {
-			granted++
-		}
-	}
-	uploads.once(client, http.MethodPost, s.url+"/v1/uploads", bob)
-	if granted := uploads.statuses[http.StatusOK]; granted != 12 {
-		t.Errorf("%d uploads were granted of a quota of 12", granted)
+	if n := all["uploads"].statuses[http.StatusOK]; n != 12 || all["uploads"].statuses[http.StatusTooManyRequests] != 18 {
+		t.Errorf("uploads of a quota of 12, and 30 asked for: %v %q", all["uploads"].statuses, all["uploads"].problems)
 	}
 	if n := len(documents(t, s.log.host, "sessions-"+s.log.collection)); n != 12 {
 		t.Errorf("%d sessions are stored", n)
 	}
+}
+
+const perSecond = 20 // of the route counted
+
+// A moment is when a request was sent and answered.
+type moment struct{ sent, answered time.Time }
+
+// drain takes what is left of a budget, and gives when it was used up.
+func (s *scaled) drain(c *counts, token string) moment {
+	refused := func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.statuses[http.StatusTooManyRequests] > 0 }
+	s.load(c, 12, func() bool { return !refused() }, http.MethodGet, "/v1/counted", token)()
+	for client := (&http.Client{}); ; {
+		m := moment{sent: time.Now()}
+		if c.once(client, http.MethodGet, s.url+"/v1/counted", token) != http.StatusOK {
+			m.answered = time.Now()
+			return m
+		}
+	}
+}
+
+// uploads asks for 30 uploads, each until it is told yes or no: Firestore may have
+// too much to do for one user.
+func (s *scaled) uploads(c *counts, token string) (wait func()) {
+	var all sync.WaitGroup
+	next := times(30)
+	for range 3 {
+		all.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
+			defer client.CloseIdleConnections()
+			for next() {
+				key, end := rand.Text(), time.Now().Add(2*time.Minute)
+				for c.once(client, http.MethodPost, s.url+"/v1/uploads", token, key) == http.StatusServiceUnavailable && time.Now().Before(end) {
+				}
+			}
+		})
+	}
+	return all.Wait
 }
 
 // redisAway kills Redis: what passes then, and when it is back.
@@ -419,7 +449,7 @@ func (s *scaled) onRecord(t *testing.T, all map[string]*counts) {
 	for name, c := range all {
 		for status, n := range c.statuses {
 			switch {
-			case name == "uploads": // a quota is counted after the decision
+			case name == "uploads": // they are counted after the decision
 				asking += n
 			case status != http.StatusOK:
 				refused += n
