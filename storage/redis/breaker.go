@@ -28,6 +28,7 @@ type breaker struct {
 	changed func(error) // one call at a time, by turns with an error and with nil
 
 	failures atomic.Int64
+	turn     atomic.Int64          // how often it was closed again
 	reason   atomic.Pointer[error] // why it is open; nil: it is not
 
 	mu      sync.Mutex
@@ -44,16 +45,21 @@ func newBreaker(try func(context.Context) error, changed func(error)) *breaker {
 	return b
 }
 
-// away is why nobody is to ask; nil: ask.
-func (b *breaker) away() error {
+// away is why nobody is to ask; nil: ask. The turn is for result.
+func (b *breaker) away() (turn int64, err error) {
+	turn = b.turn.Load()
 	if reason := b.reason.Load(); reason != nil {
-		return *reason
+		return turn, *reason
 	}
-	return nil
+	return turn, nil
 }
 
-// result is told of each question.
-func (b *breaker) result(err error) {
+// result is told of each question, and of the turn in which it was begun: what was
+// asked of a Redis that was away says nothing of one that is back.
+func (b *breaker) result(turn int64, err error) {
+	if turn != b.turn.Load() {
+		return
+	}
 	if err == nil {
 		if b.failures.Load() != 0 {
 			b.failures.Store(0)
@@ -98,14 +104,15 @@ func (b *breaker) recover() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.back = time.Now()
+	b.turn.Add(1)
 	b.failures.Store(0)
 	b.changed(nil)
 	b.reason.Store(nil)
 }
 
 func (b *breaker) close() {
-	b.stop()
-	b.mu.Lock() // trip does not begin another after this
+	b.mu.Lock()
+	b.stop() // trip begins no other after this
 	b.mu.Unlock()
 	b.running.Wait()
 }

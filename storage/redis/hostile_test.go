@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -184,7 +186,7 @@ func TestBreaker(t *testing.T) {
 				if ok {
 					t.Error("let through")
 				}
-				return err != nil && l.breaker.away() != nil
+				return err != nil && isAway(l) != nil
 			})
 			began := time.Now()
 			for range 10_000 {
@@ -208,6 +210,40 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+func isAway(l *Limits) error {
+	_, err := l.breaker.away()
+	return err
+}
+
+// TestLateFailures: what was asked while Redis was away, and fails when it is back,
+// does not send it away again; what is asked since does.
+func TestLateFailures(t *testing.T) {
+	told := &changes{}
+	fails := errors.New("x")
+	b := newBreaker(func(context.Context) error { return nil }, told.add)
+	defer b.close()
+	old, _ := b.away()
+	b.trip(fails)
+	await(t, "it is back", func() bool { _, err := b.away(); return err == nil })
+	for range 100 {
+		b.result(old, fails)
+	}
+	now, err := b.away()
+	if err != nil || len(told.seen()) != 2 {
+		t.Fatalf("%v, told %v", err, told.seen())
+	}
+	for n := range 2 * (tolerated + 1) { // a success begins anew
+		if n == tolerated {
+			b.result(now, nil)
+		} else {
+			b.result(now, fails)
+		}
+		if _, err := b.away(); (err != nil) != (n >= 2*tolerated+1) {
+			t.Fatalf("after %d: %v", n, err)
+		}
+	}
+}
+
 // TestStartWithoutRedis: a start does not wait, and goes on.
 func TestStartWithoutRedis(t *testing.T) {
 	s := startServer(t)
@@ -215,7 +251,7 @@ func TestStartWithoutRedis(t *testing.T) {
 	told := &changes{}
 	l := opened(t, "redis://"+s.address, func(o *Options) { o.Changed = told.add })
 	l.Start(t.Context())
-	if err := l.breaker.away(); kindOf(err) != Connect || len(told.seen()) != 1 {
+	if err := isAway(l); kindOf(err) != Connect || len(told.seen()) != 1 {
 		t.Errorf("%v, told %v", err, told.seen())
 	}
 	s.start(t)
@@ -258,6 +294,38 @@ func TestTenThousandAtOnce(t *testing.T) {
 	if n := s.admin(t).Info(t.Context(), "clients").Val(); !strings.Contains(n, "connected_clients:") || clients(n) > connections+1 {
 		t.Errorf("%s", n)
 	}
+}
+
+// TestTenThousandInNoTime: beyond what Redis answers in time everybody is told so
+// soon, nobody gets more than there is, and then it works again.
+func TestTenThousandInNoTime(t *testing.T) {
+	s := startServer(t)
+	l := opened(t, "redis://"+s.address, func(o *Options) { o.Timeout = 5 * time.Millisecond })
+	one := []policy.Draw{draw(1, 1, time.Hour, 5000)}
+	var taken, failed atomic.Int64
+	var all sync.WaitGroup
+	for range 10_000 {
+		all.Go(func() {
+			_, ok, err := l.Take(context.Background(), one)
+			switch {
+			case err != nil && kindOf(err) != Timeout:
+				t.Error(err)
+			case err != nil:
+				failed.Add(1)
+			case ok:
+				taken.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d taken, %d not answered in time", taken.Load(), failed.Load())
+	if taken.Load() > 5000 {
+		t.Errorf("%d taken of 5,000", taken.Load())
+	}
+	await(t, "it works again", func() bool {
+		_, ok, err := l.Take(t.Context(), []policy.Draw{draw(2, 1000, time.Second, 1000)})
+		return ok && err == nil
+	})
 }
 
 func clients(info string) (n int) {

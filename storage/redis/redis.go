@@ -174,11 +174,12 @@ func (l *Limits) Close() error {
 // is possible. While Redis is away it comes at once, else no later than the
 // time-out. It holds nothing of what Redis said but a code.
 func (l *Limits) Take(ctx context.Context, draws []policy.Draw) (retry time.Duration, ok bool, err error) {
-	if err := l.breaker.away(); err != nil {
+	turn, err := l.breaker.away()
+	if err != nil {
 		return 0, false, err
 	}
 	retry, ok, err = l.take(ctx, draws)
-	l.breaker.result(err)
+	l.breaker.result(turn, err)
 	return retry, ok, err
 }
 

@@ -179,11 +179,11 @@ func TestFaults(t *testing.T) {
 		l := opened(t, "redis://"+s.address)
 		wants(t, l, "")
 		host, port, _ := strings.Cut(primary.address, ":")
-		if err := s.admin(t).SlaveOf(t.Context(), host, port).Err(); err != nil {
+		if err := s.admin(t).ReplicaOf(t.Context(), host, port).Err(); err != nil {
 			t.Fatal(err)
 		}
 		wants(t, l, ReadOnly)
-		if err := s.admin(t).SlaveOf(t.Context(), "no", "one").Err(); err != nil {
+		if err := s.admin(t).ReplicaOf(t.Context(), "no", "one").Err(); err != nil {
 			t.Fatal(err)
 		}
 		wants(t, l, "")

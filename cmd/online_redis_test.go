@@ -1,0 +1,87 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// redisServer runs a real redis-server, and gives its address and what ends it.
+func redisServer(t *testing.T, args ...string) (address string, kill func()) {
+	t.Helper()
+	binary, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("redis-server is missing: apt-get install redis-server")
+		}
+		t.Skip("SKIPPED, redis-server is missing: apt-get install redis-server")
+	}
+	socket := t.TempDir() + "/redis.sock" // which says when it is ready
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = l.Addr().String()
+	_ = l.Close()
+	_, port, _ := strings.Cut(address, ":")
+	c := exec.Command(binary, append([]string{"--port", port, "--bind", "127.0.0.1", "--unixsocket", socket, "--dir", t.TempDir(), "--save", ""}, args...)...)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = func() { _ = c.Process.Kill(); _ = c.Wait() }
+	t.Cleanup(kill)
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-look.C {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			_ = conn.Close()
+			return address, kill
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOnlineRedis: the checklist has a line for Redis where it is configured, and
+// each fault is named, without anything secret.
+func TestOnlineRedis(t *testing.T) {
+	const password = "s3cr3t-p4ss"
+	open, kill := redisServer(t)
+	closed, _ := redisServer(t, "--requirepass", password)
+	full, _ := redisServer(t, "--maxmemory", "1")
+	cluster, _ := redisServer(t, "--cluster-enabled", "yes")
+	if got := redisProbes(settings{config: mustLoad(t, place{}, "")}); got != nil {
+		t.Errorf("without redis: %v", got)
+	}
+	look := func(url string) check {
+		t.Helper()
+		c := mustLoad(t, place{env: map[string]string{"URL": url}}, `redis: {url: "${env:URL}", timeout: 5s}`)
+		probes := redisProbes(settings{config: c})
+		if len(probes) != 1 {
+			t.Fatalf("%d probes", len(probes))
+		}
+		got := probes[0].run(context.Background())
+		if len(got) != 1 || got[0].ID != "redis.reach" || strings.Contains(fmt.Sprint(got), password) {
+			t.Fatalf("%v", got)
+		}
+		return got[0]
+	}
+	for url, want := range map[string]status{
+		"redis://" + open: statusOK, "redis://:" + password + "@" + closed: statusOK,
+		"redis://" + closed: statusFail, "redis://:" + password + "x@" + closed: statusFail, "redis://" + full: statusFail, "redis://" + cluster: statusFail,
+		"redis://sidegate.invalid": statusFail,
+	} {
+		if got := look(url); got.Status != want || want == statusFail && got.Do == "" {
+			t.Errorf("%s: %+v", url, got)
+		}
+	}
+	kill()
+	if got := look("redis://" + open); got.Status != statusFail || !strings.Contains(got.Text, "connection refused") {
+		t.Errorf("%+v", got)
+	}
+}
