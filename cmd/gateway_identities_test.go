@@ -578,7 +578,7 @@ func TestRevocationWithoutCredentials(t *testing.T) {
 	t.Setenv("CLOUDSDK_CONFIG", empty)
 	c := mustLoad(t, place{}, "identities: {users: {firebase: {project: acme-prod, session_cookie: __session}}}")
 	// A machine of Google's has credentials without any variable.
-	g := &gateway{s: settings{config: c, env: newEnvironment(nil)}, keysClient: newAcmeNet(t).client}
+	g := &gateway{s: settings{config: c}, keysClient: newAcmeNet(t).client}
 	if _, err := g.openIdentities(t.Context()); err != nil && !strings.Contains(err.Error(), "identities.users: revocation asks Firebase for users") {
 		t.Errorf("no credentials at all: %v", err)
 	}

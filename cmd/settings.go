@@ -57,11 +57,14 @@ func (in insecure) emulators() string {
 	return strings.Join(names, ",")
 }
 
-// An environment looks up a variable, as os.LookupEnv does.
+// An environment looks up a variable, as os.LookupEnv does. The nil one is empty.
 type environment func(name string) (value string, ok bool)
 
 // get is the variable's value; empty where it is unset.
 func (e environment) get(name string) string {
+	if e == nil {
+		return ""
+	}
 	v, _ := e(name)
 	return v
 }
