@@ -25,7 +25,7 @@ func TestPresignGateway(t *testing.T) {
 // TestFastAPISidecar runs examples/fastapi-sidecar: the service under uvicorn,
 // and its gateway in front.
 func TestFastAPISidecar(t *testing.T) {
-	g := startGateway(t, sidecarSetup(t, sharedFirestore(t), startFastAPI(t, sharedFirestore(t)).url))
+	g := startGateway(t, sidecarSetup(t, sharedFirestore(t), startFastAPI(t, "FIRESTORE_EMULATOR_HOST="+sharedFirestore(t)).url))
 	alice, bob, admin := token(t, "alice"), token(t, "bob"), token(t, "carol")
 
 	var who struct {
@@ -116,9 +116,9 @@ type service struct {
 	log *output
 }
 
-// startFastAPI runs the service of examples/fastapi-sidecar with the Firestore
-// emulator at that address.
-func startFastAPI(t *testing.T, firestore string) service {
+// startFastAPI runs the service of examples/fastapi-sidecar, whose environment
+// says where Firestore is.
+func startFastAPI(t *testing.T, env ...string) service {
 	t.Helper()
 	python := "" // Debian's packages are for Debian's interpreter, whatever else is there
 	for _, candidate := range []string{"/usr/bin/python3", "python3"} {
@@ -137,7 +137,7 @@ func startFastAPI(t *testing.T, firestore string) service {
 	}
 	c := exec.Command(python, "-m", "uvicorn", "app:app", "--host", u.Hostname(), "--port", u.Port(), "--no-access-log")
 	c.Dir = filepath.Join(lab.root, "examples", "fastapi-sidecar")
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
-		"GOOGLE_CLOUD_PROJECT=" + project, "FIRESTORE_EMULATOR_HOST=" + firestore}
+	c.Env = append(env, "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
+		"GOOGLE_CLOUD_PROJECT="+project)
 	return service{address, startComponent(t, c, address+"/openapi.json")}
 }

@@ -145,7 +145,7 @@ func TestFeeds(t *testing.T) {
 	folder := filepath.Join(lab.root, "examples", "fastapi-sidecar")
 	host := startFirestore(t, "--rules="+filepath.Join(folder, "firestore.rules"))
 	seen := newRecorder(t, host)
-	app := startFastAPI(t, seen.address)
+	app := startFastAPI(t, "FIRESTORE_EMULATOR_HOST="+seen.address)
 	g := startGateway(t, sidecarSetup(t, host, app.url))
 	f := feeds{g.url}
 	member := func(uid string, orgs string) {

@@ -23,6 +23,7 @@ import httpx
 log = logging.getLogger("firestore")
 
 SCOPE = "https://www.googleapis.com/auth/datastore"
+DEADLINE = 5  # seconds for one call, whatever of it takes long: the token, a connection, the answer
 
 
 class Unavailable(Exception):
@@ -39,19 +40,29 @@ class Credentials:
 
     def __init__(self) -> None:
         self._found: Any = None
-        self._one = asyncio.Lock()
+        self._fetch: Optional["asyncio.Future[None]"] = None
 
     async def token(self) -> str:
-        async with self._one:  # whoever comes meanwhile takes what this one fetched
-            if self._found is None or not self._found.valid:
+        if self._found is None or not self._found.valid:
+            if self._fetch is None or self._fetch.done():
                 # The library blocks, so it does that beside the event loop.
-                await asyncio.get_running_loop().run_in_executor(None, self._refresh)
-            return self._found.token
+                self._fetch = asyncio.get_running_loop().run_in_executor(None, self._refresh)
+            # One fetch for all who wait: who gives up leaves it to the others.
+            await asyncio.shield(self._fetch)
+        return self._found.token
 
     def _refresh(self) -> None:
-        if self._found is None:
-            self._found, _ = google.auth.default(scopes=[SCOPE])
-        self._found.refresh(google.auth.transport.requests.Request())
+        request = BoundedRequest()
+        found = self._found or google.auth.default(scopes=[SCOPE], request=request)[0]
+        found.refresh(request)
+        self._found = found
+
+
+class BoundedRequest(google.auth.transport.requests.Request):
+    """The library waits two minutes for an answer, or in old versions for ever."""
+
+    def __call__(self, *args: Any, timeout: Any = DEADLINE, **more: Any) -> Any:
+        return super().__call__(*args, timeout=timeout, **more)
 
 
 class EmulatorCredentials:
@@ -69,7 +80,7 @@ class Database:
         self._url = f"http://{emulator}/v1/" if emulator else "https://firestore.googleapis.com/v1/"
         self._credentials = EmulatorCredentials() if emulator else Credentials()
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(5, pool=1),
+            timeout=httpx.Timeout(DEADLINE, pool=1),
             limits=httpx.Limits(max_connections=50, max_keepalive_connections=50),
             trust_env=not emulator,
         )
@@ -80,26 +91,39 @@ class Database:
     async def call(self, method: str, body: Dict[str, Any]) -> Any:
         """Asks once. What is repeated is for the caller's client to decide."""
         try:
-            token = await self._credentials.token()
-            answer = await self._http.post(
-                f"{self._url}{self.root}:{method}",
-                json=body,
-                headers={"Authorization": f"Bearer {token}"},
-            )
+            async with asyncio.timeout(DEADLINE):
+                token = await self._credentials.token()
+                answer = await self._http.post(
+                    f"{self._url}{self.root}:{method}",
+                    json=body,
+                    headers={"Authorization": f"Bearer {token}"},
+                )
             content = answer.json()
-        except (httpx.HTTPError, google.auth.exceptions.GoogleAuthError, ValueError) as e:
+        except (httpx.HTTPError, google.auth.exceptions.GoogleAuthError, TimeoutError, ValueError) as e:
             # Of these errors the name is enough; their text can hold addresses.
             log.error(json.dumps({"message": "firestore: no answer", "operation": method, "error": type(e).__name__}))
             raise Unavailable from e
-        if answer.status_code == 200:
+        error = error_in(content)
+        if answer.status_code == 200 and error is None:
             return content
-        # A streaming method answers with a list, also of one error.
-        error = (content[0] if isinstance(content, list) else content).get("error", {})
+        error = error or {}
         if method == "commit" and error.get("status") in ("ALREADY_EXISTS", "NOT_FOUND", "FAILED_PRECONDITION", "ABORTED"):
             raise Conflict
         # A missing index is told here, with the link that makes it.
         log.error(json.dumps({"message": "firestore: refused", "operation": method, "status": error.get("status"), "error": error.get("message")}))
         raise Unavailable
+
+
+def error_in(content: Any) -> Optional[Dict[str, Any]]:
+    """The error that an answer holds. A streaming method answers with a list, and
+    one that fails midway has status 200 and the error behind the documents: what
+    came before it is not the whole."""
+    for one in content if isinstance(content, list) else [content]:
+        if not isinstance(one, dict):
+            return {"message": "an answer that is none of Firestore's"}
+        if "error" in one:
+            return one["error"] if isinstance(one["error"], dict) else {}
+    return None
 
 
 class Firestore:
