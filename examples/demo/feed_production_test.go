@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -114,7 +115,9 @@ func answers(status int, body string) http.HandlerFunc {
 // feed asks the service as its gateway does.
 func (s service) feed(t *testing.T) answer {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/v1/posts", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // one that hangs is this test's failure, not all tests'
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/v1/posts", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
