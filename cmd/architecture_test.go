@@ -32,6 +32,7 @@ var sdkHome = map[string]string{
 	"go.opentelemetry.io/proto":          "proxy/otlp",
 	"github.com/versity/versitygw":       "",
 	"github.com/santhosh-tekuri":         "",
+	"github.com/redis/go-redis":          "storage/redis",
 }
 
 func TestImportTableOfArchitecture(t *testing.T) {

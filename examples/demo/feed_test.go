@@ -192,6 +192,7 @@ func TestFeeds(t *testing.T) {
 			`{"text": "x", "tags": ["swift"]}`, `{"text": "x", "visibility": "public", "tags": ["Not a tag"]}`,
 			`{"text": "x", "visibility": "public", "tags": ["` + strings.Join(strings.Split("abcdefghijk", ""), `", "`) + `"]}`,
 			`{"text": "x", "mentions": ["bob"]}`, `{"text": "x", "mentions": ["nobody"]}`, `{"text": "x", "mentions": ["a/b"]}`, `{"text": "x", "mentions": [".."]}`,
+			`{"text": "\ud800"}`, `{"text": "x", "mentions": ["\udfff"]}`,
 		} {
 			ask(t, http.MethodPost, g.url+"/v1/orgs/acme/posts", alice, bad).want(t, http.StatusUnprocessableEntity)
 		}

@@ -18,8 +18,10 @@ from firestore import Conflict, Database, Firestore, both, contains, equal, plai
 router = APIRouter()
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+# JSON can hold halves of characters, of which no UTF-8 can be made.
+TEXT = re.compile(r"[^\ud800-\udfff]*")
 # A uid that can be the name of a document: no slash, not of dots, not reserved.
-UID = re.compile(r"(?!\.{1,2}$)(?!__.*__$)[^/\x00-\x1f]{1,128}")
+UID = re.compile(r"(?!\.{1,2}$)(?!__.*__$)[^/\x00-\x1f\ud800-\udfff]{1,128}")
 ID = re.compile(r"[0-9a-f]{32}")
 CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)_([0-9a-f]{32})")
 
@@ -124,6 +126,7 @@ async def post(
         raise HTTPException(status_code=422, detail="at most 10 tags and 10 mentions")
     if tags and new.visibility != "public":
         raise HTTPException(status_code=422, detail="tags are for everybody to find: a post of the organisation has none")
+    fits(TEXT, new.text, "a text")
     for tag in tags:
         fits(NAME, tag, "a tag")
     await members(db, org, [fits(UID, uid, "a uid") for uid in mentions])
