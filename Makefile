@@ -36,7 +36,7 @@ unit: ## the tests of the packages, a moment each once built
 
 e2e: ## the end-to-end tests in examples/demo, against real components
 	@echo 'make: end-to-end tests (the first build takes some minutes)'
-	@cd examples/demo && go vet ./... && go test -v -count=1 -timeout 20m ./...
+	@cd examples/demo && go vet ./... && go test -v -count=1 -timeout 40m ./...
 
 image-test: ## build and look into the Dockerfile's image, without a registry
 	@.ci/image-test
