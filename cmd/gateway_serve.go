@@ -97,12 +97,13 @@ func (l serverLog) Write(p []byte) (int, error) {
 // serveAdmin answers probes and the operator.
 func (g *gateway) serveAdmin() {
 	mux := http.NewServeMux()
-	for _, path := range []string{"/health/live", "/healthz", "/ping"} {
+	for _, path := range []string{livePath, "/healthz", "/ping"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
 	}
 	for _, path := range []string{readyPath, "/readyz"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, g.notReady()) })
 	}
+	mux.HandleFunc("GET "+startedPath, func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, g.notStarted()) })
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = writeJSON(w, readBuild())
@@ -141,6 +142,21 @@ func (g *gateway) notReady() []string {
 	}
 	if g.s.config.Audit.Survive == audit.Machine && g.ledger.Shippable() != nil {
 		why = append(why, "Firestore does not take the audit log")
+	}
+	return why
+}
+
+// notStarted lists why the gateway was never ready; nil: it was, whatever it is
+// now. It is for who asks one question about a deployment and about a task that
+// runs: a new version that cannot work is not to replace one that does, and an
+// outage elsewhere is not to have the gateway replaced.
+func (g *gateway) notStarted() []string {
+	if g.started.Load() {
+		return nil
+	}
+	why := g.notReady()
+	if len(why) == 0 {
+		g.started.Store(true)
 	}
 	return why
 }

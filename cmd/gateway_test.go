@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -636,7 +637,7 @@ func TestAdminListener(t *testing.T) {
 	i := newIssuer(t)
 	g := startGateway(t, "http://127.0.0.1:9", i, "")
 	for path, want := range map[string]string{
-		"/health/live": `"ok"`, "/healthz": `"ok"`, "/ping": `"ok"`, "/health/ready": `"ok"`, "/readyz": `"ok"`,
+		"/health/live": `"ok"`, "/healthz": `"ok"`, "/ping": `"ok"`, "/health/ready": `"ok"`, "/readyz": `"ok"`, "/health/started": `"ok"`,
 		"/version": `"platform"`, "/metrics": `sidegate_insecure{switch="keys"} 1`,
 	} {
 		res, err := http.Get(g.admin + path)
@@ -659,7 +660,20 @@ func TestAdminListener(t *testing.T) {
 	}
 }
 
-// TestDrainDelay: not ready, and still answering.
+// TestHealthBeforeReady: a gateway that was never ready lives and has not
+// started: it is not to take the place of one that works.
+func TestHealthBeforeReady(t *testing.T) {
+	g := startGateway(t, "http://127.0.0.1:9", newIssuer(t), "", "--insecure-keys", "http://127.0.0.1:9")
+	address := strings.TrimPrefix(g.admin, "http://")
+	for flag, want := range map[string]int{"--live": 0, "--started": exitFailed, "--live=false": exitFailed} {
+		err := Run(t.Context(), []string{"health", flag, "--address", address}, nil, io.Discard, io.Discard)
+		if ExitStatus(err) != want {
+			t.Errorf("%s: status %d, want %d: %v", flag, ExitStatus(err), want, err)
+		}
+	}
+}
+
+// TestDrainDelay: not ready, and still answering; it started, and lives.
 func TestDrainDelay(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer up.Close()
@@ -680,6 +694,12 @@ func TestDrainDelay(t *testing.T) {
 	}()
 	m := log.await(t, `"address":"([^"]+)","admin":"([^"]+)"`)
 	g.url, g.admin = "http://"+m[1], "http://"+m[2]
+	health := func(flag string) error {
+		return Run(t.Context(), []string{"health", flag, "--address", m[2]}, nil, io.Discard, io.Discard)
+	}
+	if err := health("--started"); err != nil {
+		t.Error(err)
+	}
 	cancel()
 	log.await(t, `"message":"stopping"`)
 	for { // the flag is set right after the message
@@ -694,6 +714,9 @@ func TestDrainDelay(t *testing.T) {
 	}
 	if status, _ := g.get(t, "/open", ""); status != 200 {
 		t.Errorf("while draining: %d", status)
+	}
+	if err := errors.Join(health("--started"), health("--live")); err != nil {
+		t.Error(err)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -46,8 +46,31 @@ func TestHealthGivesUp(t *testing.T) {
 	defer close(hanging)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	err := askReady(ctx, strings.TrimPrefix(server.URL, "http://"))
+	err := askHealth{path: readyPath, word: "ready"}.at(ctx, strings.TrimPrefix(server.URL, "http://"))
 	if ExitStatus(err) != exitFailed {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestHealthQuestions: each question is asked where it is answered, and no two at once.
+func TestHealthQuestions(t *testing.T) {
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.URL.Path) }))
+	defer server.Close()
+	address := strings.TrimPrefix(server.URL, "http://")
+	for _, tt := range []struct{ flag, path, said string }{
+		{"--live", "/health/live", "live\n"}, {"--started", "/health/started", "started\n"}, {"--live=false", "/health/ready", "ready\n"},
+	} {
+		asked = nil
+		var out strings.Builder
+		if err := Run(t.Context(), []string{"health", tt.flag, "--address", address}, nil, &out, io.Discard); err != nil {
+			t.Error(err)
+		}
+		if len(asked) != 1 || asked[0] != tt.path || out.String() != tt.said {
+			t.Errorf("%s asked %v and said %q", tt.flag, asked, out.String())
+		}
+	}
+	if err := Run(t.Context(), []string{"health", "--live", "--started", "--address", address}, nil, io.Discard, io.Discard); ExitStatus(err) != exitUsage {
+		t.Errorf("two questions at once: %v", err)
 	}
 }

@@ -101,6 +101,7 @@ type gateway struct {
 
 	serving  atomic.Bool // callers can connect
 	draining atomic.Bool
+	started  atomic.Bool    // was ready when somebody asked whether it has started
 	handlers sync.WaitGroup // requests that are not answered yet, tunnels included
 	cutOff   context.CancelCauseFunc
 	failed   chan error // a listener's
