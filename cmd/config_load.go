@@ -183,7 +183,8 @@ func (l *configLoader) expand(form, argument string) (string, error) {
 	if !variableName.MatchString(name) {
 		return "", errors.New("`${env:` needs a variable's name: letters, digits and `_`")
 	}
-	if value := l.env.get(name); value != "" {
+	// What is kept as a secret was often a file, and still ends as one.
+	if value := withoutLastBreak(l.env.get(name)); value != "" {
 		if strings.ContainsAny(value, "\x00\r\n") {
 			return "", fmt.Errorf("the variable %s holds a line break", name)
 		}
@@ -204,11 +205,15 @@ func (l *configLoader) expandFile(path string) (string, error) {
 		return "", fmt.Errorf("${file:}: %w", err)
 	}
 	l.files = append(l.files, l.absolute(path))
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	text := withoutLastBreak(string(data))
 	if text == "" {
 		return "", fmt.Errorf("${file:}: %s is empty", path)
 	}
 	return text, nil
+}
+
+func withoutLastBreak(text string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
 }
 
 // absolute makes a path of the file absolute: it is relative to the file.

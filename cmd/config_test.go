@@ -118,6 +118,24 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestVariableLineBreak: a secret that was a file, as `aws secretsmanager
+// create-secret --secret-string file://...` keeps it, ends as one. In the middle
+// a break is somebody's mistake.
+func TestVariableLineBreak(t *testing.T) {
+	for value, refused := range map[string]bool{"here": false, "here\n": false, "here\r\n": false, "he\nre": true, "here\n\n": true, "here\x00\n": true} {
+		c, _, err := place{env: map[string]string{"NAME": value}}.load(versionLine + `name: "${env:NAME}"` + "\n")
+		switch {
+		case refused && (err == nil || !strings.Contains(err.Error(), "the variable NAME holds a line break")):
+			t.Errorf("%q: %v", value, err)
+		case !refused && (err != nil || c.Name != "here"):
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+	if _, _, err := (place{env: map[string]string{"NAME": "\n"}}).load(versionLine + `name: "${env:NAME}"` + "\n"); err == nil || !strings.Contains(err.Error(), "not set, or empty") {
+		t.Errorf("nothing but a break: %v", err)
+	}
+}
+
 func TestKeys(t *testing.T) {
 	env := map[string]string{"PORT": "9999", "AWS_DEFAULT_REGION": "eu-west-1", "GOOGLE_CLOUD_PROJECT": "acme-env", "ADDR": "127.0.0.1", "SECRET": "s3cr3t", "EMPTY": "", "N": "7", "YES": "true", "PRICE": "US$5"}
 	files := map[string]string{"/run/secrets/key": "from-file\n", "/etc/sidegate/rel": "rel", "/run/secrets/k1.pem": newPEM(t, elliptic.P256()), "/run/secrets/k2.pem": newPEM(t, elliptic.P256()), "/run/secrets/audit.key": auditKey(t)}

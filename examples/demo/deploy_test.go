@@ -190,7 +190,8 @@ func (d deployment) placed(t *testing.T) (config string, env []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		env = append(env, "AUDIT_KEY="+strings.TrimSpace(string(key)))
+		// As the README's step makes the secret of it: with the file's line break.
+		env = append(env, "AUDIT_KEY="+string(key))
 	}
 	return config, env
 }
