@@ -85,6 +85,9 @@ func TestDeployCloudRun(t *testing.T) {
 		t.Errorf("shutdown_grace %s: %v", config.Listen.ShutdownGrace, err)
 	}
 
+	if len(app.VolumeMounts) > 0 || len(app.Env) > 0 {
+		t.Error("the app has what is the gateway's")
+	}
 	var given []string
 	for _, e := range gateway.Env {
 		given = append(given, e.Name)

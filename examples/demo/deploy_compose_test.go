@@ -59,6 +59,15 @@ func TestDeployCompose(t *testing.T) {
 		t.Error("the emulator, which knows no passwords, can be reached")
 	}
 
+	// Redis, which asks for no password either, where sidegate.yaml has it.
+	redis := p.Services["redis"]
+	if config.Redis.URL != "redis://redis:6379" || !slices.Equal(sortedKeys(redis.Networks), []string{"backend"}) || len(redis.Ports) > 0 || redis.HealthCheck == nil {
+		t.Errorf("Redis is asked at %q, and is in %v", config.Redis.URL, sortedKeys(redis.Networks))
+	}
+	if need, asked := gateway.DependsOn["redis"]; !asked || need.Condition != types.ServiceConditionStarted {
+		t.Error("the gateway, which needs no Redis, waits until it is healthy, or nothing starts it")
+	}
+
 	// What the gateway finds.
 	given := sortedKeys(gateway.Environment)
 	d.givesVariables(t, given, "FIRESTORE_EMULATOR_HOST", "FIREBASE_AUTH_EMULATOR_HOST")

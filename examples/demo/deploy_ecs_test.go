@@ -107,7 +107,9 @@ func TestDeployECS(t *testing.T) {
 	if len(gateway.DependsOn) != 1 || *gateway.DependsOn[0].ContainerName != "app" || gateway.DependsOn[0].Condition != types.ContainerConditionHealthy || app.HealthCheck == nil {
 		t.Errorf("the gateway does not wait until the app is healthy: %v", gateway.DependsOn)
 	}
-	if !slices.Equal(gateway.HealthCheck.Command, append([]string{"CMD"}, base.healthcheck...)) {
+	// ECS replaces a task whose check fails: not for an outage elsewhere, when the
+	// image's own question, whether it is ready, is answered no.
+	if !slices.Equal(gateway.HealthCheck.Command, slices.Concat([]string{"CMD"}, base.healthcheck, []string{"--started"})) {
 		t.Errorf("the health check is %v, the image's %v", gateway.HealthCheck.Command, base.healthcheck)
 	}
 	grace, err := time.ParseDuration(config.Listen.ShutdownGrace)
@@ -141,6 +143,9 @@ func TestDeployECS(t *testing.T) {
 		if strings.Contains(name, "ACCESS_KEY") || strings.Contains(name, "SESSION_TOKEN") {
 			t.Errorf("%s is a static key", name)
 		}
+	}
+	if len(app.Secrets) > 0 || len(app.MountPoints) > 0 || len(app.Environment) > 0 {
+		t.Error("the app has what is the gateway's")
 	}
 	if len(gateway.Secrets) != 1 || len(gateway.Environment) != 5 {
 		t.Error("secrets stand where everybody can read them")

@@ -128,6 +128,11 @@ func TestDeployKubernetes(t *testing.T) {
 		t.Errorf("the NetworkPolicy lets in %v", allowed)
 	}
 
+	// What a platform can keep from the app is kept from it.
+	if skipped := c.deployment.Spec.Template.Annotations["eks.amazonaws.com/skip-containers"]; skipped != app.Name || len(app.VolumeMounts) > 0 || len(app.Env) > 0 || len(app.EnvFrom) > 0 || pod.ShareProcessNamespace != nil || pod.HostNetwork {
+		t.Errorf("the app has what is the gateway's: skipped is %q", skipped)
+	}
+
 	// Ports, probes, variables, files.
 	ports := map[string]string{}
 	for _, p := range gateway.Ports {

@@ -104,6 +104,7 @@ type deployedConfig struct {
 	Upstreams map[string]struct {
 		URL string `json:"url"`
 	} `json:"upstreams"`
+	Redis   struct{ URL string }
 	Storage struct {
 		Local     *struct{ Dir string } `json:"local"`
 		Firestore *struct{}             `json:"firestore"`
@@ -260,6 +261,9 @@ func TestDeployRun(t *testing.T) {
 				t.Errorf("the app saw %v", seen.Headers)
 			}
 			ask(t, http.MethodGet, g.url+"/v1/users/bob/notes/one", alice, "").problem(t, http.StatusForbidden, "not_allowed")
+			if d.config(t).Redis.URL != "" && strings.HasSuffix(metric(t, g, "sidegate_redis_duration_seconds_count"), " 0") {
+				t.Error("the uploads' limits did not ask Redis")
+			}
 			if status := g.stop(t); status != 0 {
 				t.Errorf("exit status %d", status)
 			}
@@ -286,6 +290,7 @@ func (d deployment) setup(t *testing.T, appURL string) setup {
 	case d.name == "compose": // it names a store of its own
 		replace(d.bucket, `    endpoint: "${env:DEMO_STORE_URL}"`)
 		replace("    public_endpoint: http://localhost:7070       # as clients outside reach it\n", "")
+		replace("redis://redis:6379", "redis://"+startRedis(t).address)
 		replace(`access_key: "${env:S3_ACCESS_KEY}", secret_key: "${env:S3_SECRET_KEY}"`, `access_key: "${env:DEMO_ACCESS_KEY}", secret_key: "${env:DEMO_SECRET_KEY}"`)
 	case strings.HasPrefix(d.bucket, "  default:"):
 		replace(d.bucket, strings.TrimSuffix(d.bucket, "}")+", "+store)
