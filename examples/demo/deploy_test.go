@@ -356,6 +356,7 @@ type imageFile struct {
 	user, workdir string
 	healthcheck   []string
 	entrypoint    string
+	toolchain     string // that it is built with
 }
 
 // gatewayImage reads the repository's Dockerfile.
@@ -373,7 +374,7 @@ func gatewayImage(t *testing.T) imageFile {
 		}
 		return string(m[len(m)-1][1]) // the last stage's
 	}
-	i := imageFile{user: find(`^USER (.*)$`), workdir: find(`^WORKDIR (.*)$`), entrypoint: find(`^ENTRYPOINT \["(.*)"\]$`)}
+	i := imageFile{user: find(`^USER (.*)$`), workdir: find(`^WORKDIR (.*)$`), entrypoint: find(`^ENTRYPOINT \["(.*)"\]$`), toolchain: find(`^RUN .*GOTOOLCHAIN="(.*?)" go build `)}
 	for _, word := range regexp.MustCompile(`"([^"]*)"`).FindAllStringSubmatch(find(`^HEALTHCHECK .*CMD (\[.*\])$`), -1) {
 		i.healthcheck = append(i.healthcheck, word[1])
 	}
@@ -384,6 +385,11 @@ func gatewayImage(t *testing.T) imageFile {
 // its Dockerfile and against what lies in their folders.
 func TestDeployImages(t *testing.T) {
 	base := gatewayImage(t)
+	// GOTOOLCHAIN=local of golang's images takes whatever Go they have, also an
+	// older one than go.mod asks for by its line `toolchain`.
+	if base.toolchain != "$(sed -n 's/^toolchain //p' go.mod)" {
+		t.Errorf("the image is built with GOTOOLCHAIN=%s, and not by go.mod's", base.toolchain)
+	}
 	for _, name := range []string{"cloudrun", "ecs"} {
 		d := deploymentNamed(t, name)
 		text := d.read(t, "Dockerfile")
