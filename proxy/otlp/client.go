@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -131,20 +132,40 @@ func (c *client) post(ctx context.Context, body io.Reader, strict bool) error {
 	return nil // some say nothing, or JSON
 }
 
-// unreachable leaves out the URL that net/http writes into its errors.
+// unreachable says why there is no answer.
 func unreachable(ctx context.Context, err error) error {
-	var at *url.Error
-	if errors.As(err, &at) {
-		err = at.Err
-	}
 	switch {
 	case ctx.Err() != nil:
 		err = ctx.Err()
-	case strings.Contains(err.Error(), "malformed"): // and what it was
+	case strings.Contains(err.Error(), "malformed"):
 		return ErrNotCollector
+	default:
+		err = ownWords(err)
 	}
 	return &connectionError{err}
 }
+
+// ownWords is what this machine says of a connection. net/http writes the URL into
+// its errors, and repeats what it could not read: of an answer, which may hold the
+// headers of the export, of HTTP/2's last frame, and of a proxy.
+func ownWords(err error) error {
+	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var slow net.Error
+	switch {
+	case errors.As(err, &network):
+		return network
+	case errors.As(err, &certificate):
+		return certificate
+	case errors.As(err, &slow) && slow.Timeout():
+		return context.DeadlineExceeded
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return http.ErrSchemeMismatch
+	}
+	return errBroken
+}
+
+var errBroken = errors.New("the connection broke, a proxy on the way refused it, or what came is no HTTP")
 
 var (
 	// ErrNotCollector is of an answer that no collector for OTLP over HTTP gives.

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -500,6 +501,51 @@ func TestProbe(t *testing.T) {
 		if _, err := Open(options(t, at)); err == nil {
 			t.Errorf("%s is taken", at)
 		}
+	}
+}
+
+// TestNoWordOfAnAnswerInErrors: net/http repeats what it cannot read, and what
+// answers may repeat the headers by which the gateway is known.
+func TestNoWordOfAnAnswerInErrors(t *testing.T) {
+	const secret = "s3cr3t"
+	for _, answer := range []string{
+		"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: %s\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+		"HTTP/1.1 200 OK\r\n%s\r\n\r\n",
+		"HTTP/1.1 %s OK\r\n\r\n",
+		"HTTP/%s\r\n\r\n",
+		"%s",
+		"",
+	} {
+		t.Run(answer, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+					_, _ = io.Copy(io.Discard, r.Body)
+					_, _ = io.WriteString(conn, strings.Replace(answer, "%s", r.Header.Get("Authorization"), 1))
+				}
+			}()
+			o := options(t, "http://"+l.Addr().String()+"/path")
+			o.Headers = map[string]string{"Authorization": secret}
+			err = Probe(t.Context(), o)
+			if err == nil || strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "/path") {
+				t.Error(err)
+			}
+			if e := new(connectionError); !errors.Is(err, ErrNotCollector) && !errors.As(err, &e) {
+				t.Errorf("%T", err)
+			}
+		})
 	}
 }
 
