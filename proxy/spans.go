@@ -262,7 +262,8 @@ func spanProtocol(r *http.Request) string {
 const maxSpanText = 1024
 
 // spanText is what a caller wrote, as it may stand in a span: protobuf takes UTF-8
-// alone, and a span in a queue must not hold on to a whole header.
+// alone, and a span in a queue must not hold on to a whole request line, of which
+// a path is a part.
 func spanText(s string) string {
-	return audit.Printable(s[:min(len(s), maxSpanText)])
+	return audit.Printable(strings.Clone(s[:min(len(s), maxSpanText)]))
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"go.opentelemetry.io/otel/codes"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -350,6 +351,22 @@ func TestHostileTextInSpans(t *testing.T) {
 	g.raw("BREW /public/a HTTP/1.1\r\nHost: gateway.test\r\n\r\n")
 	if r := tape.next(t); r.own.Name() != "_OTHER" || attributes(r.own)["http.request.method"] != "_OTHER" {
 		t.Error(r.own.Name())
+	}
+}
+
+// TestSpansDoNotHoldOnToRequests: thousands of spans may wait for a collector that
+// is away, and what a request line has beyond them must not wait with them.
+func TestSpansDoNotHoldOnToRequests(t *testing.T) {
+	tape := &spanTape{}
+	g := unserved(t, "http://127.0.0.1:1", traced(tape, 1))
+	r := httptest.NewRequest("GET", "/nowhere?q="+strings.Repeat("q", 30<<10), nil)
+	line, host := r.RequestURI, r.Host
+	g.proxy.ServeHTTP(httptest.NewRecorder(), r)
+	have := attributes(tape.next(t).own)
+	for key, from := range map[string]string{"url.path": line, "server.address": host} {
+		if value := have[key]; value == "" || unsafe.StringData(value) == unsafe.StringData(from) {
+			t.Errorf("%s %q is a part of what came", key, value)
+		}
 	}
 }
 
