@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -86,19 +87,27 @@ func (g *gateway) serveLogLevel(mux *http.ServeMux) {
 	})
 }
 
+// ofCommands are the headers that commands send, such as ours and curl.
+var ofCommands = []string{"Accept", "Accept-Encoding", "Connection", "Content-Length", "Content-Type", "User-Agent"}
+
 // fromHere refuses who is not on this machine, and pages in a browser that is:
-// they send an Origin with whatever changes something, also where a name was
-// made to lead here (DNS rebinding). Who comes through a proxy beside the
-// gateway may be anybody.
+// also where a name was made to lead here (DNS rebinding). Who comes through a
+// proxy beside the gateway may be anybody. Proxies and browsers show themselves by
+// what they add, each by something else (Envoy beside an app of a mesh no
+// X-Forwarded-For, but X-Forwarded-Proto and X-Request-Id), so that only what is
+// known to be a command's passes.
 func fromHere(r *http.Request) (status int, err error) {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !peer.Addr().Unmap().IsLoopback() {
 		return http.StatusForbidden, errors.New("the log's level is told and changed on the gateway's own machine only: ask a loopback address")
 	}
-	for _, name := range []string{"Origin", "Forwarded", "X-Forwarded-For", "Via"} {
-		if _, there := r.Header[name]; there {
+	for name := range r.Header {
+		if !slices.Contains(ofCommands, name) {
 			return http.StatusForbidden, fmt.Errorf("the log's level is neither for pages nor for who comes through a proxy: the request has the header %s", name)
 		}
+	}
+	if host := (&url.URL{Host: r.Host}).Hostname(); !isLoopback(host) {
+		return http.StatusForbidden, errors.New("the log's level is told and changed under a loopback address only: ask 127.0.0.1, [::1] or localhost")
 	}
 	return 0, nil
 }

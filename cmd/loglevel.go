@@ -94,6 +94,7 @@ func askLogLevel(ctx context.Context, address string, change levelChange) (s lev
 	if err != nil {
 		return s, err
 	}
+	req.Host = "localhost" // also where admin.address is a name of this machine's
 	req.Header.Set("Content-Type", "application/json")
 	res, err := adminClient().Do(req)
 	if err != nil {

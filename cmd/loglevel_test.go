@@ -61,7 +61,7 @@ func TestWhoMayChangeTheLogLevel(t *testing.T) {
 	before := strings.Count(g.log.String(), "log_level")
 	for name, c := range map[string]struct {
 		method, kind, body string
-		header             string
+		header, host       string
 		status             int
 	}{
 		"shown":           {method: "GET", status: 200},
@@ -69,6 +69,12 @@ func TestWhoMayChangeTheLogLevel(t *testing.T) {
 		"a page, shown":   {method: "GET", header: "Origin", status: 403},
 		"a proxy":         {method: "PUT", kind: "application/json", body: `{"level":"error"}`, header: "X-Forwarded-For", status: 403},
 		"another proxy":   {method: "PUT", kind: "application/json", body: `{"level":"error"}`, header: "Via", status: 403},
+		"a mesh's proxy":  {method: "PUT", kind: "application/json", body: `{"level":"error"}`, header: "X-Forwarded-Proto", status: 403},
+		"nginx":           {method: "PUT", kind: "application/json", body: `{"level":"error"}`, header: "X-Real-Ip", status: 403},
+		"a page, rebound": {method: "GET", header: "Sec-Fetch-Site", status: 403},
+		"another name":    {method: "PUT", kind: "application/json", body: `{"level":"error"}`, host: "rebound.example:9180", status: 403},
+		"this machine":    {method: "GET", host: "localhost", status: 200},
+		"its IPv6":        {method: "GET", host: "[::1]:9180", status: 200},
 		"a form":          {method: "PUT", kind: "text/plain", body: `{"level":"error"}`, status: 400},
 		"no kind":         {method: "PUT", body: `{"level":"error"}`, status: 400},
 		"no level":        {method: "PUT", kind: "application/json", body: `{}`, status: 400},
@@ -90,6 +96,9 @@ func TestWhoMayChangeTheLogLevel(t *testing.T) {
 		if c.header != "" {
 			req.Header.Set(c.header, "http://127.0.0.1")
 		}
+		if c.host != "" {
+			req.Host = c.host
+		}
 		res, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +117,7 @@ func TestWhoMayChangeTheLogLevel(t *testing.T) {
 	}
 	for peer, status := range map[string]int{"127.0.0.1:1": 0, "[::1]:1": 0, "[::ffff:127.0.0.1]:1": 0, "10.0.0.1:1": 403, "[fe80::1%lo]:1": 403, "0.0.0.0:1": 403, "": 403, "@": 403} {
 		r := httptest.NewRequest("PUT", logLevelPath, nil)
-		r.RemoteAddr = peer
+		r.RemoteAddr, r.Host = peer, "127.0.0.1:9180"
 		if got, _ := fromHere(r); got != status {
 			t.Errorf("%q: %d", peer, got)
 		}
