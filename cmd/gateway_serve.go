@@ -86,11 +86,16 @@ func (g *gateway) serveOn(s *http.Server, at net.Listener) {
 }
 
 // A serverLog takes what net/http says of connections: strangers cause most of
-// it, so it is for those who look.
+// it, so it is for those who look. A panic is nobody's but ours.
 type serverLog struct{ log zerolog.Logger }
 
 func (l serverLog) Write(p []byte) (int, error) {
-	l.log.Debug().Msg(strings.TrimSpace(string(p)))
+	text := strings.TrimSpace(string(p))
+	level := zerolog.DebugLevel
+	if strings.HasPrefix(text, "http: panic serving ") || strings.HasPrefix(text, "http2: panic serving ") {
+		level = zerolog.ErrorLevel
+	}
+	l.log.WithLevel(level).Msg(text)
 	return len(p), nil
 }
 

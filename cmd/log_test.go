@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"syscall"
@@ -274,6 +277,30 @@ func TestTheLevelChangesAtOnce(t *testing.T) {
 				t.Errorf("at %s a line of %s is written: %v", level, name, written)
 			}
 		}
+	}
+}
+
+// TestPanicsBesideRequestsShow: of what net/http says, panics are for everybody who
+// reads the log. Those of requests have lines of their own; the admin listener's
+// and those of a request's own end come only here.
+func TestPanicsBesideRequestsShow(t *testing.T) {
+	shown := newLines()
+	to := serverLog{newLogger(shown).Sample(newLogLevel("info"))}
+	_, _ = to.Write([]byte("http: TLS handshake error from 192.0.2.1:1: EOF\n"))
+	for _, version := range []string{"http", "http2"} {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("canary1e7") }))
+		server.Config.ErrorLog = stdlog.New(to, "", 0)
+		server.EnableHTTP2 = version == "http2"
+		server.StartTLS()
+		defer server.Close()
+		if res, err := server.Client().Get(server.URL); err == nil {
+			res.Body.Close()
+			t.Errorf("%s was answered", res.Proto)
+		}
+		shown.await(t, `"severity":"ERROR".*"message":"`+version+`: panic serving .*canary1e7`)
+	}
+	if strings.Contains(shown.String(), "handshake") {
+		t.Errorf("the log has %s", shown)
 	}
 }
 
