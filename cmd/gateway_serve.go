@@ -90,7 +90,8 @@ func (g *gateway) serveOn(s *http.Server, at net.Listener) {
 type serverLog struct{ log zerolog.Logger }
 
 func (l serverLog) Write(p []byte) (int, error) {
-	text := strings.TrimSpace(string(p))
+	// What came on an idle connection is somebody's answer, with all that is in one.
+	text, _, _ := strings.Cut(strings.TrimSpace(string(p)), " starting with ")
 	level := zerolog.DebugLevel
 	if strings.HasPrefix(text, "http: panic serving ") || strings.HasPrefix(text, "http2: panic serving ") {
 		level = zerolog.ErrorLevel

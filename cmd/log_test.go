@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -300,6 +301,35 @@ func TestPanicsBesideRequestsShow(t *testing.T) {
 		shown.await(t, `"severity":"ERROR".*"message":"`+version+`: panic serving .*canary1e7`)
 	}
 	if strings.Contains(shown.String(), "handshake") {
+		t.Errorf("the log has %s", shown)
+	}
+}
+
+// TestNoAnswerInTheLog: net/http's transport tells of an answer that nobody asked
+// for with its beginning, be it an app's or a store's.
+func TestNoAnswerInTheLog(t *testing.T) {
+	shown := newLines()
+	stdlog.SetOutput(serverLog{newLogger(shown).Sample(newLogLevel("debug"))})
+	defer stdlog.SetOutput(os.Stderr)
+	one := "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: canary1e7\r\n\r\n"
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
+		_, _ = io.WriteString(conn, one+one)
+	}))
+	defer app.Close()
+	client := app.Client()
+	res, err := client.Get(app.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	shown.await(t, "Unsolicited response")
+	if strings.Contains(shown.String(), "canary1e7") {
 		t.Errorf("the log has %s", shown)
 	}
 }
