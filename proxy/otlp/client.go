@@ -161,11 +161,14 @@ func ownWords(err error) error {
 		return context.DeadlineExceeded
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return http.ErrSchemeMismatch
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
 	}
 	return errBroken
 }
 
-var errBroken = errors.New("the connection broke, a proxy on the way refused it, or what came is no HTTP")
+// errBroken is also of what speaks before it is asked, as gRPC's port does.
+var errBroken = fmt.Errorf("the connection broke, a proxy on the way refused it, or %w", ErrNotCollector)
 
 var (
 	// ErrNotCollector is of an answer that no collector for OTLP over HTTP gives.

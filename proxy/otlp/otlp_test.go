@@ -253,7 +253,7 @@ func TestCollectorAwayAndBack(t *testing.T) {
 			if err := e.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if s := e.Stats(); s.Exported != 1 || s.Dropped != 0 || s.Failures < 3 {
+			if s := e.Stats(); s.Exported != 1 || s.Dropped != 0 || s.Failures < 2 { // the third may have seen it back
 				t.Errorf("%+v", s)
 			}
 		})
@@ -483,15 +483,19 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { // as gRPC's port does
-		conn, err := l.Accept()
-		if err == nil {
-			io.WriteString(conn, "s3cr3t\r\n")
-			conn.Close()
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			go func() { // as gRPC's port, which speaks first
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "s3cr3t\r\n")
+				_, _ = io.Copy(io.Discard, conn)
+			}()
 		}
 	}()
-	if err := Probe(t.Context(), options(t, "http://"+l.Addr().String())); !errors.Is(err, ErrNotCollector) || strings.Contains(err.Error(), "s3cr3t") {
-		t.Error(err)
+	for range 50 { // it is chance whether that comes before the question is sent
+		if err := Probe(t.Context(), options(t, "http://"+l.Addr().String())); !errors.Is(err, ErrNotCollector) || strings.Contains(err.Error(), "s3cr3t") {
+			t.Fatal(err)
+		}
 	}
 	l.Close()
 	if err := Probe(t.Context(), options(t, "http://"+l.Addr().String()+"/s3cr3t")); err == nil || !strings.Contains(err.Error(), "cannot be reached") || strings.Contains(err.Error(), "s3cr3t") {

@@ -159,9 +159,16 @@ func (q *queue) send(batch []sdk.ReadOnlySpan) {
 			return
 		}
 		q.counts.failures.Add(1)
-		q.tell(err)
 		wait := max(pause/2+rand.N(pause/2+1), retryAfter(err))
-		if !temporary(err) || time.Since(began)+wait > q.pace.lifetime || !q.rest(wait) {
+		again := temporary(err) && time.Since(began)+wait <= q.pace.lifetime
+		if !again {
+			q.counts.dropped.Add(uint64(len(batch)))
+		}
+		q.tell(err) // when it is counted
+		if !again {
+			return
+		}
+		if !q.rest(wait) {
 			q.counts.dropped.Add(uint64(len(batch)))
 			return
 		}
