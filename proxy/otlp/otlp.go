@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -71,7 +72,7 @@ func open(o Options, p pace) (*Exporter, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := resource.New(context.Background(), resource.WithTelemetrySDK(), resource.WithAttributes(
+	res, err := resource.New(context.Background(), resource.WithTelemetrySDK(), resource.WithAttributes(encodable(resource.Environment())...), resource.WithAttributes(
 		attribute.String("service.name", o.Name),
 		attribute.String("service.version", o.Version),
 		attribute.String("service.instance.id", o.Instance)))
@@ -89,6 +90,16 @@ func open(o Options, p pace) (*Exporter, error) {
 		sdk.WithSampler(sdk.AlwaysSample()), // whoever makes a span has decided that
 		sdk.WithoutPanicRecording(),         // whose words could hold anything
 	)}, nil
+}
+
+// encodable gives OTEL_RESOURCE_ATTRIBUTES, which the SDK reads, as protobuf takes
+// them: with one byte in a value that is no UTF-8 (%ff) no export could be encoded.
+func encodable(environment *resource.Resource) []attribute.KeyValue {
+	out := environment.Attributes()
+	for i, a := range out {
+		out[i] = a.Key.String(strings.ToValidUTF8(a.Value.AsString(), "\ufffd"))
+	}
+	return out
 }
 
 // Tracer makes the spans. Each one is kept: what is not to be is not begun.

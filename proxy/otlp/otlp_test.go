@@ -192,14 +192,14 @@ func TestEnvironmentDoesNotCount(t *testing.T) {
 	for name, value := range map[string]string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT": other.URL, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": other.URL, "OTEL_EXPORTER_OTLP_HEADERS": "x-other=1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
 		"OTEL_SERVICE_NAME": "other", "OTEL_TRACES_SAMPLER": "always_off", "OTEL_SDK_DISABLED": "true", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "0", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "1",
-		"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=prod,service.name=other",
+		"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=prod,service.name=other,odd=%ff",
 	} {
 		t.Setenv(name, value)
 	}
 	e, _ := begin(t, options(t, c.URL), quick)
 	e.span("a")
 	s, who, h := c.next(), wait(t, c.who), wait(t, c.heads)
-	if len(s.Attributes) != 1 || s.Attributes[0].Value.GetStringValue() != "/a" || who["service.name"] != "photos" || who["deployment.environment.name"] != "prod" || h.Get("X-Other") != "" || len(other.heads) != 0 {
+	if len(s.Attributes) != 1 || s.Attributes[0].Value.GetStringValue() != "/a" || who["service.name"] != "photos" || who["deployment.environment.name"] != "prod" || who["odd"] != "\ufffd" || h.Get("X-Other") != "" || len(other.heads) != 0 {
 		t.Errorf("%v %v %v", s, who, h)
 	}
 }
