@@ -356,9 +356,14 @@ func (t *bucketTrial) permission(action, key string) string {
 // randomText is long enough that nobody chose it before.
 func randomText() string { return rand.Text() }
 
-// clean is a context for undoing what was done, whatever became of ctx.
+// clean is a context for undoing what was done, whatever became of ctx. All of a
+// probe's undoing ends before nobody waits for the probe any more.
 func clean(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), cleanTime-time.Second)
+	begin := time.Now()
+	if over, ok := ctx.Deadline(); ok && over.Before(begin) {
+		begin = over
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), begin.Add(cleanTime-time.Second))
 }
 
 // age is how long ago an object was written; large where that is not known.

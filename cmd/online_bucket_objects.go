@@ -28,6 +28,7 @@ type objectTrial struct {
 	*bucketTrial
 	prefixes []string
 	made     []made
+	unsure   []string // keys of uploads without an answer, which may have landed
 }
 
 // A made is an object that is there by this check, or by an earlier one.
@@ -65,6 +66,11 @@ func (o *objectTrial) puts(ctx context.Context) {
 		switch {
 		case errors.Is(err, errForeign):
 			o.add(b.skip("an object that is not a check's lies at %s: nothing was written", o.at(m.key)))
+		case errors.Is(err, errBlind):
+			if o.missing(ctx, m.key+"-"+randomText()) {
+				o.add(o.b.named("bucket.head").fails(o.permission("s3:GetObject", m.key), "HeadObject %s: %s: what landed cannot be confirmed", o.at(m.key), a))
+			}
+			o.add(b.skip("whether something is at %s cannot be told (%s), and this store may replace it: nothing was written. First mend bucket.head", o.at(m.key), a))
 		case errors.Is(err, errBusy):
 			o.add(b.skip("other checks write to this bucket just now: ask again in a minute"))
 		case err != nil:
@@ -104,6 +110,9 @@ func (o *objectTrial) putAdvice(key string) string {
 // errForeign: the key holds somebody else's object.
 var errForeign = errors.New("the key is taken")
 
+// errBlind: what lies at the key is not told, and an upload may replace it.
+var errBlind = errors.New("what is there is not told")
+
 // errBusy: all keys are other checks', of the last minute.
 var errBusy = errors.New("other checks are at work")
 
@@ -119,11 +128,20 @@ func (o *objectTrial) put(ctx context.Context, prefix string) (m made, a s3.Answ
 			return m, a, errForeign
 		case a.OK() && age(there) < freshAge:
 			continue
+		case !a.OK() && a.Status != http.StatusNotFound && !(a.Refused() && o.in.Keeps()):
+			return m, a, errBlind
 		}
-		m.leftover, m.version = a.OK(), there.VersionID
+		m.leftover, m.version = a.OK(), keptVersion(there.VersionID)
 		// One that an earlier check left could be replaced; that the store refuses
-		// to, shows as much: conditions come after permissions.
-		a, err = o.in.Put(ctx, m.key, false)
+		// to, shows as much: conditions come after permissions. Where conditions
+		// are not known, nothing is there, or what a check left.
+		a, err = o.in.Put(ctx, m.key, !o.in.Conditional())
+		if err == nil && a.Status == http.StatusNotImplemented && !o.wants("bucket.conditional") {
+			a, err = o.in.Put(ctx, m.key, true) // as all routes do, and nothing is there
+		}
+		if err != nil && !m.leftover {
+			o.unsure = append(o.unsure, m.key)
+		}
 		if a.OK() {
 			m.leftover, m.version = false, a.Version
 		}
@@ -225,7 +243,7 @@ func (o *objectTrial) multipart(ctx context.Context) {
 	key := ""
 	for _, g := range o.grants {
 		if g.Does == policy.GrantMultipart && !g.Exact {
-			key = g.Prefix + probeKey
+			key = g.Prefix + probeKey + "-" + randomText() // so that what is open there is this check's
 			break
 		}
 	}
@@ -235,7 +253,11 @@ func (o *objectTrial) multipart(ctx context.Context) {
 	}
 	id, a, err := o.in.Multipart(ctx, key)
 	if err != nil || id == "" {
-		o.add(o.refusedCall(b, "CreateMultipartUpload", "s3:PutObject", key, a, err))
+		c := o.refusedCall(b, "CreateMultipartUpload", "s3:PutObject", key, a, err)
+		if err != nil && !o.aborted(ctx, key) {
+			c.Text += "; an open upload without parts may stay"
+		}
+		o.add(c)
 		return
 	}
 	listed, listErr := o.in.Parts(ctx, key, id)
@@ -251,6 +273,20 @@ func (o *objectTrial) multipart(ctx context.Context) {
 	default:
 		o.add(b.pass("uploads in parts can be opened, listed and aborted"))
 	}
+}
+
+// aborted ends what a call without an answer may have opened, and says whether
+// that is certain.
+func (o *objectTrial) aborted(ctx context.Context, key string) bool {
+	ctx, cancel := clean(ctx)
+	defer cancel()
+	ids, a, err := o.in.Opened(ctx, key)
+	for _, id := range ids {
+		if a, err := o.in.Abort(ctx, key, id); err != nil || !a.OK() {
+			return false
+		}
+	}
+	return err == nil && a.OK()
 }
 
 func (o *objectTrial) refusedCall(b probe, call, action, key string, a s3.Answer, err error) check {
@@ -284,6 +320,7 @@ func (o *objectTrial) scope(ctx context.Context) {
 	}
 	switch {
 	case err != nil:
+		o.unsure = append(o.unsure, name)
 		o.add(b.fails(networkAdvice(err, "AWS_CA_BUNDLE"), "PutObject outside the policy's prefixes: %v", err))
 	case a.OK():
 		o.made = append(o.made, made{key: name, version: a.Version})
@@ -340,12 +377,19 @@ func (o *objectTrial) versioning() {
 // remove deletes what was made, and tells what stays. That the gateway may delete
 // is a fault only where the policy has it delete.
 func (o *objectTrial) remove(ctx context.Context) {
-	if len(o.made) == 0 {
+	if len(o.made)+len(o.unsure) == 0 {
 		return
 	}
 	ctx, cancel := clean(ctx)
 	defer cancel()
 	b := o.b.named("bucket.delete")
+	unknown := o.landed(ctx)
+	if len(o.made) == 0 {
+		if len(unknown) > 0 {
+			o.add(b.warn("delete it where it is there", "whether an upload of this check landed cannot be told: %s", strings.Join(unknown, ", ")))
+		}
+		return
+	}
 	var left []string
 	var worst check
 	for _, m := range o.made {
@@ -364,7 +408,35 @@ func (o *objectTrial) remove(ctx context.Context) {
 	if len(left) > 0 {
 		worst.Text += "; these credentials may not remove what this check wrote, which stays: " + strings.Join(left, ", ")
 	}
+	if len(unknown) > 0 {
+		worst.Text += "; it cannot be told whether these landed: " + strings.Join(unknown, ", ")
+	}
 	o.add(worst)
+}
+
+// landed looks at what became of uploads without an answer, and takes those that
+// are there for made. It gives those of which it cannot be told.
+func (o *objectTrial) landed(ctx context.Context) (unknown []string) {
+	for _, key := range o.unsure {
+		there, ours, a, err := o.in.Head(ctx, key)
+		switch {
+		case err == nil && a.Status == http.StatusNotFound:
+		case err == nil && a.OK() && ours:
+			o.made = append(o.made, made{key: key, version: keptVersion(there.VersionID)})
+		case err == nil && a.OK(): // somebody's, who came between
+		default:
+			unknown = append(unknown, o.at(key))
+		}
+	}
+	return unknown
+}
+
+// keptVersion is empty for the id that stands for none.
+func keptVersion(id string) string {
+	if id == "null" {
+		return ""
+	}
+	return id
 }
 
 // removeOne deletes an object, with its version and the marker that the deletion

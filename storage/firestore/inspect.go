@@ -244,15 +244,19 @@ func (i *Inspector) ClientMay(ctx context.Context, collection string) (may []str
 				Operation: &firestorepb.Write_Delete{Delete: missing}, CurrentDocument: there})
 		},
 	}
+	created := false
 	for what, try := range tries {
-		switch e := try(); {
+		e := try()
+		denied := status.Code(e) == codes.PermissionDenied || status.Code(e) == codes.Unauthenticated
+		created = created || what == "create" && !denied // as far as is known: the answer may be lost
+		switch {
 		case e == nil, e == iterator.Done, status.Code(e) == codes.NotFound, status.Code(e) == codes.FailedPrecondition:
 			may = append(may, what)
-		case status.Code(e) != codes.PermissionDenied && status.Code(e) != codes.Unauthenticated:
+		case !denied:
 			err = e
 		}
 	}
-	if slices.Contains(may, "create") {
+	if created {
 		err = errors.Join(err, i.remove(ctx, name))
 	}
 	slices.Sort(may)

@@ -137,9 +137,16 @@ func (p Probe) object(key string) upload.Put {
 	return put
 }
 
-// Conditional says whether the kind of store can keep an object from being
-// replaced, as far as is known.
+// Conditional says whether uploads to this kind of store can be signed such that
+// they replace nothing, as far as is known.
 func (p Probe) Conditional() bool { return !p.b.limits.NoConditions }
+
+// Keeps says that the store obeys If-None-Match for certain: it is a service that
+// has but one version. What else speaks S3 may ignore it, whatever its kind.
+func (p Probe) Keeps() bool { return p.b.store == "aws" || p.b.store == "r2" }
+
+// Region is the one that is signed for, wherever it was configured.
+func (p Probe) Region() string { return p.b.region }
 
 // UploadHeaders are the headers that a browser must be let to send with an
 // upload, in lower case and sorted.
@@ -229,6 +236,16 @@ func (p Probe) Multipart(ctx context.Context, key string) (id string, a Answer, 
 	id, err = p.b.CreateMultipart(ctx, p.object(key))
 	a, err = answerOf(err)
 	return id, a, err
+}
+
+// Opened are the multipart uploads of the key that are open.
+func (p Probe) Opened(ctx context.Context, key string) (ids []string, a Answer, err error) {
+	open, err := p.b.OpenMultiparts(ctx, key)
+	for _, u := range open {
+		ids = append(ids, u.ID)
+	}
+	a, err = answerOf(err)
+	return ids, a, err
 }
 
 // Parts lists those of a multipart upload.
