@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -44,19 +45,52 @@ type probe struct {
 // pass, warn, fails and skip make a check of the probe. What a warning or a
 // failure has to say is also what to do.
 func (b probe) pass(format string, args ...any) check {
-	return check{ID: b.id, Subject: b.subject, Status: statusOK, Text: fmt.Sprintf(format, args...)}
+	return b.says(statusOK, "", format, args)
 }
 
 func (b probe) warn(do, format string, args ...any) check {
-	return check{ID: b.id, Subject: b.subject, Status: statusWarn, Text: fmt.Sprintf(format, args...), Do: do}
+	return b.says(statusWarn, do, format, args)
 }
 
 func (b probe) fails(do, format string, args ...any) check {
-	return check{ID: b.id, Subject: b.subject, Status: statusFail, Text: fmt.Sprintf(format, args...), Do: do}
+	return b.says(statusFail, do, format, args)
 }
 
 func (b probe) skip(format string, args ...any) check {
-	return check{ID: b.id, Subject: b.subject, Status: statusSkip, Text: fmt.Sprintf(format, args...)}
+	return b.says(statusSkip, "", format, args)
+}
+
+func (b probe) says(s status, do, format string, args []any) check {
+	args = slices.Clone(args)
+	for i, a := range args {
+		switch a := a.(type) {
+		case error:
+			args[i] = ownWords(a.Error())
+		case string:
+			args[i] = ownWords(a)
+		}
+	}
+	return check{ID: b.id, Subject: b.subject, Status: s, Text: fmt.Sprintf(format, args...), Do: do}
+}
+
+// foreignWords begin what net/http repeats of an answer that is none.
+var foreignWords = []string{"malformed ", "failed to parse Location header", "unsupported transfer encoding", "bad Content-Length", "invalid proxy address", "invalid header"}
+
+// maxWords bounds an error in a check, in bytes: certificates, too, hold whatever
+// who made them liked.
+const maxWords = 600
+
+// ownWords is an error's text without what a server wrote.
+func ownWords(text string) string {
+	for _, begin := range foreignWords {
+		if i := strings.Index(text, begin); i >= 0 {
+			text = text[:i] + "the answer is none of HTTP's"
+		}
+	}
+	if len(text) > maxWords {
+		text = strings.ToValidUTF8(text[:maxWords], "") + "..."
+	}
+	return text
 }
 
 // named is the same subject's check of another id.

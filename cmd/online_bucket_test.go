@@ -138,7 +138,7 @@ const fakeObject = `object: {key: "u/${uuid}", content_types: [image/png], max_b
 func (s *fakeStore) look(ctx context.Context, t *testing.T, store, object string, serve ...string) map[string]check {
 	t.Helper()
 	c := mustLoad(t, place{env: map[string]string{"KEY": "the-secret-key"}}, `identities: {users: {oidc: {issuer: "https://issuer.example", audience: [api]}}}
-buckets: {default: {bucket: acme, store: `+store+`, endpoint: "`+s.URL+`", path_style: true, region: eu-central-1, credentials: {access_key: AKIAEXAMPLE, secret_key: "${env:KEY}"}}}
+buckets: {default: {bucket: acme, store: `+store+`, endpoint: "`+s.URL+`", path_style: true, credentials: {access_key: AKIAEXAMPLE, secret_key: "${env:KEY}"}}}
 `)
 	text := "version: sidegate-policy/v1\nidentities: [users]\nroutes:\n"
 	for i, how := range append([]string{"presign_upload"}, serve...) {
@@ -255,6 +255,33 @@ func TestCheckEndsInTheMiddle(t *testing.T) {
 		stop()
 		if left := s.objects(); !hit || len(left) > 0 {
 			t.Errorf("%s (asked: %v): left: %q\n%+v", at, hit, left, got)
+		}
+	}
+}
+
+// TestHostileStores: what a store answers is neither repeated nor waited for.
+func TestHostileStores(t *testing.T) {
+	for name, text := range map[string]string{
+		"garbage":  "hunter2 is no HTTP\r\n\r\n",
+		"redirect": "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://[hunter2\r\nContent-Length: 0\r\n\r\n",
+		"header":   "HTTP/1.1 200 OK\r\nhunter2\r\n\r\n",
+		"length":   "HTTP/1.1 200 OK\r\nContent-Length: hunter2\r\n\r\n",
+		"encoding": "HTTP/1.1 200 OK\r\nTransfer-Encoding: hunter2\r\n\r\n",
+	} {
+		s := newFakeStore(t)
+		s.before = func(w http.ResponseWriter, _ *http.Request) bool {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return true
+			}
+			_, _ = io.WriteString(conn, text)
+			_ = conn.Close()
+			return true
+		}
+		got := s.look(t.Context(), t, "other", "")
+		if got["bucket.reach"].Status != statusFail || strings.Contains(fmt.Sprint(got), "hunter2") {
+			t.Errorf("%s: %+v", name, got)
 		}
 	}
 }

@@ -2,12 +2,15 @@ package s3
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 
 	"sidegate/storage/upload"
 )
@@ -89,7 +92,7 @@ func (c *credentialSource) ask(ctx context.Context) (aws.Credentials, error) {
 	defer cancel()
 	got, err := c.cache.Retrieve(ctx)
 	if err != nil {
-		return aws.Credentials{}, noCredentials(err)
+		return aws.Credentials{}, noCredentials(withoutOutput(err))
 	}
 	if !got.HasKeys() {
 		return aws.Credentials{}, noCredentials("they are empty")
@@ -137,6 +140,17 @@ func (c *credentialSource) mayForce(left time.Duration) bool {
 	}
 	c.forced = now
 	return true
+}
+
+// withoutOutput is an error of where credentials come from, without the output of
+// a profile's credential_process: the SDK tells all of it, keys included, where it
+// is not the JSON that it should be.
+func withoutOutput(err error) error {
+	var process *processcreds.ProviderError
+	if errors.As(err, &process) && strings.Contains(err.Error(), "process output") {
+		return errors.New("the output of the profile's credential_process is not what it should be: one JSON object with Version 1, AccessKeyId and SecretAccessKey")
+	}
+	return err
 }
 
 func noCredentials(why any) error {

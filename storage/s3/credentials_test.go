@@ -119,3 +119,32 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestProcessTellsNoKeys: a credential_process whose output is not JSON alone is
+// told of, and its output, in which the keys are, is not.
+func TestProcessTellsNoKeys(t *testing.T) {
+	hermetic(t)
+	dir := t.TempDir()
+	script, profile := filepath.Join(dir, "keys"), filepath.Join(dir, "config")
+	text := "#!/bin/sh\necho 'a new version of this program is there'\necho '{\"Version\": 1, \"AccessKeyId\": \"AKPROCESS\", \"SecretAccessKey\": \"hunter2\"}'\n"
+	if err := errors.Join(os.WriteFile(script, []byte(text), 0o700), os.WriteFile(profile, []byte("[default]\ncredential_process = "+script+"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CONFIG_FILE", profile)
+	b, err := Open(t.Context(), Options{Bucket: "photos"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := DefaultKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, keysErr := keys(t.Context())
+	_, _, probeErr := b.Probe().Credentials(t.Context())
+	_, headErr := b.Head(t.Context(), "k")
+	for name, err := range map[string]error{"sign": b.CheckCredentials(t.Context()), "probe": probeErr, "head": headErr, "keys": keysErr} {
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "credential_process") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -26,7 +26,7 @@ func keysOf(c aws.Config) func(context.Context) (Keys, error) {
 	return func(ctx context.Context) (Keys, error) {
 		k, err := c.Credentials.Retrieve(ctx)
 		if err != nil {
-			return Keys{}, err
+			return Keys{}, withoutOutput(err)
 		}
 		return Keys{Region: c.Region, AccessKey: k.AccessKeyID, SecretKey: k.SecretAccessKey, SessionToken: k.SessionToken}, nil
 	}

@@ -145,9 +145,6 @@ func (p Probe) Conditional() bool { return !p.b.limits.NoConditions }
 // has but one version. What else speaks S3 may ignore it, whatever its kind.
 func (p Probe) Keeps() bool { return p.b.store == "aws" || p.b.store == "r2" }
 
-// Region is the one that is signed for, wherever it was configured.
-func (p Probe) Region() string { return p.b.region }
-
 // UploadHeaders are the headers that a browser must be let to send with an
 // upload, in lower case and sorted.
 func (p Probe) UploadHeaders() ([]string, error) {
