@@ -36,7 +36,13 @@ func (u *firestoreUse) collections() []string {
 func firestoreProbes(s settings, pol *policy.Policy) (out []probe) {
 	for _, u := range firestoreUses(s, pol) {
 		b := probe{id: "firestore.reach", subject: u.o.Project + "/" + u.o.Database}
-		out = append(out, probe{b.id, b.subject, func(ctx context.Context) []check { return u.look(ctx, b) }})
+		out = append(out, probe{b.id, b.subject, func(ctx context.Context) []check {
+			var err error
+			if u.o.Credentials, err = googleFromAWS(ctx, s.env); err != nil {
+				return []check{b.skip("without credentials Firestore cannot be asked: see credentials.google")}
+			}
+			return u.look(ctx, b)
+		}})
 	}
 	return out
 }

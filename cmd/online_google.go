@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"cloud.google.com/go/auth"
+
 	"sidegate/proxy/google"
 )
 
@@ -15,14 +17,41 @@ func googleProbes(s settings) []probe {
 	if len(needs) == 0 {
 		return nil
 	}
-	return []probe{single("credentials.google", "", func(ctx context.Context, b probe) check {
+	out := []probe{single("credentials.google", "", func(ctx context.Context, b probe) check {
 		if file := s.env.get("GOOGLE_APPLICATION_CREDENTIALS"); file != "" { // of which the library does not say what is wrong
 			if _, err := readBounded(file, maxSecretBytes); err != nil {
 				return b.fails("mend the variable, or mount the file where it says", "GOOGLE_APPLICATION_CREDENTIALS names a file that cannot be read: %v", err)
 			}
 		}
-		return checkGoogle(ctx, b, strings.Join(needs, ", "))
+		made, err := googleFromAWS(ctx, s.env)
+		if err != nil {
+			return b.fails("mend the file, or make it anew: gcloud iam workload-identity-pools create-cred-config --aws", "the gateway does not start: %v", err)
+		}
+		return checkGoogle(ctx, b, strings.Join(needs, ", "), made)
 	})}
+	for _, u := range s.config.Upstreams {
+		if u.IDToken != "" {
+			out = append(out, single("upstream.id_token", u.Name, func(ctx context.Context, b probe) check { return checkIDToken(ctx, b, u.IDToken) }))
+		}
+	}
+	return out
+}
+
+// checkIDToken asks for a token as the gateway does: not all credentials that give
+// others give these.
+func checkIDToken(ctx context.Context, b probe, audience string) check {
+	got := make(chan error, 1) // the library does not obey ctx everywhere
+	go func() { got <- google.TryIDToken(ctx, audience) }()
+	const advice = "see credentials.google; let the process have a service account's credentials: attached, by a key file, or impersonated (roles/iam.serviceAccountOpenIdTokenCreator)"
+	select {
+	case <-ctx.Done():
+		return b.fails(advice, "no ID token for %s in time: requests to the app get 503", audience)
+	case err := <-got:
+		if err != nil {
+			return b.fails(advice, "no ID token for %s: requests to the app get 503: %v", audience, err)
+		}
+	}
+	return b.pass("ID tokens for %s are given", audience)
 }
 
 // googleNeeds are the keys of sidegate.yaml that use the machine's account.
@@ -54,14 +83,14 @@ func googleNeeds(s settings) (out []string) {
 	return out
 }
 
-func checkGoogle(ctx context.Context, b probe, needs string) check {
+func checkGoogle(ctx context.Context, b probe, needs string, made *auth.Credentials) check {
 	type answer struct {
 		a   google.Account
 		err error
 	}
 	got := make(chan answer, 1) // the library does not obey ctx everywhere
 	go func() {
-		a, err := google.FindAccount(ctx)
+		a, err := google.FindAccount(ctx, made)
 		got <- answer{a, err}
 	}()
 	const advice = "on Google Cloud give the service, pod or machine a service account; elsewhere use Workload Identity Federation, or name a key file by GOOGLE_APPLICATION_CREDENTIALS"
@@ -81,6 +110,8 @@ func checkGoogle(ctx context.Context, b probe, needs string) check {
 				"a key file of a service account%s, for %s", as, needs)
 		case g.a.Kind == google.KindUser:
 			return b.warn("use a service account in production", "a person's own credentials (gcloud)%s, for %s", as, needs)
+		case g.a.Kind == google.KindAWS:
+			return b.pass("of this container's role of AWS, by workload identity federation, for %s", needs)
 		case g.a.Kind == google.KindMetadata:
 			return b.pass("of the metadata server%s, for %s", as, needs)
 		}

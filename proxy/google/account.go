@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"strings"
 	"time"
 
+	"cloud.google.com/go/auth"
 	"cloud.google.com/go/compute/metadata"
 	"golang.org/x/oauth2"
 	"google.golang.org/api/option"
@@ -20,6 +22,7 @@ const (
 	KindServiceAccount = "service_account" // a key file, which does not end by itself
 	KindUser           = "authorized_user" // of gcloud auth application-default login
 	KindMetadata       = "metadata"        // of the machine's service account
+	KindAWS            = "aws"             // of a container's role of AWS: see FromAWS
 )
 
 // An Account is whom Google takes this process for.
@@ -30,10 +33,18 @@ type Account struct {
 }
 
 // FindAccount finds the machine's credentials as Google's libraries do
-// (Application Default Credentials), and gets a token by them, which is thrown
-// away. Its error holds nothing that a server wrote beside its codes.
+// (Application Default Credentials), unless they were made by [FromAWS], and gets a
+// token by them, which is thrown away. Its error holds nothing that a server wrote
+// beside its codes.
 // https://cloud.google.com/docs/authentication/application-default-credentials
-func FindAccount(ctx context.Context) (Account, error) {
+func FindAccount(ctx context.Context, made *auth.Credentials) (Account, error) {
+	if made != nil {
+		token, err := made.Token(ctx)
+		if err != nil {
+			return Account{Kind: KindAWS}, err
+		}
+		return Account{Kind: KindAWS, Expires: token.Expiry}, nil
+	}
 	found, err := transport.Creds(ctx, option.WithScopes("https://www.googleapis.com/auth/cloud-platform"))
 	if err != nil {
 		return Account{}, fmt.Errorf("find Google's credentials: %w", quiet(err))
@@ -59,6 +70,19 @@ func FindAccount(ctx context.Context) (Account, error) {
 		a.Email, _ = metadata.EmailWithContext(ctx, "default")
 	}
 	return a, nil
+}
+
+// TryIDToken gets an ID token as [IDTokens] do, which is thrown away. Its error
+// holds nothing that a server wrote beside its codes.
+func TryIDToken(ctx context.Context, audience string) error {
+	_, _, err := askGoogle(ctx, audience)
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "unsupported credentials type"):
+		return errors.New("credentials of this kind give no ID tokens: only a service account's do, attached to this machine, by a key file, or impersonated")
+	}
+	return quiet(err)
 }
 
 // quiet is an error without what a server wrote, and without URLs.

@@ -47,7 +47,7 @@ func TestAccountOfAKeyFile(t *testing.T) {
 	}))
 	defer server.Close()
 	keyFile(t, server.URL)
-	a, err := FindAccount(t.Context())
+	a, err := FindAccount(t.Context(), nil)
 	if err != nil || a.Kind != KindServiceAccount || a.Email != "gate@acme-prod.iam.gserviceaccount.com" {
 		t.Errorf("%+v, %v", a, err)
 	}
@@ -62,7 +62,7 @@ func TestAccountThatIsRefused(t *testing.T) {
 	}))
 	defer server.Close()
 	keyFile(t, server.URL)
-	_, err := FindAccount(t.Context())
+	_, err := FindAccount(t.Context(), nil)
 	if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), server.URL) || !strings.Contains(err.Error(), "400") {
 		t.Error(err)
 	}
@@ -70,7 +70,7 @@ func TestAccountThatIsRefused(t *testing.T) {
 
 func TestAccountWithoutAFile(t *testing.T) {
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", filepath.Join(t.TempDir(), "nothing.json"))
-	if _, err := FindAccount(t.Context()); err == nil {
+	if _, err := FindAccount(t.Context(), nil); err == nil {
 		t.Error("credentials were found where there are none")
 	}
 }

@@ -2,6 +2,8 @@ package google_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"sidegate/proxy/google"
 )
@@ -149,4 +154,152 @@ func FuzzFromAWS(f *testing.F) {
 			t.Errorf("the error shows the file: %v", err)
 		}
 	})
+}
+
+// TestSignatureOfAWS: the signature is the one that AWS's own library makes of the
+// same question, and so the one that AWS expects.
+func TestSignatureOfAWS(t *testing.T) {
+	f := newFederation(t)
+	for _, session := range []string{"", "of/the+session=="} {
+		keys := google.AWSKeys{Region: "eu-central-1", AccessKey: "ASIAEXAMPLE", SecretKey: "never/shown+", SessionToken: session}
+		c, err := google.FromAWS(f.file(), func(context.Context) (google.AWSKeys, error) { return keys, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Token(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		text, err := url.QueryUnescape((<-f.subject).Get("subject_token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var question struct {
+			URL, Method string
+			Headers     []struct{ Key, Value string }
+		}
+		if err := json.Unmarshal([]byte(text), &question); err != nil {
+			t.Fatal(err)
+		}
+		again, err := http.NewRequest(question.Method, question.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, at := "", time.Time{}
+		for _, h := range question.Headers {
+			switch strings.ToLower(h.Key) {
+			case "authorization":
+				said = h.Value
+			case "host":
+				again.Host = h.Value
+			case "x-amz-date":
+				if at, err = time.Parse("20060102T150405Z", h.Value); err != nil {
+					t.Fatal(err)
+				}
+			case "x-amz-security-token": // the signer sets it
+			default:
+				again.Header.Set(h.Key, h.Value)
+			}
+		}
+		empty := sha256.Sum256(nil)
+		signs := aws.Credentials{AccessKeyID: keys.AccessKey, SecretAccessKey: keys.SecretKey, SessionToken: session}
+		if err := v4.NewSigner().SignHTTP(t.Context(), signs, again, hex.EncodeToString(empty[:]), "sts", keys.Region, at); err != nil {
+			t.Fatal(err)
+		}
+		if want := again.Header.Get("Authorization"); said != want || want == "" {
+			t.Errorf("signed as\n%s\nand AWS signs\n%s", said, want)
+		}
+		if age := time.Since(at); age < -time.Minute || age > time.Minute {
+			t.Errorf("signed at %s", at)
+		}
+	}
+}
+
+// TestOddAnswersToFederation: nothing but a whole answer is a token, no answer
+// sends the signed question elsewhere, and no error repeats one.
+func TestOddAnswersToFederation(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		t.Error("the signed question went where an answer pointed")
+	}))
+	defer elsewhere.Close()
+	good := `{"access_token": "of-the-pool", "token_type": "Bearer", "expires_in": 3600}`
+	end := func(in time.Duration) string { return time.Now().Add(in).UTC().Format(time.RFC3339) }
+	for name, c := range map[string]struct {
+		status             int
+		pool, impersonated string
+	}{
+		"redirect":     {status: http.StatusTemporaryRedirect},
+		"refused":      {status: http.StatusForbidden, pool: `{"error": "hunter2"}`},
+		"empty":        {pool: ""},
+		"garbage":      {pool: "<html>hunter2"},
+		"no token":     {pool: `{"token_type": "Bearer", "expires_in": 3600}`, impersonated: "{}"},
+		"no life":      {pool: `{"access_token": "a", "token_type": "Bearer"}`},
+		"negative":     {pool: `{"access_token": "a", "expires_in": -1}`},
+		"nobody":       {pool: good, impersonated: `{"expireTime": "` + end(time.Hour) + `"}`},
+		"over":         {pool: good, impersonated: `{"accessToken": "a", "expireTime": "` + end(-time.Hour) + `"}`},
+		"no time":      {pool: good, impersonated: `{"accessToken": "a", "expireTime": "hunter2"}`},
+		"another line": {pool: good, impersonated: `{"accessToken": "a\r\nhunter2: b", "expireTime": "` + end(time.Hour) + `"}`},
+	} {
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", elsewhere.URL)
+			w.WriteHeader(max(c.status, http.StatusOK))
+			fmt.Fprint(w, c.pool)
+		})
+		mux.HandleFunc("POST /impersonate", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, c.impersonated) })
+		f := &federation{Server: httptest.NewServer(mux)}
+		made, err := google.FromAWS(f.file(), func(context.Context) (google.AWSKeys, error) {
+			return google.AWSKeys{Region: "eu-central-1", AccessKey: "ASIAEXAMPLE", SecretKey: "never-shown"}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token, err := made.Token(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), f.URL) {
+			t.Errorf("%s: %v, %v", name, token, err)
+		}
+		f.Close()
+	}
+}
+
+// TestFileIsObeyed: what the file says of the account's tokens holds, and what
+// cannot be obeyed is refused.
+func TestFileIsObeyed(t *testing.T) {
+	var asked struct{ Lifetime string }
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"access_token": "a", "token_type": "Bearer", "expires_in": 3600}`)
+	})
+	mux.HandleFunc("POST /impersonate", func(w http.ResponseWriter, r *http.Request) {
+		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(w, `{"accessToken": "b", "expireTime": %q}`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	})
+	f := &federation{Server: httptest.NewServer(mux)}
+	defer f.Close()
+	keys := func(context.Context) (google.AWSKeys, error) {
+		return google.AWSKeys{Region: "eu-central-1", AccessKey: "ASIAEXAMPLE", SecretKey: "never-shown"}, nil
+	}
+	short := strings.Replace(string(f.file()), `"type"`, `"service_account_impersonation": {"token_lifetime_seconds": 900}, "type"`, 1)
+	made, err := google.FromAWS([]byte(short), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := made.Token(t.Context()); err != nil || asked.Lifetime != "900s" {
+		t.Errorf("%q, %v", asked.Lifetime, err)
+	}
+	china := strings.Replace(string(f.file()), "amazonaws.com?", "amazonaws.com.cn?", 1)
+	if made, err := google.FromAWS([]byte(china), keys); err == nil {
+		t.Errorf("%v: signed for another host than the file says", made)
+	}
+	for _, region := range []string{"", "eu-central-1.evil.example/", "EU", "a b"} {
+		made, err := google.FromAWS(f.file(), func(context.Context) (google.AWSKeys, error) {
+			return google.AWSKeys{Region: region, AccessKey: "ASIAEXAMPLE", SecretKey: "never-shown"}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token, err := made.Token(t.Context()); err == nil {
+			t.Errorf("%q: %v", region, token)
+		}
+	}
 }

@@ -56,7 +56,11 @@ func Inspect(ctx context.Context, o Options) (*Inspector, error) {
 		}
 		opts = append(opts, option.WithGRPCConn(conn))
 	default:
-		if i.admin, err = admin.NewFirestoreAdminClient(ctx); err != nil {
+		var as []option.ClientOption
+		if o.Credentials != nil {
+			as = append(as, option.WithAuthCredentials(o.Credentials))
+		}
+		if i.admin, err = admin.NewFirestoreAdminClient(ctx, as...); err != nil {
 			return nil, errors.Join(err, i.Close())
 		}
 		*i.admin.CallOptions = admin.FirestoreAdminCallOptions{}
