@@ -132,6 +132,7 @@ func (p *program) onlineProbes(s settings, pol *policy.Policy) []probe {
 	out = append(out, portProbes(s, running)...)
 	out = append(out, hostProbes(s)...)
 	out = append(out, folderProbes(s, running)...)
+	out = append(out, startProbes(s)...)
 	out = append(out, keysProbes(s)...)
 	out = append(out, googleProbes(s)...)
 	out = append(out, bucketProbes(s, pol)...)

@@ -15,6 +15,7 @@ import (
 
 	"sidegate/policy/document"
 	"sidegate/storage/audit"
+	"sidegate/storage/local"
 )
 
 const (
@@ -34,12 +35,17 @@ func folderProbes(s settings, running func(context.Context) bool) []probe {
 	out := []probe{
 		single("audit.dir", "", func(_ context.Context, b probe) check { return checkAuditFolder(b, s) }),
 		single("audit.lock", "", func(ctx context.Context, b probe) check { return checkAuditLock(ctx, b, s, running) }),
+		single("audit.ledger", "", func(_ context.Context, b probe) check { return checkLedger(b, s) }),
 		single("audit.key", "", func(_ context.Context, b probe) check { return checkAuditKey(b, s) }),
 	}
 	if c.Storage.LocalDir != "" {
 		out = append(out, single("storage.dir", "", func(_ context.Context, b probe) check {
 			return checkFolder(b, "storage.local.dir", c.Storage.LocalDir, leastFree, slowWrite)
 		}))
+		out = append(out, single("storage.lock", "", func(ctx context.Context, b probe) check { return checkSessions(ctx, b, s, running) }))
+	}
+	if c.KeysCache != "" {
+		out = append(out, single("keys_cache", "", func(_ context.Context, b probe) check { return checkKeysCache(b, c.KeysCache) }))
 	}
 	return out
 }
@@ -161,7 +167,8 @@ func checkAuditLock(ctx context.Context, b probe, s settings, running func(conte
 	case errors.Is(err, syscall.ENOTDIR):
 		return b.skip("not looked at: first mend audit.dir")
 	case err != nil:
-		return b.skip("the lock of audit.dir cannot be looked at: %v", innermost(err))
+		at := filepath.Join(s.config.Audit.Dir, "lock")
+		return b.fails(folderAdvice(err, "audit.dir", at), "the lock of audit.dir cannot be taken: %s: %v", shortPath(at), innermost(err))
 	case used && running(ctx):
 		return b.warn("nothing, if these are that gateway's files; another gateway needs an audit.dir of its own", "audit.dir is in use: a gateway runs here")
 	case used:
@@ -169,6 +176,65 @@ func checkAuditLock(ctx context.Context, b probe, s settings, running func(conte
 			"audit.dir is in use by another process, and no gateway answers at %s", s.config.AdminAddress)
 	}
 	return b.pass("nobody else uses audit.dir")
+}
+
+// checkLedger says whether the gateway can go on behind what is in the folder. It
+// reads what the gateway reads at its start, and repairs nothing.
+func checkLedger(b probe, s settings) check {
+	c := s.config.Audit
+	switch used, err := audit.InUse(c.Dir); {
+	case err != nil:
+		return b.skip("not looked at: first mend audit.lock")
+	case used:
+		return b.skip("not looked at while another process writes it: a gateway read it at its start")
+	}
+	var signer note.Signer
+	if c.Key.IsSet() {
+		signer, _ = note.NewSigner(c.Key.Reveal()) // that it is none is told by audit.key
+	}
+	err := audit.Look(c.Dir, signer)
+	var corrupt *audit.CorruptError
+	dir := quotedPaths([]string{shortPath(c.Dir)})[0]
+	switch {
+	case err == nil:
+		return b.pass("what is in audit.dir can be gone on with")
+	case errors.Is(err, syscall.ENOTDIR):
+		return b.skip("not looked at: first mend audit.dir")
+	case errors.As(err, &corrupt):
+		return b.fails("look at all of it by `sidegate audit verify --dir "+dir+"`; `sidegate audit repair --dir "+dir+"` keeps everything as evidence and begins a new chain",
+			"the gateway does not start: the audit log is not what was written: %v", err)
+	}
+	return b.fails("see who owns the files of audit.dir: the gateway's user reads and writes them", "the gateway does not start: the audit log cannot be read: %v", err)
+}
+
+// checkSessions says whether the gateway gets its file of upload sessions.
+func checkSessions(ctx context.Context, b probe, s settings, running func(context.Context) bool) check {
+	dir := s.config.Storage.LocalDir
+	err := local.Look(dir)
+	switch {
+	case err == nil:
+		return b.pass("nobody else uses the upload sessions in storage.local.dir")
+	case errors.Is(err, local.ErrInUse) && running(ctx):
+		return b.warn("nothing, if these are that gateway's files; another gateway needs a storage.local.dir of its own", "storage.local.dir is in use: a gateway runs here")
+	case errors.Is(err, local.ErrInUse):
+		return b.fails("see which process has it (`fuser -v "+quotedPaths([]string{filepath.Join(dir, "sidegate.db")})[0]+"`), and stop it; each gateway needs a storage.local.dir of its own",
+			"storage.local.dir is in use by another process, and no gateway answers at %s", s.config.AdminAddress)
+	case errors.Is(err, syscall.ENOTDIR):
+		return b.skip("not looked at: first mend storage.dir")
+	}
+	return b.fails("let the gateway's user read and write the file sidegate.db there; if it is no store, move it away: uploads that are under way are then unknown",
+		"the gateway does not start: the upload sessions in storage.local.dir cannot be opened: %v", innermost(err))
+}
+
+// checkKeysCache: the gateway only needs the folder to be there or to be made;
+// what it cannot keep there it fetches again.
+func checkKeysCache(b probe, dir string) check {
+	c := checkFolder(b, "keys_cache", dir, leastFree, slowWrite)
+	info, err := os.Stat(dir)
+	if c.Status != statusFail || err != nil || !info.IsDir() {
+		return c
+	}
+	return b.warn(c.Do, "the gateway starts, and keeps no keys for when an issuer is away: %s", c.Text)
 }
 
 // checkAuditKey says whether a removed end of the audit log would show.

@@ -17,24 +17,35 @@ func googleProbes(s settings) []probe {
 	if len(needs) == 0 {
 		return nil
 	}
-	out := []probe{single("credentials.google", "", func(ctx context.Context, b probe) check {
-		if file := s.env.get("GOOGLE_APPLICATION_CREDENTIALS"); file != "" { // of which the library does not say what is wrong
-			if _, err := readBounded(file, maxSecretBytes); err != nil {
-				return b.fails("mend the variable, or mount the file where it says", "GOOGLE_APPLICATION_CREDENTIALS names a file that cannot be read: %v", err)
+	b := probe{id: "credentials.google"}
+	b.run = func(ctx context.Context) []check {
+		out := []check{googleCredentialsCheck(ctx, b, s, strings.Join(needs, ", "))}
+		for _, u := range s.config.Upstreams {
+			token := probe{id: "upstream.id_token", subject: u.Name}
+			switch {
+			case u.IDToken == "":
+			case out[0].Status == statusFail:
+				out = append(out, token.skip("not looked at: first mend credentials.google"))
+			default:
+				out = append(out, checkIDToken(ctx, token, u.IDToken))
 			}
 		}
-		made, err := googleFromAWS(ctx, s.env)
-		if err != nil {
-			return b.fails("mend the file, or make it anew: gcloud iam workload-identity-pools create-cred-config --aws", "the gateway does not start: %v", err)
-		}
-		return checkGoogle(ctx, b, strings.Join(needs, ", "), made)
-	})}
-	for _, u := range s.config.Upstreams {
-		if u.IDToken != "" {
-			out = append(out, single("upstream.id_token", u.Name, func(ctx context.Context, b probe) check { return checkIDToken(ctx, b, u.IDToken) }))
+		return out
+	}
+	return []probe{b}
+}
+
+func googleCredentialsCheck(ctx context.Context, b probe, s settings, needs string) check {
+	if file := s.env.get("GOOGLE_APPLICATION_CREDENTIALS"); file != "" { // of which the library does not say what is wrong
+		if _, err := readBounded(file, maxSecretBytes); err != nil {
+			return b.fails("mend the variable, or mount the file where it says", "GOOGLE_APPLICATION_CREDENTIALS names a file that cannot be read: %v", err)
 		}
 	}
-	return out
+	made, err := googleFromAWS(ctx, s.env)
+	if err != nil {
+		return b.fails("mend the file, or make it anew: gcloud iam workload-identity-pools create-cred-config --aws", "the gateway does not start: %v", err)
+	}
+	return checkGoogle(ctx, b, needs, made)
 }
 
 // checkIDToken asks for a token as the gateway does: not all credentials that give

@@ -40,6 +40,7 @@ type online struct {
 	region               string
 	key                  string // audit.key as it is written
 	app                  string // keys of the app besides, after a comma
+	behind               string // the app's address
 	policy               string
 	env, flags           []string
 	asRoot               bool
@@ -52,7 +53,7 @@ name: checked
 listen: {address: ADDRESS}
 admin: {address: ADMIN}
 identities: {users: {oidc: {issuer: "ISSUER", audience: [api]}}}
-upstreams: {app: {url: "http://127.0.0.1:9"APP}}
+upstreams: {app: {url: "http://BEHIND"APP}}
 cors: {origins: ["` + pageOrigin + `"]}
 buckets:
   default: {bucket: BUCKET, store: versitygw, endpoint: "ENDPOINT", path_style: true, region: REGIONPUBLICCREDENTIALS}
@@ -129,15 +130,34 @@ func TestCheckOnline(t *testing.T) {
 				e.app = ", id_token: https://app.example.com"
 				e.env = append(e.env, "GOOGLE_APPLICATION_CREDENTIALS="+filepath.Join(e.dir, "nothing.json"))
 			}},
+		{name: "the app is not there", bucket: bucketSetup{objects: writer}, want: []string{"warn upstream.reach"}, says: "connection refused",
+			breaks: func(t *testing.T, e *online) { e.behind = unusedAddress(t) }},
+		{name: "the sessions are locked", bucket: bucketSetup{objects: writer}, want: []string{"fail storage.lock"}, says: "no gateway answers",
+			breaks: func(t *testing.T, e *online) {
+				e.before = func(t *testing.T) {
+					at := filepath.Join(e.dir, "data", "sidegate.db")
+					change(t, os.WriteFile(at, []byte("a store"), 0o666))
+					change(t, os.Chmod(at, 0o666))
+					lockFile(t, at)
+				}
+			}},
+		{name: "the audit log was changed", bucket: bucketSetup{objects: writer}, want: []string{"fail audit.ledger"}, says: "sidegate audit repair",
+			breaks: func(t *testing.T, e *online) {
+				e.before = func(t *testing.T) {
+					at := filepath.Join(e.dir, "data", "audit", "00000000000000000001.jsonl")
+					change(t, os.WriteFile(at, []byte("{}\n"), 0o666))
+					change(t, os.Chmod(at, 0o666))
+				}
+			}},
 		{name: "the port is taken", bucket: bucketSetup{objects: writer}, want: []string{"fail port"}, says: "taken by another process",
 			breaks: func(t *testing.T, e *online) { listenAt(t, e.address) }},
 		{name: "the admin port is taken", bucket: bucketSetup{objects: writer}, want: []string{"fail admin.port"}, says: "ss -ltnp",
 			breaks: func(t *testing.T, e *online) { listenAt(t, e.admin) }},
-		{name: "a gateway runs", bucket: bucketSetup{objects: writer}, want: []string{"warn port", "warn admin.port", "warn audit.lock"}, says: "a gateway runs here",
+		{name: "a gateway runs", bucket: bucketSetup{objects: writer}, want: []string{"warn port", "warn admin.port", "warn audit.lock", "warn storage.lock", "skip audit.ledger"}, says: "a gateway runs here",
 			breaks: func(t *testing.T, e *online) {
 				e.before = func(t *testing.T) { e.runs(t, program) }
 			}},
-		{name: "audit.dir is locked", bucket: bucketSetup{objects: writer}, want: []string{"fail audit.lock"}, says: "no gateway answers",
+		{name: "audit.dir is locked", bucket: bucketSetup{objects: writer}, want: []string{"fail audit.lock", "skip audit.ledger"}, says: "no gateway answers",
 			breaks: func(t *testing.T, e *online) {
 				e.before = func(t *testing.T) { lockFile(t, filepath.Join(e.dir, "data", "audit", "lock")) }
 			}},
@@ -415,7 +435,7 @@ func newOnline(t *testing.T, store *sharedStore, b bucketSetup) *online {
 		fmt.Fprintf(w, `{"issuer": %q, "jwks_uri": %q}`, "https://"+r.Host, "https://"+r.Host+"/keys")
 	}))
 	t.Cleanup(server.Close)
-	e.issuer = server.URL
+	e.issuer, e.behind = server.URL, server.Listener.Addr().String()
 	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	change(t, os.WriteFile(filepath.Join(e.dir, "authority.pem"), authority, 0o644))
 	return e
@@ -431,7 +451,7 @@ func (e *online) write(t *testing.T, program string) {
 	if e.accessKey != "" {
 		creds = fmt.Sprintf(", credentials: {access_key: %s, secret_key: \"${file:secret.key}\"}", e.accessKey)
 	}
-	config := strings.NewReplacer("ADDRESS", e.address, "APP", e.app, "ADMIN", e.admin, "ISSUER", e.issuer, "BUCKET", e.bucket, "ENDPOINT", e.endpoint,
+	config := strings.NewReplacer("ADDRESS", e.address, "BEHIND", e.behind, "APP", e.app, "ADMIN", e.admin, "ISSUER", e.issuer, "BUCKET", e.bucket, "ENDPOINT", e.endpoint,
 		"REGIONPUBLICCREDENTIALS", e.region+public+creds, "KEY", e.key).Replace(onlineConfig)
 	for name, text := range map[string]string{"sidegate.yaml": config, "policy.yaml": e.policy, "secret.key": e.secretKey} {
 		change(t, os.WriteFile(filepath.Join(e.dir, name), []byte(text), 0o600))

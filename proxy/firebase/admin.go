@@ -11,6 +11,7 @@ import (
 	googleauth "cloud.google.com/go/auth"
 	sdk "firebase.google.com/go/v4"
 	"firebase.google.com/go/v4/auth"
+	"firebase.google.com/go/v4/errorutils"
 	"google.golang.org/api/option"
 )
 
@@ -64,6 +65,15 @@ func AdminUsers(ctx context.Context, project, tenant, emulator string, credentia
 		}
 		return User{Exists: true, Disabled: record.Disabled, ValidSince: time.UnixMilli(record.TokensValidAfterMillis)}, nil
 	}, nil
+}
+
+// AnswerOf is what an error of a UserReader says of Firebase's answer, without its
+// words.
+func AnswerOf(err error) string {
+	if got := errorutils.HTTPResponse(err); got != nil {
+		return fmt.Sprintf("the answer of Firebase is status %d", got.StatusCode)
+	}
+	return "Firebase gives no answer, or none of its own"
 }
 
 // toEmulator sends the SDK's requests to the Auth emulator. (The SDK would find

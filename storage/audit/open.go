@@ -151,8 +151,7 @@ func (l *Ledger) load() error {
 	case len(list) > 0:
 		err = l.loadLast(list)
 	case resume.Seq > 0:
-		err = fmt.Errorf("its segments are gone, but %s says that %d events were shipped: restore them, or choose another folder",
-			resumeFile, resume.Seq)
+		err = segmentsGone(resume)
 	default:
 		l.head = link{chain: NewID()}
 		l.w.first = 1

@@ -56,6 +56,35 @@ func Open(dir string) (*Store, error) {
 	return &Store{db: db}, nil
 }
 
+// ErrInUse is of a store that another process has open.
+var ErrInUse = errors.New("another process has it open")
+
+// Look says why Open would fail on the file in the folder: ErrInUse, or what is
+// wrong with it; nil where there is none yet. It changes nothing, but holds the
+// file's lock, shared, for a moment.
+func Look(dir string) error {
+	path := filepath.Join(dir, fileName)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err = errors.Join(err, f.Close()); err != nil || info.Size() == 0 { // which Open makes a store of
+		return err
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Millisecond})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return ErrInUse
+	}
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
 // syncFolder makes the file's name survive a power loss too.
 func syncFolder(dir string) error {
 	d, err := os.Open(dir)
