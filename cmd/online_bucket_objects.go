@@ -67,10 +67,12 @@ func (o *objectTrial) puts(ctx context.Context) {
 		case errors.Is(err, errForeign):
 			o.add(b.skip("an object that is not a check's lies at %s: nothing was written", o.at(m.key)))
 		case errors.Is(err, errBlind):
-			if o.missing(ctx, m.key+"-"+randomText()) {
-				o.add(o.b.named("bucket.head").fails(o.permission("s3:GetObject", m.key), "HeadObject %s: %s: what landed cannot be confirmed", o.at(m.key), a))
+			do := "ask who runs the store what that means"
+			if a.Refused() {
+				do = o.permission("s3:GetObject", m.key) + ". Without s3:ListBucket on " + bucketOf(o.c).arn + " a missing object is refused, too"
 			}
-			o.add(b.skip("whether something is at %s cannot be told (%s), and this store may replace it: nothing was written. First mend bucket.head", o.at(m.key), a))
+			o.add(o.b.named("bucket.head").fails(do, "HeadObject %s: %s: what landed cannot be confirmed", o.at(m.key), a))
+			o.add(b.skip("not looked at: first mend bucket.head: whether something is at %s cannot be told (%s), and this store may replace it, so that nothing was written", o.at(m.key), a))
 		case errors.Is(err, errBusy):
 			o.add(b.skip("other checks write to this bucket just now: ask again in a minute"))
 		case err != nil:
