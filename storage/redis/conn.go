@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,7 +42,7 @@ func dialer(encryption *tls.Config) func(context.Context, string, string) (net.C
 			return nil, err
 		}
 		if encryption == nil {
-			return &plainConn{boundedConn{Conn: conn}}, nil
+			return &plainConn{boundedConn: boundedConn{Conn: conn}}, nil
 		}
 		over := tls.Client(conn, encryption)
 		if err := over.HandshakeContext(ctx); err != nil {
@@ -53,18 +54,30 @@ func dialer(encryption *tls.Config) func(context.Context, string, string) (net.C
 }
 
 // A boundedConn ends where Redis announces more than an answer of it can be: the
-// client takes the memory for what is announced at once, before it is there.
+// client takes the memory for what is announced at once, before it is there. And
+// it ends where more comes than an answer is: the client goes one call deeper for
+// each list in a list, and a stack that is too deep ends the program.
 type boundedConn struct {
 	net.Conn
 	bounds bounds
+	came   atomic.Int64 // since something was asked
 }
+
+// maxAnswer is of all that comes for a question. HELLO's is the longest, with
+// some hundred bytes.
+const maxAnswer = 64 << 10
 
 func (c *boundedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if !c.bounds.scan(p[:n]) {
+	if c.came.Add(int64(n)) > maxAnswer || !c.bounds.scan(p[:n]) {
 		return 0, errAnswer
 	}
 	return n, err
+}
+
+func (c *boundedConn) Write(p []byte) (int, error) {
+	c.came.Store(0)
+	return c.Conn.Write(p)
 }
 
 // A plainConn is one without TLS, of which the client sees whether it was closed

@@ -116,7 +116,7 @@ func TestAttackGarbage(t *testing.T) {
 }
 
 // TestAttackEndless: one that sends without end, or nothing, costs no more than
-// the time-out.
+// the time-out, and takes no memory to speak of.
 func TestAttackEndless(t *testing.T) {
 	one := []policy.Draw{draw(1, 1, time.Hour, 5)}
 	for what, answer := range map[string]func(int, net.Conn){
@@ -130,13 +130,24 @@ func TestAttackEndless(t *testing.T) {
 				_, err = io.WriteString(conn, "|1\r\n+a\r\n+b\r\n")
 			}
 		},
+		"lists in lists without end": func(_ int, conn net.Conn) {
+			for err := error(nil); err == nil; {
+				_, err = conn.Write(bytes.Repeat([]byte("*1\r\n"), 1<<14))
+			}
+		},
 		"nothing": func(int, net.Conn) {},
 		"the end": func(_ int, conn net.Conn) { _ = conn.Close() },
 	} {
 		t.Run(what, func(t *testing.T) {
 			l := opened(t, "redis://"+impostor(t, answer), func(o *Options) { o.Timeout = 300 * time.Millisecond })
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			if _, ok, err := l.Take(t.Context(), one); ok || err == nil {
 				t.Errorf("%t %v", ok, err)
+			}
+			runtime.ReadMemStats(&after)
+			if took := after.Sys - before.Sys; took > 32<<20 { // Sys has stacks, too, and never shrinks
+				t.Errorf("%d bytes were taken for it", took)
 			}
 		})
 	}
