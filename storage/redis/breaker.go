@@ -110,9 +110,9 @@ func (b *breaker) recover() {
 	b.reason.Store(nil)
 }
 
-func (b *breaker) close() {
+// end has nothing begin any more. What runs may be waiting for Redis.
+func (b *breaker) end() {
 	b.mu.Lock()
-	b.stop() // trip begins no other after this
-	b.mu.Unlock()
-	b.running.Wait()
+	defer b.mu.Unlock()
+	b.stop()
 }

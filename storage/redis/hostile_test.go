@@ -232,7 +232,7 @@ func TestLateFailures(t *testing.T) {
 	told := &changes{}
 	fails := errors.New("x")
 	b := newBreaker(func(context.Context) error { return nil }, told.add)
-	defer b.close()
+	defer b.end()
 	old, _ := b.away()
 	b.trip(fails)
 	await(t, "it is back", func() bool { _, err := b.away(); return err == nil })
@@ -272,6 +272,24 @@ func TestStartWithoutRedis(t *testing.T) {
 	}
 	if _, ok, err := l.Take(t.Context(), []policy.Draw{draw(1, 1, time.Hour, 5)}); ok || err == nil {
 		t.Errorf("after the end: %t %v", ok, err)
+	}
+}
+
+// TestCloseDoesNotWait: the end does not wait for a Redis that hangs.
+func TestCloseDoesNotWait(t *testing.T) {
+	asked := make(chan bool, 100)
+	l := opened(t, "redis://"+impostor(t, func(int, net.Conn) { asked <- true }), func(o *Options) { o.Timeout = time.Hour })
+	l.breaker.trip(errAnswer)
+	<-asked // by the breaker
+	closed := make(chan error)
+	go func() { closed <- l.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it waits for what Redis will not say")
 	}
 }
 

@@ -159,10 +159,12 @@ func (l *Limits) Start(ctx context.Context) {
 	l.metrics.reachable(true)
 }
 
-// Close ends the connections.
+// Close ends the connections. Nobody waits for an answer any more.
 func (l *Limits) Close() error {
-	l.breaker.close()
-	return l.client.Close()
+	l.breaker.end()
+	err := l.client.Close()
+	l.breaker.running.Wait()
+	return err
 }
 
 // Take takes one request from every one of the budgets, or from none of them:
