@@ -25,6 +25,7 @@ type server struct {
 	args    []string
 	dir     string
 	process *exec.Cmd
+	ended   chan struct{}
 	log     lockedBuffer
 }
 
@@ -61,8 +62,16 @@ func binary(t testing.TB) string {
 // startServer runs a redis-server that keeps nothing on disk.
 func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
-	s := &server{dir: t.TempDir(), args: args, address: freeAddress(t)}
-	s.start(t)
+	s := &server{dir: t.TempDir(), args: args}
+	for try := 0; ; try++ { // somebody may take the port meanwhile
+		s.address = freeAddress(t)
+		if s.started(t) {
+			break
+		}
+		if try == 5 {
+			t.Fatalf("redis-server ends:\n%s", &s.log)
+		}
+	}
 	t.Cleanup(func() {
 		s.kill()
 		if t.Failed() {
@@ -72,30 +81,49 @@ func startServer(t testing.TB, args ...string) *server {
 	return s
 }
 
-// start runs it (again), and waits until it takes connections.
+// start runs it (again) at its address.
 func (s *server) start(t testing.TB) {
+	t.Helper()
+	if !s.started(t) {
+		t.Fatalf("redis-server ends:\n%s", &s.log)
+	}
+}
+
+// started runs it, and waits until it takes connections or has ended.
+func (s *server) started(t testing.TB) bool {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(s.address)
 	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no", "--daemonize", "no"}, s.args...)
 	s.process = exec.Command(binary(t), args...)
 	s.process.Stdout, s.process.Stderr = &s.log, &s.log
+	said := len(s.log.String())
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
 	}
+	process, ended := s.process, make(chan struct{})
+	s.ended = ended
+	go func() {
+		_ = process.Wait()
+		close(ended)
+	}()
+	ready, over := false, false
 	await(t, "redis-server takes connections", func() bool {
-		conn, err := net.DialTimeout("tcp", s.address, time.Second)
-		if err != nil {
-			return false
+		select {
+		case <-ended:
+			over = true
+		default:
+			ready = strings.Contains(s.log.String()[said:], "Ready to accept connections")
 		}
-		return conn.Close() == nil
+		return ready || over
 	})
+	return ready
 }
 
 // kill ends it as a power switch would.
 func (s *server) kill() {
 	_ = s.process.Process.Signal(syscall.SIGCONT)
 	_ = s.process.Process.Kill()
-	_ = s.process.Wait()
+	<-s.ended
 }
 
 func (s *server) signal(t testing.TB, how os.Signal) {
@@ -209,4 +237,9 @@ func authorities(t testing.TB, file string) *x509.CertPool {
 		t.Fatal("no certificate")
 	}
 	return pool
+}
+
+func portOf(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
 }
