@@ -2,11 +2,12 @@ package policy
 
 import "time"
 
-// Spent is the first of the limits that has nothing left for the request, and
-// nil where all have: it is for saying, once Take refused, which one it was. It
-// takes nothing. now is as for Take.
-func (l *Limiter) Spent(limits []*Limit, in *Input, now time.Time) *Limit {
+// Spent is the limit that the request would have to wait for longest, the first of
+// those in the list, and nil where all have something left: it is for saying, once
+// Take refused, which one it was. It takes nothing. now is as for Take.
+func (l *Limiter) Spent(limits []*Limit, in *Input, now time.Time) (spent *Limit) {
 	when := l.moment(now)
+	var longest time.Duration
 	for _, limit := range limits {
 		b, ok := l.budget(limit, in)
 		if !ok {
@@ -14,13 +15,13 @@ func (l *Limiter) Spent(limits []*Limit, in *Input, now time.Time) *Limit {
 		}
 		s := &l.shards[b.shard]
 		s.mu.Lock()
-		_, _, has := b.draw(s.at(b.key, when), when)
+		wait, _, has := b.draw(s.at(b.key, when), when)
 		s.mu.Unlock()
-		if !has {
-			return limit
+		if !has && (spent == nil || wait > longest) {
+			spent, longest = limit, wait
 		}
 	}
-	return nil
+	return spent
 }
 
 // Held is how many budgets are kept: those that were drawn on and are, as far as

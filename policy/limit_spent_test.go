@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestSpent: it names the limit that has nothing left, in the list's order, and
-// takes nothing by looking.
+// TestSpent: it names the limit that has nothing left, of several the one that is
+// to be waited for longest, else the first, and takes nothing by looking.
 func TestSpent(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	l := NewLimiter(0)
@@ -34,7 +34,15 @@ func TestSpent(t *testing.T) {
 	if spent := l.Spent(both, &Input{}, now.Add(time.Hour)); spent != uid {
 		t.Errorf("of nobody: %v", spent)
 	}
-	if n := l.Held(); n != 3 || n != l.held() {
+	hourly := rated(t, "1/h", 3, LimitRoute)
+	hourly.id = "r/2"
+	for range 3 {
+		l.Take([]*Limit{hourly}, carol, now)
+	}
+	if spent := l.Spent([]*Limit{route, hourly}, carol, now); spent != hourly {
+		t.Errorf("of two that are used up: %v", spent)
+	}
+	if n := l.Held(); n != 4 || n != l.held() {
 		t.Errorf("%d budgets", n)
 	}
 }

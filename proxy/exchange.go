@@ -46,7 +46,8 @@ type exchange struct {
 	looked   map[[2]string]lookedUp // for its items, by lookup and document
 	passed   bool                   // the policy's last word was yes
 	limits   *policy.Limiter
-	shared   Limits // budgets of several gateways, which come before limits; nil: there are none
+	shared   Limits        // budgets of several gateways, which come before limits; nil: there are none
+	waited   time.Duration // for those
 	lookups  policy.Lookups
 	given    *Given // of a request that is only judged
 

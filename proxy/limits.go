@@ -16,10 +16,10 @@ import (
 // concurrent use.
 type Limits interface {
 	// Take takes one request from every one of the budgets, or from none: where one
-	// has nothing left, ok is false and retry is how long until all of them would
-	// have. An error means that this cannot be told; it comes soon, whether the
+	// has nothing left, ok is false, retry is how long until all of them would have,
+	// and spent is the index of the one that takes that long. An error means that this cannot be told; it comes soon, whether the
 	// store answers or not, and holds nothing secret.
-	Take(ctx context.Context, draws []policy.Draw) (retry time.Duration, ok bool, err error)
+	Take(ctx context.Context, draws []policy.Draw) (retry time.Duration, spent int, ok bool, err error)
 }
 
 // limit takes the request from the budgets of its caller: 429 where one is used
@@ -28,47 +28,82 @@ func (x *exchange) limit(limits []*policy.Limit, d decision) (decision, bool) {
 	if len(limits) == 0 || x.limits == nil {
 		return d, true
 	}
-	retry, ok, err := x.take(limits)
+	retry, spent, err := x.take(limits)
 	switch {
 	case err != nil:
 		return refuse(codeUnavailable, unavailable("requests cannot be counted now", err)).by(d), false
-	case ok:
+	case spent == nil:
 		return d, true
 	}
-	x.sawLimit(x.spentOf(limits, x.p.o.Now()))
+	x.sawLimit(spent.By.String())
 	return refuse(codeRate, &problem{status: http.StatusTooManyRequests, code: codeRate, detail: "too many requests; try again later", retry: retry}).by(d), false
 }
 
 // take asks the shared budgets where there are any, and else, or while those
-// cannot be asked, the gateway's own.
-//
-// What the shared ones gave is taken from the gateway's own, too, whatever they
-// say to it: so these are not full when they are needed, and a store that comes
-// and goes gives nobody a burst each time.
-func (x *exchange) take(limits []*policy.Limit) (retry time.Duration, ok bool, err error) {
-	if x.shared != nil {
-		var room [4]policy.Draw
-		draws, known := policy.Draws(room[:0], limits, &x.input)
-		if !known {
-			return time.Second, false, nil
-		}
-		retry, ok, err = x.shared.Take(x.r.Context(), draws)
-		if err == nil && !ok {
-			return retry, false, nil
-		}
-		if err != nil && slices.ContainsFunc(limits, func(l *policy.Limit) bool { return l.Refuse }) {
-			return 0, false, err
-		}
+// cannot be asked, the gateway's own. Where one has nothing left, that is spent.
+func (x *exchange) take(limits []*policy.Limit) (retry time.Duration, spent *policy.Limit, err error) {
+	if x.shared == nil {
+		retry, spent = x.takeOwn(limits)
+		return retry, spent, nil
 	}
-	own, has := x.limits.Take(limits, &x.input, x.p.o.Now())
+	var room [4]policy.Draw
+	draws, known := policy.Draws(room[:0], limits, &x.input)
+	if !known {
+		return time.Second, limits[0], nil
+	}
+	retry, which, ok, err := x.askShared(draws)
 	switch {
-	case x.shared == nil:
+	case err == nil && ok:
+		x.follow(limits)
+		return 0, nil, nil
 	case err == nil:
-		return 0, true, nil
-	default:
-		x.p.localLimits.WithLabelValues(x.routeID()).Inc()
+		return retry, limits[which], nil
+	case slices.ContainsFunc(limits, func(l *policy.Limit) bool { return l.Refuse }):
+		return 0, nil, err
 	}
-	return own, has, nil
+	x.p.localLimits.WithLabelValues(x.routeID()).Inc()
+	retry, spent = x.takeOwn(limits)
+	return retry, spent, nil
+}
+
+// patience is how long a request for many things waits for the shared budgets, of
+// which each thing asks: then the rest is as if they could not be asked.
+const patience = 2 * time.Second
+
+var errPatience = errors.New("the shared budgets answer too slowly to be asked for each item of a batch")
+
+func (x *exchange) askShared(draws []policy.Draw) (retry time.Duration, spent int, ok bool, err error) {
+	if x.further && x.waited >= patience {
+		return 0, 0, false, errPatience
+	}
+	began := x.p.o.Now()
+	retry, spent, ok, err = x.shared.Take(x.r.Context(), draws)
+	x.waited += x.p.o.Now().Sub(began)
+	return retry, spent, ok, err
+}
+
+func (x *exchange) takeOwn(limits []*policy.Limit) (retry time.Duration, spent *policy.Limit) {
+	retry, ok := x.limits.Take(limits, &x.input, x.p.o.Now())
+	if ok {
+		return 0, nil
+	}
+	if len(limits) > 1 {
+		spent = x.limits.Spent(limits, &x.input, x.p.o.Now())
+	}
+	if spent == nil { // by now all have some left again
+		spent = limits[0]
+	}
+	return retry, spent
+}
+
+// follow takes what the shared budgets gave from each of the gateway's own, too,
+// whatever they say to it: so these are not full when they are needed, and a store
+// that comes and goes gives nobody a burst each time. One that has nothing left
+// does not keep the others from being taken from.
+func (x *exchange) follow(limits []*policy.Limit) {
+	for i := range limits {
+		x.limits.Take(limits[i:i+1], &x.input, x.p.o.Now())
+	}
 }
 
 // newLocalLimits counts what Limits would be for; it is registered where there

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,25 +21,29 @@ type sharedBudgets struct {
 	taken map[[24]byte]int
 	asked int
 	fail  error
-	after bool // it fails once the request was taken
+	after bool   // it fails once the request was taken
+	slow  func() // for each question
 }
 
-func (s *sharedBudgets) Take(_ context.Context, draws []policy.Draw) (time.Duration, bool, error) {
+func (s *sharedBudgets) Take(_ context.Context, draws []policy.Draw) (retry time.Duration, spent int, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
-	if s.fail != nil && !s.after {
-		return 0, false, s.fail
+	if s.slow != nil {
+		s.slow()
 	}
-	for _, d := range draws {
+	if s.fail != nil && !s.after {
+		return 0, 0, false, s.fail
+	}
+	for i, d := range draws {
 		if s.taken[d.Key] >= d.Burst {
-			return d.Period, false, s.fail
+			return d.Period, i, false, s.fail
 		}
 	}
 	for _, d := range draws {
 		s.taken[d.Key]++
 	}
-	return 0, true, s.fail
+	return 0, 0, true, s.fail
 }
 
 func (s *sharedBudgets) set(fail error, after bool) {
@@ -53,19 +58,20 @@ identities: [users]
 routes:
   - {id: local, path: /local, methods: [GET], upstream: app, limit: {rate: 1/h, burst: 3, per: uid}, allow: [{id: user, who: [users]}]}
   - {id: refuse, path: /refuse, methods: [GET], upstream: app, limit: [{rate: 1/h, burst: 3, per: uid}, {rate: 2/h, burst: 9, per: uid, unavailable: refuse}], allow: [{id: user, who: [users]}]}
+  - {id: several, path: /several, methods: [GET], upstream: app, limit: [{rate: 1/s, burst: 1, per: uid}, {rate: 3/h, per: route}], allow: [{id: user, who: [users]}]}
   - {id: ip, path: /ip, methods: [GET], upstream: app, limit: {rate: 1/h, burst: 3, per: ip, unavailable: refuse}, allow: public}
   - {id: free, path: /free, methods: [GET], upstream: app, allow: public}
 `
 
 // sharedGate is a gateway that shares budgets.
-func sharedGate(t *testing.T, s *sharedBudgets) *gate {
+func sharedGate(t *testing.T, s *sharedBudgets, change ...func(*Options)) *gate {
 	t.Helper()
 	p, err := policy.Load("policy.yaml", []byte(sharedPolicy), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {})
-	return newGate(t, app, func(o *Options) { o.Policy, o.Limits = p, s })
+	return newGate(t, app, append(change, func(o *Options) { o.Policy, o.Limits = p, s })...)
 }
 
 // asks sends requests until one is refused, and gives how many were not, and the
@@ -167,5 +173,82 @@ func TestAttackFlappingLimits(t *testing.T) {
 	}
 	if passed > 2*3 {
 		t.Errorf("%d passed: the shared budget and the gateway's own are 3 each", passed)
+	}
+}
+
+// TestSharedLimitsSayWhich: the limit that is counted as the one that refused is
+// the one of which the shared budgets say so, whatever the gateway's own say.
+func TestSharedLimitsSayWhich(t *testing.T) {
+	shared := &sharedBudgets{taken: map[[24]byte]int{}}
+	one, two := sharedGate(t, shared), sharedGate(t, shared)
+	for _, who := range []string{"alice", "bob", "root"} {
+		if n, _ := one.asks("/several", who, 1); n != 1 {
+			t.Fatalf("%s was refused", who)
+		}
+	}
+	for _, who := range []string{"strange", "strange"} { // whose own budget is full
+		if n, a := two.asks("/several", who, 1); n != 0 || a.StatusCode != 429 {
+			t.Fatalf("%d passed, then %d", n, a.StatusCode)
+		}
+	}
+	if n := two.labelled("sidegate_limited_total", "route", "several"); n != 2 {
+		t.Errorf("%v of 2 are counted as the route's", n)
+	}
+}
+
+// TestOwnBudgetsFollow: what the shared budgets gave is taken from each of the
+// gateway's own, though one of these has nothing left.
+func TestOwnBudgetsFollow(t *testing.T) {
+	shared := &sharedBudgets{taken: map[[24]byte]int{}}
+	var late atomic.Int64
+	g := sharedGate(t, shared, func(o *Options) {
+		now := o.Now
+		o.Now = func() time.Time { return now().Add(time.Duration(late.Load())) }
+	})
+	for range 3 {
+		clear(shared.taken) // its clock is ahead of ours
+		if n, _ := g.asks("/several", "bob", 1); n != 1 {
+			t.Fatal("refused")
+		}
+	}
+	shared.set(errShared, false)
+	late.Store(int64(2 * time.Second))
+	if n, _ := g.asks("/several", "bob", 1); n != 0 {
+		t.Error("three an hour passed, and there is a fourth: the budget of the route was left full while that of the uid was empty")
+	}
+}
+
+// TestBatchOfSlowBudgets: a request for a hundred things asks the shared budgets
+// once for each, and no longer than a little while where they are slow.
+func TestBatchOfSlowBudgets(t *testing.T) {
+	for _, c := range []struct {
+		took   time.Duration
+		asked  int // by the request's address, and for each item
+		passed int
+		limits string
+	}{
+		{5 * time.Millisecond, 101, 100, "limit: [{rate: 300/m, burst: 100, per: uid, unavailable: refuse}, {rate: 100/m, per: ip}]"},
+		{100 * time.Millisecond, 20, 100, "limit: [{rate: 300/m, burst: 100, per: uid}, {rate: 100/m, per: ip}]"},
+		{100 * time.Millisecond, 20, 19, "limit: [{rate: 300/m, burst: 100, per: uid, unavailable: refuse}, {rate: 100/m, per: ip}]"},
+	} {
+		var late atomic.Int64
+		shared := &sharedBudgets{taken: map[[24]byte]int{}, slow: func() { late.Add(int64(c.took)) }}
+		s := newServedBy(t, func(o *Options) {
+			now := time.Now()
+			o.Limits, o.Now = shared, func() time.Time { return now.Add(time.Duration(late.Load())) }
+		}, "limit: {rate: 300/m, burst: 100, per: uid}", c.limits)
+		passed := 0
+		for _, p := range s.uploads("alice", batchOf(100, onePNG)) {
+			switch p.Status {
+			case 200:
+				passed++
+			case 503:
+			default:
+				t.Errorf("%+v", p)
+			}
+		}
+		if shared.asked != c.asked || passed != c.passed {
+			t.Errorf("%+v: asked %d times, and %d passed", c, shared.asked, passed)
+		}
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"sidegate/policy"
 )
 
 const (
@@ -170,17 +168,4 @@ func (x *exchange) sawQuota(pr *problem) {
 	if pr.code == codeQuota {
 		x.sawLimit(limitedByQuota)
 	}
-}
-
-// spentOf says whose budget was used up, where one of several limits refused.
-// Of several that did so it is the first. Where by now all have some left again,
-// it is the first of all.
-func (x *exchange) spentOf(limits []*policy.Limit, now time.Time) string {
-	spent := limits[0]
-	if len(limits) > 1 {
-		if one := x.limits.Spent(limits, &x.input, now); one != nil {
-			spent = one
-		}
-	}
-	return spent.By.String()
 }

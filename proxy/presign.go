@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -167,10 +168,11 @@ func quotaOf(r *policy.Route) *upload.Quota {
 
 // spend takes the request, or an item of it, from the budgets of its route.
 func (x *exchange) spend(d decision) (decision, bool) {
-	if d, ok := x.limit(x.match.Route.Limits, d); !ok || !x.further {
-		return d, ok
+	limits := x.match.Route.Limits
+	if perIP := x.match.Route.IPLimits; x.further && len(perIP) > 0 { // from which the request itself took for its first
+		limits = slices.Concat(limits, perIP)
 	}
-	return x.limit(x.match.Route.IPLimits, d) // from which the request itself took for its first
+	return x.limit(limits, d)
 }
 
 // planSession decides on something that is done to one of the caller's sessions.

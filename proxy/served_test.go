@@ -34,6 +34,11 @@ type served struct {
 // in pairs of old and new.
 func newServed(t testing.TB, change ...string) *served {
 	t.Helper()
+	return newServedBy(t, func(*Options) {}, change...)
+}
+
+func newServedBy(t testing.TB, options func(*Options), change ...string) *served {
+	t.Helper()
 	store, bucket, uploads := withUploads()
 	text := servedPolicy(t)
 	for i := 0; i+1 < len(change); i += 2 {
@@ -42,7 +47,7 @@ func newServed(t testing.TB, change ...string) *served {
 		}
 		text = strings.ReplaceAll(text, change[i], change[i+1])
 	}
-	g := newGate(t, "http://127.0.0.1:1", uploads, func(o *Options) { o.Policy = loadPolicy(t, text) })
+	g := newGate(t, "http://127.0.0.1:1", uploads, func(o *Options) { o.Policy = loadPolicy(t, text) }, options)
 	return &served{g, store, bucket, readContract(t)}
 }
 

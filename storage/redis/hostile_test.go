@@ -90,8 +90,9 @@ func command(in *bufio.Reader) (name string, err error) {
 func TestAttackGarbage(t *testing.T) {
 	one := []policy.Draw{draw(1, 1, time.Hour, 5)}
 	for _, said := range []string{
-		"*3\r\n:1\r\n:0\r\n:1\r\n", "*3\r\n:2\r\n:0\r\n:0\r\n", "*3\r\n:0\r\n:-1\r\n:0\r\n", "*3\r\n:0\r\n:0\r\n:1000000000\r\n", "*2\r\n:1\r\n:0\r\n", "*4\r\n:1\r\n:0\r\n:0\r\n:0\r\n",
-		"*0\r\n", "*-1\r\n", "$-1\r\n", "_\r\n", ":1\r\n", "+OK\r\n", "$1\r\n1\r\n", "*3\r\n$1\r\nx\r\n:0\r\n:0\r\n", "*3\r\n*1\r\n:1\r\n:0\r\n:0\r\n", "*3\r\n:99999999999999999999\r\n:0\r\n:0\r\n",
+		"*4\r\n:1\r\n:0\r\n:1\r\n:0\r\n", "*4\r\n:1\r\n:0\r\n:0\r\n:1\r\n", "*4\r\n:2\r\n:0\r\n:0\r\n:0\r\n", "*4\r\n:0\r\n:-1\r\n:0\r\n:1\r\n", "*4\r\n:0\r\n:0\r\n:1000000000\r\n:1\r\n",
+		"*4\r\n:0\r\n:1\r\n:0\r\n:0\r\n", "*4\r\n:0\r\n:1\r\n:0\r\n:2\r\n", "*4\r\n:0\r\n:1\r\n:0\r\n:-1\r\n", "*3\r\n:1\r\n:0\r\n:0\r\n", "*5\r\n:1\r\n:0\r\n:0\r\n:0\r\n:0\r\n",
+		"*0\r\n", "*-1\r\n", "$-1\r\n", "_\r\n", ":1\r\n", "+OK\r\n", "$1\r\n1\r\n", "*4\r\n$1\r\nx\r\n:0\r\n:0\r\n:0\r\n", "*4\r\n*1\r\n:1\r\n:0\r\n:0\r\n:0\r\n", "*4\r\n:99999999999999999999\r\n:0\r\n:0\r\n:0\r\n",
 		"*2000000000\r\n", "*64\r\n*64\r\n*64\r\n*64\r\n*64\r\n*64\r\n*64\r\n", "$2000000000\r\n", "*9223372036854775807\r\n", "$9223372036854775807\r\n", "%1000000000\r\n", "~1000000000\r\n", ">1000000000\r\n", "|1000000000\r\n", "=1000000000\r\n", "!1000000000\r\n",
 		"$ 5\r\nhello\r\n", "$+5\r\nhello\r\n", "*\r\n", "\r\n", "\n", "\x00", "-\r\n", "-x\r\n", "-ERR unknown command 'AUTH', with args beginning with: 's3cr3t'\r\n", "-MOVED 1 10.0.0.1:6379\r\n",
 		"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nhello", "\x15\x03\x01\x00\x02\x02\x46", strings.Repeat("a", 100_000), "+" + strings.Repeat("a", 100_000) + "\r\n", strings.Repeat("*1\r\n", 100_000) + ":1\r\n",
@@ -100,7 +101,7 @@ func TestAttackGarbage(t *testing.T) {
 		l := opened(t, "redis://"+impostor(t, func(_ int, conn net.Conn) { _, _ = io.WriteString(conn, said) }), func(o *Options) { o.Timeout = 300 * time.Millisecond })
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		retry, ok, err := l.Take(t.Context(), one)
+		retry, _, ok, err := l.Take(t.Context(), one)
 		runtime.ReadMemStats(&after)
 		if ok || err == nil {
 			t.Errorf("%.60q: %s %t %v", said, retry, ok, err)
@@ -142,7 +143,7 @@ func TestAttackEndless(t *testing.T) {
 			l := opened(t, "redis://"+impostor(t, answer), func(o *Options) { o.Timeout = 300 * time.Millisecond })
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			if _, ok, err := l.Take(t.Context(), one); ok || err == nil {
+			if _, _, ok, err := l.Take(t.Context(), one); ok || err == nil {
 				t.Errorf("%t %v", ok, err)
 			}
 			runtime.ReadMemStats(&after)
@@ -158,11 +159,11 @@ func TestAttackLateAnswer(t *testing.T) {
 	late := make(chan net.Conn, 100)
 	l := opened(t, "redis://"+impostor(t, func(_ int, conn net.Conn) { late <- conn }), func(o *Options) { o.Timeout = 100 * time.Millisecond })
 	one := []policy.Draw{draw(1, 1, time.Hour, 5)}
-	if _, ok, err := l.Take(t.Context(), one); ok || kindOf(err) != Timeout {
+	if _, _, ok, err := l.Take(t.Context(), one); ok || kindOf(err) != Timeout {
 		t.Fatalf("%t %v", ok, err)
 	}
-	_, _ = io.WriteString(<-late, "*3\r\n:1\r\n:0\r\n:0\r\n") // it may be closed already
-	if _, ok, err := l.Take(t.Context(), one); ok || err == nil {
+	_, _ = io.WriteString(<-late, "*4\r\n:1\r\n:0\r\n:0\r\n:0\r\n") // it may be closed already
+	if _, _, ok, err := l.Take(t.Context(), one); ok || err == nil {
 		t.Errorf("somebody got another's answer: %t %v", ok, err)
 	}
 }
@@ -190,10 +191,10 @@ func TestBreaker(t *testing.T) {
 			l := opened(t, "redis://"+s.address, func(o *Options) { o.Timeout, o.Changed = 200*time.Millisecond, told.add })
 			l.Start(t.Context())
 			one := []policy.Draw{draw(1, 1000, time.Second, 1000)}
-			await(t, "it works", func() bool { _, ok, _ := l.Take(t.Context(), one); return ok })
+			await(t, "it works", func() bool { _, _, ok, _ := l.Take(t.Context(), one); return ok })
 			fault.begin(t, s)
 			await(t, "the breaker opens", func() bool {
-				_, ok, err := l.Take(t.Context(), one)
+				_, _, ok, err := l.Take(t.Context(), one)
 				if ok {
 					t.Error("let through")
 				}
@@ -201,13 +202,13 @@ func TestBreaker(t *testing.T) {
 			})
 			began := time.Now()
 			for range 10_000 {
-				if _, ok, err := l.Take(t.Context(), one); ok || err == nil {
+				if _, _, ok, err := l.Take(t.Context(), one); ok || err == nil {
 					t.Fatal("asked")
 				}
 			}
 			t.Logf("%s for 10,000 requests while it is away", time.Since(began))
 			fault.end(t, s)
-			await(t, "it is asked again", func() bool { _, ok, err := l.Take(t.Context(), one); return ok && err == nil })
+			await(t, "it is asked again", func() bool { _, _, ok, err := l.Take(t.Context(), one); return ok && err == nil })
 			seen := told.seen()
 			for n, err := range seen {
 				if (n%2 == 0) != (err != nil) {
@@ -266,11 +267,11 @@ func TestStartWithoutRedis(t *testing.T) {
 		t.Errorf("%v, told %v", err, told.seen())
 	}
 	s.start(t)
-	await(t, "it is asked when it is there", func() bool { _, ok, _ := l.Take(t.Context(), []policy.Draw{draw(1, 1, time.Hour, 5)}); return ok })
+	await(t, "it is asked when it is there", func() bool { _, _, ok, _ := l.Take(t.Context(), []policy.Draw{draw(1, 1, time.Hour, 5)}); return ok })
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, ok, err := l.Take(t.Context(), []policy.Draw{draw(1, 1, time.Hour, 5)}); ok || err == nil {
+	if _, _, ok, err := l.Take(t.Context(), []policy.Draw{draw(1, 1, time.Hour, 5)}); ok || err == nil {
 		t.Errorf("after the end: %t %v", ok, err)
 	}
 }
@@ -305,7 +306,7 @@ func TestTenThousandAtOnce(t *testing.T) {
 	began := time.Now()
 	for range 10_000 {
 		all.Go(func() {
-			_, ok, err := l.Take(context.Background(), one)
+			_, _, ok, err := l.Take(context.Background(), one)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -335,7 +336,7 @@ func TestTenThousandInNoTime(t *testing.T) {
 	var all sync.WaitGroup
 	for range 10_000 {
 		all.Go(func() {
-			_, ok, err := l.Take(context.Background(), one)
+			_, _, ok, err := l.Take(context.Background(), one)
 			switch {
 			case err != nil && kindOf(err) != Timeout:
 				t.Error(err)
@@ -352,7 +353,7 @@ func TestTenThousandInNoTime(t *testing.T) {
 		t.Errorf("%d taken of 5,000", taken.Load())
 	}
 	await(t, "it works again", func() bool {
-		_, ok, err := l.Take(t.Context(), []policy.Draw{draw(2, 1000, time.Second, 1000)})
+		_, _, ok, err := l.Take(t.Context(), []policy.Draw{draw(2, 1000, time.Second, 1000)})
 		return ok && err == nil
 	})
 }
@@ -387,17 +388,18 @@ func FuzzBounds(f *testing.F) {
 	})
 }
 
-// FuzzRead: whatever the script's answer is, it is a yes, a no with a time, or an
-// error.
+// FuzzRead: whatever the script's answer is, it is a yes, a no with a time and one
+// of the budgets, or an error.
 func FuzzRead(f *testing.F) {
-	f.Add(int64(1), int64(0), int64(0), 3)
-	f.Add(int64(0), int64(1<<62), int64(5), 3)
-	f.Fuzz(func(t *testing.T, a, b, c int64, n int) {
-		answer := []int64{a, b, c, a, b}[:min(max(n, 0), 5)]
-		retry, ok, err := read(answer)
+	f.Add(int64(1), int64(0), int64(0), int64(0), 4, 2)
+	f.Add(int64(0), int64(1<<62), int64(5), int64(2), 4, 2)
+	f.Fuzz(func(t *testing.T, a, b, c, d int64, n, budgets int) {
+		answer := []int64{a, b, c, d, b}[:min(max(n, 0), 5)]
+		budgets = max(budgets, 0)
+		retry, spent, ok, err := read(answer, budgets)
 		switch {
-		case err != nil && (ok || retry != 0), ok && (retry != 0 || a != 1 || len(answer) != 3), err == nil && !ok && retry <= 0:
-			t.Fatalf("%v: %s %t %v", answer, retry, ok, err)
+		case err != nil && (ok || retry != 0 || spent != 0), ok && (retry != 0 || spent != 0 || a != 1 || len(answer) != 4), err == nil && !ok && (retry <= 0 || spent < 0 || spent >= budgets):
+			t.Fatalf("%v: %s %d %t %v", answer, retry, spent, ok, err)
 		}
 	})
 }

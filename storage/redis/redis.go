@@ -168,30 +168,30 @@ func (l *Limits) Close() error {
 }
 
 // Take takes one request from every one of the budgets, or from none of them:
-// where one has nothing left, ok is false and retry is how long until all of them
-// would have. Concurrent calls, of any number of gateways, are as one after the
+// where one has nothing left, ok is false, retry is how long until all of them
+// would have, and spent is the index of the one that takes that long. Concurrent calls, of any number of gateways, are as one after the
 // other.
 //
 // An error means that it cannot be told; that the request was taken all the same
 // is possible. While Redis is away it comes at once, else no later than the
 // time-out. It holds nothing of what Redis said but a code.
-func (l *Limits) Take(ctx context.Context, draws []policy.Draw) (retry time.Duration, ok bool, err error) {
+func (l *Limits) Take(ctx context.Context, draws []policy.Draw) (retry time.Duration, spent int, ok bool, err error) {
 	turn, err := l.breaker.away()
 	if err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
-	retry, ok, err = l.take(ctx, draws)
+	retry, spent, ok, err = l.take(ctx, draws)
 	l.breaker.result(turn, err)
-	return retry, ok, err
+	return retry, spent, ok, err
 }
 
 // Check asks Redis as Take does, for a budget that nobody needs.
 func (l *Limits) Check(ctx context.Context) error {
-	_, _, err := l.take(ctx, []policy.Draw{{Count: 1_000_000, Period: time.Second, Burst: 1_000_000}})
+	_, _, _, err := l.take(ctx, []policy.Draw{{Count: 1_000_000, Period: time.Second, Burst: 1_000_000}})
 	return err
 }
 
-func (l *Limits) take(ctx context.Context, draws []policy.Draw) (retry time.Duration, ok bool, err error) {
+func (l *Limits) take(ctx context.Context, draws []policy.Draw) (retry time.Duration, spent int, ok bool, err error) {
 	keys := make([]string, 0, len(draws))
 	args := make([]any, 0, 3*len(draws))
 	for i := range draws {
@@ -205,26 +205,26 @@ func (l *Limits) take(ctx context.Context, draws []policy.Draw) (retry time.Dura
 	began := time.Now()
 	answer, err := l.script.Run(ctx, l.client, keys, args...).Int64Slice()
 	if err == nil {
-		retry, ok, err = read(answer)
+		retry, spent, ok, err = read(answer, len(draws))
 	}
 	err = failed(err)
 	l.metrics.asked(time.Since(began), err)
-	return retry, ok, err
+	return retry, spent, ok, err
 }
 
-// read reads what the script gives.
-func read(answer []int64) (retry time.Duration, ok bool, err error) {
-	if len(answer) != 3 {
-		return 0, false, errAnswer
+// read reads what the script gives for a number of budgets.
+func read(answer []int64, budgets int) (retry time.Duration, spent int, ok bool, err error) {
+	if len(answer) != 4 {
+		return 0, 0, false, errAnswer
 	}
-	taken, s, ns := answer[0], answer[1], answer[2]
+	taken, s, ns, which := answer[0], answer[1], answer[2], answer[3]
 	switch {
-	case taken == 1 && s == 0 && ns == 0:
-		return 0, true, nil
-	case taken != 0 || s < 0 || ns < 0 || ns >= int64(time.Second):
-		return 0, false, errAnswer
+	case taken == 1 && s == 0 && ns == 0 && which == 0:
+		return 0, 0, true, nil
+	case taken != 0 || s < 0 || ns < 0 || ns >= int64(time.Second) || which < 1 || which > int64(budgets):
+		return 0, 0, false, errAnswer
 	case s > math.MaxInt64/int64(time.Second)-1:
-		return math.MaxInt64, false, nil
+		return math.MaxInt64, int(which - 1), false, nil
 	}
-	return max(time.Duration(s)*time.Second+time.Duration(ns), 1), false, nil
+	return max(time.Duration(s)*time.Second+time.Duration(ns), 1), int(which - 1), false, nil
 }

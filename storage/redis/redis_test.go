@@ -39,7 +39,7 @@ func TestSharedBudget(t *testing.T) {
 	for n := range 16 {
 		all.Go(func() {
 			for range 20 {
-				retry, ok, err := both[n%2].Take(t.Context(), one)
+				retry, _, ok, err := both[n%2].Take(t.Context(), one)
 				switch {
 				case err != nil:
 					t.Error(err)
@@ -55,15 +55,15 @@ func TestSharedBudget(t *testing.T) {
 	if taken.Load() != 100 {
 		t.Errorf("%d taken of 100", taken.Load())
 	}
-	if _, ok, err := both[0].Take(t.Context(), []policy.Draw{draw(2, 1, time.Hour, 100), one[0]}); ok || err != nil {
+	if _, _, ok, err := both[0].Take(t.Context(), []policy.Draw{draw(2, 1, time.Hour, 100), one[0]}); ok || err != nil {
 		t.Errorf("a used-up budget beside another: %t %v", ok, err)
 	}
 	for range 100 {
-		if _, ok, err := both[1].Take(t.Context(), []policy.Draw{draw(2, 1, time.Hour, 100)}); !ok || err != nil {
+		if _, _, ok, err := both[1].Take(t.Context(), []policy.Draw{draw(2, 1, time.Hour, 100)}); !ok || err != nil {
 			t.Fatalf("a refused request took from the other budget: %v", err)
 		}
 	}
-	if retry, ok, err := both[0].Take(t.Context(), nil); !ok || retry != 0 || err != nil {
+	if retry, _, ok, err := both[0].Take(t.Context(), nil); !ok || retry != 0 || err != nil {
 		t.Errorf("no limits: %s %t %v", retry, ok, err)
 	}
 }
@@ -75,7 +75,7 @@ func TestPrefixesAreApart(t *testing.T) {
 	for _, prefix := range []string{"a:", "b:"} {
 		l := opened(t, "redis://"+s.address, func(o *Options) { o.Prefix = prefix })
 		for _, want := range []bool{true, false} {
-			if _, ok, err := l.Take(t.Context(), one); ok != want || err != nil {
+			if _, _, ok, err := l.Take(t.Context(), one); ok != want || err != nil {
 				t.Errorf("%s: %t %v", prefix, ok, err)
 			}
 		}
@@ -102,7 +102,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	} {
 		d := draw(byte(n), c.count, c.period, c.burst)
 		for range c.takes {
-			if _, _, err := l.Take(t.Context(), []policy.Draw{d}); err != nil {
+			if _, _, _, err := l.Take(t.Context(), []policy.Draw{d}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -123,7 +123,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			for i := range 250 {
 				d := draw(byte(n), 1000, time.Second, 1)
 				d.Key[1] = byte(i)
-				if _, _, err := l.Take(t.Context(), []policy.Draw{d}); err != nil {
+				if _, _, _, err := l.Take(t.Context(), []policy.Draw{d}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -140,7 +140,7 @@ func TestFaults(t *testing.T) {
 	one := []policy.Draw{draw(1, 1, time.Hour, 5)}
 	wants := func(t *testing.T, l *Limits, want Kind) {
 		t.Helper()
-		_, ok, err := l.Take(t.Context(), one)
+		_, _, ok, err := l.Take(t.Context(), one)
 		if ok != (want == "") || kindOf(err) != want {
 			t.Errorf("%t %v, want %q", ok, err, want)
 		}
@@ -199,7 +199,7 @@ func TestFaults(t *testing.T) {
 		wants(t, l, "")
 	})
 	t.Run("cluster", func(t *testing.T) {
-		s := startServer(t, "--cluster-enabled", "yes")
+		s := startServer(t, "--cluster-enabled", "yes", "--cluster-port", portOf(freeAddress(t))) // else it is 10,000 more than its own, which may be anybody's
 		wants(t, opened(t, "redis://"+s.address), Cluster)
 	})
 	t.Run("scripts are lost", func(t *testing.T) {
@@ -211,13 +211,13 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, ok, err := l.Take(t.Context(), []policy.Draw{draw(1, 1, time.Hour, 5), draw(2, 1, time.Hour, 5)}); !ok || err != nil {
+		if _, _, ok, err := l.Take(t.Context(), []policy.Draw{draw(1, 1, time.Hour, 5), draw(2, 1, time.Hour, 5)}); !ok || err != nil {
 			t.Errorf("%t %v", ok, err)
 		}
-		if _, ok, _ := l.Take(t.Context(), one); !ok {
+		if _, _, ok, _ := l.Take(t.Context(), one); !ok {
 			t.Error("each request was taken more than once")
 		}
-		if _, ok, _ := l.Take(t.Context(), one); ok {
+		if _, _, ok, _ := l.Take(t.Context(), one); ok {
 			t.Error("a sixth of five")
 		}
 	})
@@ -234,7 +234,7 @@ func TestTLS(t *testing.T) {
 	own := func(o *Options) { o.Authorities = authorities(t, ca) }
 	l := opened(t, "rediss://"+s.address, own)
 	for range 10 {
-		if _, ok, err := l.Take(t.Context(), one); !ok || err != nil {
+		if _, _, ok, err := l.Take(t.Context(), one); !ok || err != nil {
 			t.Fatalf("%t %v", ok, err)
 		}
 	}
@@ -242,15 +242,15 @@ func TestTLS(t *testing.T) {
 		"an authority that nobody knows": opened(t, "rediss://"+s.address),
 		"another name":                   opened(t, "rediss://localhost:"+port, own),
 	} {
-		if _, ok, err := l.Take(t.Context(), one); ok || kindOf(err) != TLS {
+		if _, _, ok, err := l.Take(t.Context(), one); ok || kindOf(err) != TLS {
 			t.Errorf("%s: %t %v", what, ok, err)
 		}
 	}
-	if _, ok, err := opened(t, "redis://"+s.address).Take(t.Context(), one); ok || err == nil {
+	if _, _, ok, err := opened(t, "redis://"+s.address).Take(t.Context(), one); ok || err == nil {
 		t.Errorf("without TLS: %t %v", ok, err)
 	}
 	plain := startServer(t)
-	if _, ok, err := opened(t, "rediss://"+plain.address, own, func(o *Options) { o.Timeout = 200 * time.Millisecond }).Take(t.Context(), one); ok || err == nil { // it waits for the end of a line
+	if _, _, ok, err := opened(t, "rediss://"+plain.address, own, func(o *Options) { o.Timeout = 200 * time.Millisecond }).Take(t.Context(), one); ok || err == nil { // it waits for the end of a line
 
 		t.Errorf("TLS to one without: %t %v", ok, err)
 	}
@@ -290,7 +290,7 @@ func TestCallerLeaves(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	for range 10 {
-		if _, ok, err := l.Take(gone, []policy.Draw{draw(1, 1, time.Hour, 100)}); !ok || err != nil {
+		if _, _, ok, err := l.Take(gone, []policy.Draw{draw(1, 1, time.Hour, 100)}); !ok || err != nil {
 			t.Fatalf("%t %v", ok, err)
 		}
 	}
@@ -310,7 +310,7 @@ func BenchmarkTake(b *testing.B) {
 				b.SetParallelism(parallel)
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {
-						if _, _, err := l.Take(context.Background(), draws); err != nil {
+						if _, _, _, err := l.Take(context.Background(), draws); err != nil {
 							b.Error(err)
 						}
 					}

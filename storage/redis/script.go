@@ -5,7 +5,8 @@ package redis
 // of the gateways do not count. ARGV has three numbers for each key: a count of
 // requests, their period in seconds, and the burst. It gives whether they were
 // taken and, where not, how long until they could be, in seconds and nanoseconds,
-// rounded up.
+// rounded up, and which of KEYS that is the wait of: the first of those with the
+// longest.
 //
 // A state is the time at which the budget is whole again: seconds since 1970,
 // nanoseconds, and parts of a nanosecond, of which there are as many as the
@@ -57,7 +58,7 @@ end
 
 local clock = redis.call('TIME')
 local now = {tonumber(clock[1]), tonumber(clock[2]) * 1000, 0}
-local taken, wait, repaired = {}, {0, 0, 0}, {}
+local taken, wait, longest, repaired = {}, {0, 0, 0}, 0, {}
 local refused = false
 for i, key in ipairs(KEYS) do
   local count, period, burst = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
@@ -74,14 +75,14 @@ for i, key in ipairs(KEYS) do
     repaired[#repaired + 1] = {key, spent}
     refused = true
     local due = between({0, 0, 0}, cost)
-    if after(due, wait) then wait = due end
+    if after(due, wait) then wait, longest = due, i end
   else
     if after(now, at) then at = now end
     local whole = later(at, cost, count)
     if after(whole, spent) then
       refused = true
       local due = between(spent, whole)
-      if after(due, wait) then wait = due end
+      if after(due, wait) then wait, longest = due, i end
     else
       taken[#taken + 1] = {key, whole}
     end
@@ -90,6 +91,6 @@ end
 local kept = taken
 if refused then kept = repaired end
 for _, one in ipairs(kept) do keep(one[1], one[2], now) end
-if refused then return {0, wait[1], wait[2]} end
-return {1, 0, 0}
+if refused then return {0, wait[1], wait[2], longest} end
+return {1, 0, 0, 0}
 `

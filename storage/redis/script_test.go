@@ -44,6 +44,12 @@ type clocked struct {
 
 func (c *clocked) take(draws []policy.Draw, now time.Time) (time.Duration, bool) {
 	c.t.Helper()
+	retry, _, ok := c.asks(draws, now)
+	return retry, ok
+}
+
+func (c *clocked) asks(draws []policy.Draw, now time.Time) (retry time.Duration, spent int, ok bool) {
+	c.t.Helper()
 	var keys []string
 	var args []any
 	for _, d := range draws {
@@ -55,11 +61,11 @@ func (c *clocked) take(draws []policy.Draw, now time.Time) (time.Duration, bool)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	retry, ok, err := read(answer)
+	retry, spent, ok, err = read(answer, len(draws))
 	if err != nil {
 		c.t.Fatal(err, answer)
 	}
-	return retry, ok
+	return retry, spent, ok
 }
 
 var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
@@ -78,8 +84,8 @@ func rate(count int, unit string, burst int) string {
 	return fmt.Sprintf("{rate: %d/%s, burst: %d, per: route}", count, unit, burst)
 }
 
-// TestScriptAgainstLimiter holds each answer of the script against those of a
-// policy.Limiter: random rates, bursts and numbers of limits, at random times,
+// TestScriptAgainstLimiter holds each answer of the script, with which of the
+// budgets it refused for, against those of a policy.Limiter: random rates, bursts and numbers of limits, at random times,
 // among them those that were told, one nanosecond before, and earlier ones.
 func TestScriptAgainstLimiter(t *testing.T) {
 	s := startServer(t)
@@ -110,10 +116,11 @@ func TestScriptAgainstLimiter(t *testing.T) {
 		}
 		cost := max(int64(limits[0].Period)/int64(limits[0].Count), 1)
 		for step := range 150 {
-			retry, ok := c.take(draws, now)
+			wantSpent := oracle.Spent(limits, &policy.Input{}, now)
+			retry, spent, ok := c.asks(draws, now)
 			wantRetry, wantOK := oracle.Take(limits, &policy.Input{}, now)
-			if ok != wantOK || retry != wantRetry {
-				t.Fatalf("seed %d, step %d of %v at %s: %s %t, want %s %t", seed, step, texts, now, retry, ok, wantRetry, wantOK)
+			if ok != wantOK || retry != wantRetry || !ok && limits[spent] != wantSpent {
+				t.Fatalf("seed %d, step %d of %v at %s: %s %t of %d, want %s %t", seed, step, texts, now, retry, ok, spent, wantRetry, wantOK)
 			}
 			switch random.IntN(9) {
 			case 0:
