@@ -1,6 +1,10 @@
 package cmd
 
 import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,7 +48,39 @@ func (l *configLoader) readRedis(v document.Value, c *Config) {
 	if strings.Contains(r.URL.Reveal(), "@") {
 		l.warnLiteral(at)
 	}
+	// What a name leads to is seen by check --online.
+	if ip, err := netip.ParseAddr(redis.Plain(r.URL.Reveal())); err == nil && !isPrivate(ip) {
+		l.warn(at, "`%s`: %s", at.Path(), plainRedis+"; "+plainRedisDo)
+	}
 	if ca := m.Get("ca"); ca.Present() && !strings.HasPrefix(r.URL.Reveal(), "rediss:") {
 		ca.Errorf("`%s` is for a rediss:// url, which has TLS", ca.Path())
 	}
+}
+
+// Redis without TLS is usual within a private network, and is no warning there: of
+// what passes, a password lets no more than budgets be read and changed.
+const (
+	plainRedis   = "Redis has a public address and is asked without encryption: whoever is between can read the password, and what limits are told"
+	plainRedisDo = "write rediss://, or use an address of a private network"
+)
+
+// sharedSpace is of carriers, and of clouds' own networks (RFC 6598).
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+
+// isPrivate reports whether an address leads to this machine or a network that is
+// not everybody's.
+func isPrivate(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || sharedSpace.Contains(ip)
+}
+
+// publicly is whether Redis is asked without encryption at an address that is
+// not private. A host that nobody knows is none.
+func publicly(ctx context.Context, c *RedisConfig) bool {
+	host := redis.Plain(c.URL.Reveal())
+	if host == "" {
+		return false
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	return err == nil && slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !isPrivate(ip) })
 }

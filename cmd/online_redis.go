@@ -36,6 +36,9 @@ func redisProbes(s settings) []probe {
 		if took > c.Timeout/4 {
 			return b.warn("raise redis.timeout, or bring Redis nearer: each request that a limit counts waits as long", "it answers, in %s of the %s of redis.timeout", took.Round(10*time.Microsecond), c.Timeout)
 		}
+		if publicly(ctx, c) {
+			return b.warn(plainRedisDo, "it answers; %s", plainRedis)
+		}
 		return b.pass("budgets are shared as %s*; it answers in %s", c.Prefix, took.Round(10*time.Microsecond))
 	})}
 }

@@ -85,3 +85,24 @@ func TestOnlineRedis(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestPlainRedis: without TLS only what leaves private networks is a warning, in
+// whatever way it is written.
+func TestPlainRedis(t *testing.T) {
+	for url, want := range map[string]bool{
+		"redis://:pw@192.0.2.1": true, "redis://192.0.2.1:1/2": true, "redis://[2001:db8::1]": true, "redis://[::ffff:192.0.2.1]": true, "redis://100.128.0.1": true, "redis://172.32.0.1": true,
+		"rediss://:pw@192.0.2.1": false, "redis://:pw@127.0.0.1": false, "redis://[::1]": false, "redis://:pw@10.0.0.1": false, "redis://[::ffff:10.0.0.1]": false, "redis://172.16.0.1": false,
+		"redis://192.168.1.1": false, "redis://100.64.0.1": false, "redis://169.254.1.1": false, "redis://[fd00::1]": false, "redis://[fe80::1%25eth0]": false, "redis://:pw@localhost": false, "redis://:pw@sidegate.invalid": false,
+	} {
+		c, warnings, err := place{env: map[string]string{"URL": url}}.load(versionLine + `redis: {url: "${env:URL}"}`)
+		if err != nil {
+			t.Fatal(url, err)
+		}
+		if all := strings.Join(warnings, " "); (all != "") != want || want && (!strings.Contains(all, "without encryption") || strings.Contains(all, "pw@") || strings.Contains(all, "192.0.2.1")) {
+			t.Errorf("%s: warnings %q", url, all)
+		}
+		if got := publicly(t.Context(), c.Redis); got != want {
+			t.Errorf("%s: check --online: %t", url, got)
+		}
+	}
+}

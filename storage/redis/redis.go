@@ -112,6 +112,15 @@ func CheckURL(s string) error {
 	return err
 }
 
+// Plain is the host of an Options.URL without TLS, and empty of one with it.
+func Plain(s string) (host string) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "redis" {
+		return ""
+	}
+	return u.Hostname()
+}
+
 var errURL = errors.New("want redis://user:password@host:port/db, or rediss:// with TLS, and nothing more")
 
 func parseURL(s string) (*client.Options, error) {
