@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -21,30 +22,55 @@ func redisServer(t *testing.T, args ...string) (address string, kill func()) {
 		}
 		t.Skip("SKIPPED, redis-server is missing: apt-get install redis-server")
 	}
-	socket := t.TempDir() + "/redis.sock" // which says when it is ready
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for try := 0; ; try++ {
+		// Below the ports that a system gives to connections by itself, and so is
+		// what a cluster adds, 10,000 more.
+		address = fmt.Sprint("127.0.0.1:", 12_000+rand.IntN(10_000))
+		kill, ok := startRedisServer(t, binary, address, args)
+		if ok {
+			t.Cleanup(kill)
+			return address, kill
+		}
+		if try == 5 {
+			t.Fatal("redis-server ends at once, whatever its port is")
+		}
 	}
-	address = l.Addr().String()
-	_ = l.Close()
+}
+
+// startRedisServer is not ok where the server has ended: its port may be another's.
+func startRedisServer(t *testing.T, binary, address string, args []string) (kill func(), ok bool) {
+	t.Helper()
+	socket := t.TempDir() + "/redis.sock" // which says when it is ready, and nobody else's is
 	_, port, _ := strings.Cut(address, ":")
 	c := exec.Command(binary, append([]string{"--port", port, "--bind", "127.0.0.1", "--unixsocket", socket, "--dir", t.TempDir(), "--save", ""}, args...)...)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill = func() { _ = c.Process.Kill(); _ = c.Wait() }
-	t.Cleanup(kill)
+	ended := make(chan struct{})
+	go func() {
+		_ = c.Wait()
+		close(ended)
+	}()
+	kill = func() {
+		_ = c.Process.Kill()
+		<-ended
+	}
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
-	for deadline := time.Now().Add(20 * time.Second); ; <-look.C {
-		if conn, err := net.Dial("tcp", address); err == nil {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		select {
+		case <-ended:
+			return nil, false
+		case <-look.C:
+		}
+		if conn, err := net.Dial("unix", socket); err == nil {
 			_ = conn.Close()
-			return address, kill
-		} else if time.Now().After(deadline) {
-			t.Fatal(err)
+			return kill, true
 		}
 	}
+	kill()
+	t.Fatal("redis-server does not take connections")
+	return nil, false
 }
 
 // TestOnlineRedis: the checklist has a line for Redis where it is configured, and
