@@ -13,6 +13,7 @@ type connectionMetrics struct {
 	open       *prometheus.GaugeVec
 	total      *prometheus.CounterVec
 	framings   *prometheus.CounterVec
+	most       prometheus.Gauge
 	full       prometheus.Counter
 	handshakes prometheus.Counter
 }
@@ -22,10 +23,11 @@ func newConnectionMetrics(r prometheus.Registerer) *connectionMetrics {
 		open:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sidegate_connections", Help: "Connections that are open, by listener; those of WebSockets included."}, []string{"listener"}),
 		total:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_connections_total", Help: "Connections that were accepted, by listener."}, []string{"listener"}),
 		framings:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_framing_refused_total", Help: "Connections that were ended since a request's framing was ambiguous or broken, by listener."}, []string{"listener"}),
-		full:       prometheus.NewCounter(prometheus.CounterOpts{Name: "sidegate_connections_full_total", Help: "Times that listen.max_connections were open and the next had to wait."}),
+		most:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_connections_max", Help: "listen.max_connections: how many of the listener public may be open; 0: there is no bound."}),
+		full:       prometheus.NewCounter(prometheus.CounterOpts{Name: "sidegate_connections_full_total", Help: "Times that all of listen.max_connections came to be open, so that the next had to wait."}),
 		handshakes: prometheus.NewCounter(prometheus.CounterOpts{Name: "sidegate_tls_handshake_failures_total", Help: "TLS handshakes that came to no end, or not in time."}),
 	}
-	r.MustRegister(m.open, m.total, m.framings, m.full, m.handshakes)
+	r.MustRegister(m.open, m.total, m.framings, m.most, m.full, m.handshakes)
 	return m
 }
 

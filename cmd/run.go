@@ -211,6 +211,7 @@ func (g *gateway) listenPublic() (err error) {
 	}
 	m := g.connections
 	g.publicAt = m.counting(resetListener{g.publicAt}, "public")
+	m.most.Set(float64(c.MaxConnections))
 	if c.MaxConnections > 0 {
 		g.publicAt = limitConnections(g.publicAt, c.MaxConnections, m.full.Inc)
 	}
