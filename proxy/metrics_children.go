@@ -39,3 +39,18 @@ func (c *children[K, V]) add(key K) V {
 	c.known.Store(&next)
 	return v
 }
+
+// keep lets go of all others.
+func (c *children[K, V]) keep(keys map[K]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := map[K]V{}
+	if known := c.known.Load(); known != nil {
+		for key, v := range *known {
+			if keys[key] {
+				next[key] = v
+			}
+		}
+	}
+	c.known.Store(&next)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 
@@ -156,4 +157,77 @@ func TestChildren(t *testing.T) {
 	if n := testing.AllocsPerRun(100, find); n != 0 {
 		t.Errorf("a count takes %v pieces of memory", n)
 	}
+}
+
+// TestOldPoliciesLeaveNoSeries: of routes, rules and lookups that are gone nothing
+// stays, and what stays goes on.
+func TestOldPoliciesLeaveNoSeries(t *testing.T) {
+	app := newApp(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") })
+	g := newGate(t, app)
+	nth := func(n int) *policy.Policy {
+		return loadPolicy(t, fmt.Sprintf(`
+version: sidegate-policy/v1
+name: nth
+identities: [users]
+guards:
+  - {id: trial%[1]d, mode: dry_run, since: 2026-02-20, path: /changed, deny: {methods: [GET]}}
+routes:
+  - {id: stays, path: /stays, methods: [GET], upstream: app, allow: public}
+  - {id: changed%[1]d, path: /changed, methods: [GET], upstream: app, allow: public, limit: {rate: 1/h, burst: 1, per: ip}}
+  - {id: quiet%[1]d, path: /quiet, methods: [GET], upstream: app, allow: public, audit: "off"}
+`, n))
+	}
+	count := func() (n int) {
+		families, err := g.metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			n += len(f.Metric)
+		}
+		return n
+	}
+	first := 0
+	for n := range 5 {
+		g.proxy.SetPolicy(nth(n))
+		for _, path := range []string{"/stays", "/changed", "/changed", "/quiet"} {
+			g.send("GET", path, "", "Connection: close")
+		}
+		if have := count(); n == 0 {
+			first = have
+		} else if have != first {
+			t.Fatalf("%d series, and there were %d", have, first)
+		}
+	}
+	if n := g.labelled("sidegate_requests_total", "200", "allow", "stays"); n != 5 {
+		t.Errorf("what stays was counted %v times", n)
+	}
+	if n := g.labelled("sidegate_limited_total", "ip", "changed4"); n != 1 {
+		t.Errorf("what is new was counted %v times", n)
+	}
+	if n := g.labelled("sidegate_policy_shadow_total", "deny", "trial4"); n != 1 {
+		t.Errorf("the rule on trial was counted %v times", n)
+	}
+}
+
+// TestSeriesAreForgottenUnderLoad is for the race detector.
+func TestSeriesAreForgottenUnderLoad(t *testing.T) {
+	g := unserved(t, "http://127.0.0.1:1")
+	policies := [2]*policy.Policy{g.proxy.Policy()}
+	policies[1] = loadPolicy(t, "version: sidegate-policy/v1\nname: other\nidentities: [users]\nroutes:\n  - {id: other, path: /other, methods: [GET], upstream: app, allow: public}\n")
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 100 {
+				g.proxy.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/private/a", nil))
+			}
+		})
+	}
+	for n := range 100 {
+		g.proxy.SetPolicy(policies[n%2])
+		if _, err := g.metrics.Gather(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all.Wait()
 }

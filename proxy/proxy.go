@@ -159,7 +159,10 @@ func New(o Options) (*Proxy, error) {
 
 // SetPolicy replaces the policy: requests that have begun keep the one they
 // began with.
-func (p *Proxy) SetPolicy(pol *policy.Policy) { p.policy.Store(pol) }
+func (p *Proxy) SetPolicy(pol *policy.Policy) {
+	p.policy.Store(pol)
+	p.forgetOld(pol)
+}
 
 // Policy is the policy in force.
 func (p *Proxy) Policy() *policy.Policy { return p.policy.Load() }
