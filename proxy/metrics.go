@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -42,7 +43,24 @@ type routeMetrics struct {
 // A routeAnswer is how a request ended.
 type routeAnswer struct {
 	effect string
-	status int
+	status int // or, of an app's own, its first digit
+}
+
+// counted is a status as it is counted: an app may have its callers choose one of
+// 800, and those that mean nothing to anybody else are counted as a class.
+func counted(status int) int {
+	if http.StatusText(status) == "" {
+		return status / 100
+	}
+	return status
+}
+
+// code is the label.
+func (a routeAnswer) code() string {
+	if a.status > 0 && a.status < 10 {
+		return strconv.Itoa(a.status) + "xx"
+	}
+	return strconv.Itoa(a.status)
 }
 
 // A sighting is what came of a look for the caller.
@@ -104,7 +122,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m.routes.make = func(route string) *routeMetrics {
 		one := &routeMetrics{duration: m.duration.WithLabelValues(route)}
 		one.answers.make = func(a routeAnswer) prometheus.Counter {
-			return m.requests.WithLabelValues(route, a.effect, strconv.Itoa(a.status))
+			return m.requests.WithLabelValues(route, a.effect, a.code())
 		}
 		return one
 	}
@@ -134,14 +152,14 @@ func (p *Proxy) registerReadings(r prometheus.Registerer) error {
 	return nil
 }
 
-// count has bounded labels: routes are the policy's, statuses are numbers.
+// count has bounded labels: routes are the policy's, statuses are HTTP's.
 func (m *metrics) count(x *exchange) {
 	effect := x.effect()
 	if x.unrecorded {
 		effect = "deny"
 	}
 	route := m.routes.get(x.routeID())
-	route.answers.get(routeAnswer{effect, x.w.status}).Inc()
+	route.answers.get(routeAnswer{effect, counted(x.w.status)}).Inc()
 	for rule, result := range x.decision.shadow {
 		m.shadow.WithLabelValues(rule, result).Inc()
 	}

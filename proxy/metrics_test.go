@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -156,6 +158,36 @@ func TestChildren(t *testing.T) {
 	find()
 	if n := testing.AllocsPerRun(100, find); n != 0 {
 		t.Errorf("a count takes %v pieces of memory", n)
+	}
+}
+
+// TestStatusesAreBounded: an app that answers what it is asked for makes no series
+// for each.
+func TestStatusesAreBounded(t *testing.T) {
+	app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(path.Base(r.URL.Path))
+		w.WriteHeader(status)
+	})
+	g := newGate(t, app)
+	for status := 200; status < 1000; status++ {
+		if a := g.send("GET", fmt.Sprintf("/public/%d", status), "", "Connection: close"); a.StatusCode != status {
+			t.Fatalf("%d: %d", status, a.StatusCode)
+		}
+		g.outcome() // it is counted soon after
+	}
+	families, err := g.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if n := len(f.Metric); n > 80 {
+			t.Errorf("%s has %d series", f.GetName(), n)
+		}
+	}
+	for code, want := range map[string]float64{"404": 1, "5xx": 89} {
+		if n := g.labelled("sidegate_requests_total", code, "allow", "public"); n != want {
+			t.Errorf("%s: %v", code, n)
+		}
 	}
 }
 
