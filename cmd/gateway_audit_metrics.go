@@ -9,7 +9,10 @@ import (
 )
 
 // auditMetrics tell how the audit log does. All of one reading are of one moment.
-type auditMetrics struct{ ledger *audit.Ledger }
+type auditMetrics struct {
+	ledger *audit.Ledger
+	room   int64 // bytes that may wait for Firestore; 0: nothing is shipped
+}
 
 // An auditMetric is one number of the audit log's Stats.
 type auditMetric struct {
@@ -52,6 +55,7 @@ var shippingMetrics = []auditMetric{
 }
 
 var (
+	auditRoom     = prometheus.NewDesc("sidegate_audit_waiting_max_bytes", "Bytes of events that may wait for Firestore (audit.max_size).", nil, nil)
 	auditHealthy  = prometheus.NewDesc("sidegate_audit_healthy", "1 while the ledger can be written.", nil, nil)
 	auditChain    = prometheus.NewDesc("sidegate_audit_chain_info", "1; the chain's id is the label.", []string{"chain"}, nil)
 	auditFailures = prometheus.NewDesc("sidegate_audit_ship_failures_total", "Tries to ship that failed, by kind.", []string{"kind"}, nil)
@@ -63,6 +67,7 @@ func (m auditMetrics) Describe(descriptions chan<- *prometheus.Desc) {
 			descriptions <- a.desc
 		}
 	}
+	descriptions <- auditRoom
 	descriptions <- auditHealthy
 	descriptions <- auditChain
 	descriptions <- auditFailures
@@ -75,6 +80,7 @@ func (m auditMetrics) Collect(metrics chan<- prometheus.Metric) {
 			metrics <- prometheus.MustNewConstMetric(a.desc, a.kind, a.of(&s))
 		}
 	}
+	metrics <- prometheus.MustNewConstMetric(auditRoom, prometheus.GaugeValue, float64(m.room))
 	metrics <- prometheus.MustNewConstMetric(auditHealthy, prometheus.GaugeValue, boolToFloat(m.ledger.Healthy() == nil))
 	metrics <- prometheus.MustNewConstMetric(auditChain, prometheus.GaugeValue, 1, s.Chain)
 	for kind, n := range s.Failures {

@@ -139,7 +139,7 @@ func TestGatewayWithSignedAuditLog(t *testing.T) {
 func auditNumbers(t *testing.T, g *gateway) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewRegistry()
-	r.MustRegister(auditMetrics{g.ledger})
+	r.MustRegister(auditMetrics{ledger: g.ledger})
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)

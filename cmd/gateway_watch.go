@@ -86,7 +86,11 @@ func (g *gateway) watchMetrics() {
 		gauge("sidegate_token_cache_entries", "Verified tokens kept.", func() float64 { return float64(cache.Stats().Entries) })
 		gauge("sidegate_token_cache_bytes", "About how much memory they take.", func() float64 { return float64(cache.Stats().Bytes) })
 	}
-	g.metrics.MustRegister(auditMetrics{g.ledger})
+	a := auditMetrics{ledger: g.ledger}
+	if g.s.config.Audit.Firestore != nil {
+		a.room = g.s.config.Audit.MaxSize
+	}
+	g.metrics.MustRegister(a)
 }
 
 func (g *gateway) lookups() (asked, failed float64) {

@@ -41,10 +41,25 @@ func TestConfigsNameMetrics(t *testing.T) {
 	}
 }
 
+// TestAlertsAreThere: where the table of metrics says to alert, an alert does.
+func TestAlertsAreThere(t *testing.T) {
+	asked := namesIn(t, filepath.Join("..", "configs", "alerts.yaml"))
+	page := readFile(t, filepath.Join("..", "docs", "operations.md"))
+	rows := regexp.MustCompile("(?m)^\\| `(sidegate_[a-z_]+)`.*\\*\\*Alert ").FindAllStringSubmatch(page, -1)
+	if len(rows) < 20 {
+		t.Fatalf("only %d rows were found", len(rows))
+	}
+	for _, row := range rows {
+		if !slices.Contains(asked, row[1]) {
+			t.Errorf("docs/operations.md says to alert on %s, and configs/alerts.yaml does not", row[1])
+		}
+	}
+}
+
 // notShown are metrics that say what another one on the dashboard says, or are
 // for other ends than watching.
 var notShown = []string{
-	"sidegate_audit_chain_info", "sidegate_audit_copy_lag_events", "sidegate_audit_checkpoint_shipped_seq", "sidegate_audit_lag_events",
+	"sidegate_audit_chain_info", "sidegate_audit_copy_lag_events", "sidegate_audit_waiting_max_bytes", "sidegate_audit_checkpoint_shipped_seq", "sidegate_audit_lag_events",
 	"sidegate_audit_last_shipped_timestamp_seconds", "sidegate_token_cache_entries",
 }
 
