@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -250,5 +251,24 @@ func TestBatchOfSlowBudgets(t *testing.T) {
 		if shared.asked != c.asked || passed != c.passed {
 			t.Errorf("%+v: asked %d times, and %d passed", c, shared.asked, passed)
 		}
+	}
+}
+
+// TestOwnLimitsTakeNoMemory: a gateway without shared budgets pays nothing for
+// those that others have.
+func TestOwnLimitsTakeNoMemory(t *testing.T) {
+	p, err := policy.Load("policy.yaml", []byte(strings.ReplaceAll(sharedPolicy, "rate: 1/h, burst: 3", "rate: 1000000/s")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{p: &Proxy{o: Options{Now: time.Now}}, limits: policy.NewLimiter(0)}
+	m := p.Match("", "/ip", "GET")
+	x.input = policy.Input{IP: netip.MustParseAddr("192.0.2.1")}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, ok := x.limit(m.Route.IPLimits, decision{}); !ok {
+			t.Error("refused")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
