@@ -161,6 +161,12 @@ func (g *gateway) notStarted() []string {
 		return nil
 	}
 	why := g.notReady()
+	// That Firestore does not take the log shows only after some tries, and until
+	// then the gateway is ready. It took the start, which is on record, or it was
+	// never seen to take anything.
+	if len(why) == 0 && g.s.config.Audit.Survive == audit.Machine && g.ledger.Stats().ShippedAt.IsZero() {
+		why = append(why, "Firestore has not taken anything of the audit log yet")
+	}
 	if len(why) == 0 {
 		g.started.Store(true)
 	}

@@ -780,6 +780,26 @@ func TestMachineWithoutFirestore(t *testing.T) {
 	}
 }
 
+// TestNotStartedBeforeFirestore: a gateway is ready until Firestore is known to be
+// away. That must not pass for having worked once, which is never taken back.
+func TestNotStartedBeforeFirestore(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // it takes connections, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	g := startGateway(t, "http://127.0.0.1:9", newIssuer(t), "audit: {survive: machine, firestore: {project: demo-x}}\n", "env:FIRESTORE_EMULATOR_HOST="+silent.Addr().String(), "listen:shutdown_grace: 1s", "--insecure-emulator")
+	res, err := http.Get(g.admin + "/health/started")
+	if err != nil {
+		t.Fatal(err)
+	}
+	why, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	if res.StatusCode != 503 || !strings.Contains(string(why), "Firestore") {
+		t.Errorf("%d %s", res.StatusCode, why)
+	}
+}
+
 // TestPublicOnly: a gateway needs no identities for a policy of public routes;
 // a token is nobody's there.
 func TestPublicOnly(t *testing.T) {
