@@ -191,24 +191,46 @@ func TestStatusesAreBounded(t *testing.T) {
 	}
 }
 
+// ask returns when the request is counted, which a client need not wait for.
+func (g *gate) ask(paths ...string) {
+	for _, path := range paths {
+		g.proxy.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
+	}
+}
+
+// changing is the nth of several policies, of which a part stays as it is.
+func changing(t *testing.T, n int) *policy.Policy {
+	t.Helper()
+	p, err := policy.Load("policy.yaml", fmt.Appendf(nil, `
+version: sidegate-policy/v1
+name: nth
+identities: [users]
+lookups:
+  kept: {document: "kept/${sha256(params.x)}", fields: {hidden: bool}}
+  seen%[1]d: {document: "seen/${sha256(params.x)}", fields: {hidden: bool}}
+guards:
+  - {id: trial, mode: dry_run, since: 2026-02-20, path: /stays, deny: {methods: [GET]}}
+  - {id: trial%[1]d, mode: dry_run, since: 2026-02-20, path: /changed, deny: {methods: [GET]}}
+  - {id: kept, path: "/read/{x}", deny: {if: has(lookup.kept) && lookup.kept.hidden}}
+  - {id: seen, path: "/read/{x}", deny: {if: has(lookup.seen%[1]d) && lookup.seen%[1]d.hidden}}
+routes:
+  - {id: stays, path: /stays, methods: [GET], upstream: app, allow: public, limit: {rate: 1/h, burst: 1, per: ip}}
+  - {id: changed%[1]d, path: /changed, methods: [GET], upstream: app, allow: public, limit: {rate: 1/h, burst: 1, per: ip}}
+  - {id: silent, path: /silent, methods: [GET], upstream: app, allow: public, audit: "off"}
+  - {id: quiet%[1]d, path: /quiet, methods: [GET], upstream: app, allow: public, audit: "off"}
+  - {id: read, path: "/read/{x}", methods: [GET], upstream: app, allow: optional}
+`, n), &policy.Environment{Identities: map[string]string{"users": "users"}, Upstreams: map[string]policy.Upstream{"app": {}}, Lookups: true, Shipping: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // TestOldPoliciesLeaveNoSeries: of routes, rules and lookups that are gone nothing
 // stays, and what stays goes on.
 func TestOldPoliciesLeaveNoSeries(t *testing.T) {
 	app := newApp(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") })
-	g := newGate(t, app)
-	nth := func(n int) *policy.Policy {
-		return loadPolicy(t, fmt.Sprintf(`
-version: sidegate-policy/v1
-name: nth
-identities: [users]
-guards:
-  - {id: trial%[1]d, mode: dry_run, since: 2026-02-20, path: /changed, deny: {methods: [GET]}}
-routes:
-  - {id: stays, path: /stays, methods: [GET], upstream: app, allow: public}
-  - {id: changed%[1]d, path: /changed, methods: [GET], upstream: app, allow: public, limit: {rate: 1/h, burst: 1, per: ip}}
-  - {id: quiet%[1]d, path: /quiet, methods: [GET], upstream: app, allow: public, audit: "off"}
-`, n))
-	}
+	g := unserved(t, app, func(o *Options) { o.Documents = &shelf{} })
 	count := func() (n int) {
 		families, err := g.metrics.Gather()
 		if err != nil {
@@ -221,24 +243,48 @@ routes:
 	}
 	first := 0
 	for n := range 5 {
-		g.proxy.SetPolicy(nth(n))
-		for _, path := range []string{"/stays", "/changed", "/changed", "/quiet"} {
-			g.send("GET", path, "", "Connection: close")
-		}
-		if have := count(); n == 0 {
-			first = have
-		} else if have != first {
+		g.proxy.SetPolicy(changing(t, n))
+		g.ask("/stays", "/changed", "/changed", "/silent", "/quiet", "/read/a", "/nowhere")
+		if n == 0 {
+			g.ask("/stays") // limited
+			first = count()
+		} else if have := count(); have != first {
 			t.Fatalf("%d series, and there were %d", have, first)
 		}
 	}
-	if n := g.labelled("sidegate_requests_total", "200", "allow", "stays"); n != 5 {
-		t.Errorf("what stays was counted %v times", n)
+	for _, one := range []struct {
+		name   string
+		labels []string
+		want   float64
+	}{
+		{"sidegate_requests_total", []string{"200", "allow", "stays"}, 1},
+		{"sidegate_requests_total", []string{"429", "deny", "stays"}, 5},
+		{"sidegate_requests_total", []string{"404", "deny", ""}, 5},
+		{"sidegate_limited_total", []string{"ip", "stays"}, 5},
+		{"sidegate_limited_total", []string{"ip", "changed4"}, 1},
+		{"sidegate_audit_off_total", []string{"silent"}, 5},
+		{"sidegate_policy_shadow_total", []string{"deny", "trial"}, 1},
+		{"sidegate_policy_shadow_total", []string{"deny", "trial4"}, 1},
+		{"sidegate_lookups_total", []string{"kept", "missing"}, 5},
+		{"sidegate_lookups_total", []string{"seen4", "missing"}, 1},
+	} {
+		if n := g.labelled(one.name, one.labels...); n != one.want {
+			t.Errorf("%s %v: %v, not %v", one.name, one.labels, n, one.want)
+		}
 	}
-	if n := g.labelled("sidegate_limited_total", "ip", "changed4"); n != 1 {
-		t.Errorf("what is new was counted %v times", n)
+}
+
+// TestRouteComesBack: what is known of a route that was gone for a while is not
+// counted into a series that nobody sees any more.
+func TestRouteComesBack(t *testing.T) {
+	app := newApp(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") })
+	g := unserved(t, app, func(o *Options) { o.Documents = &shelf{} })
+	for _, n := range []int{1, 2, 1} {
+		g.proxy.SetPolicy(changing(t, n))
+		g.ask("/quiet")
 	}
-	if n := g.labelled("sidegate_policy_shadow_total", "deny", "trial4"); n != 1 {
-		t.Errorf("the rule on trial was counted %v times", n)
+	if n := g.labelled("sidegate_requests_total", "200", "allow", "quiet1"); n != 1 {
+		t.Errorf("%v requests since it is back", n)
 	}
 }
 
