@@ -116,26 +116,29 @@ type service struct {
 	log *output
 }
 
+// fastAPIPython is an interpreter that has what the example needs.
+func fastAPIPython(t *testing.T) string {
+	t.Helper()
+	// Debian's packages are for Debian's interpreter, whatever else is there.
+	for _, candidate := range []string{"/usr/bin/python3", "python3"} {
+		if exec.Command(candidate, "-c", "import fastapi, uvicorn, httpx, requests, google.auth").Run() == nil {
+			return candidate
+		}
+	}
+	needs(t, "FastAPI with what its example needs", "apt-get install python3-fastapi python3-uvicorn python3-httpx python3-google-auth python3-requests")
+	return ""
+}
+
 // startFastAPI runs the service of examples/fastapi-sidecar, whose environment
 // says where Firestore is.
 func startFastAPI(t *testing.T, env ...string) service {
 	t.Helper()
-	python := "" // Debian's packages are for Debian's interpreter, whatever else is there
-	for _, candidate := range []string{"/usr/bin/python3", "python3"} {
-		if exec.Command(candidate, "-c", "import fastapi, uvicorn, httpx, requests, google.auth").Run() == nil {
-			python = candidate
-			break
-		}
-	}
-	if python == "" {
-		needs(t, "FastAPI with what its example needs", "apt-get install python3-fastapi python3-uvicorn python3-httpx python3-google-auth python3-requests")
-	}
 	address := "http://" + unusedAddress(t)
 	u, err := url.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(python, "-m", "uvicorn", "app:app", "--host", u.Hostname(), "--port", u.Port(), "--no-access-log")
+	c := exec.Command(fastAPIPython(t), "-m", "uvicorn", "app:app", "--host", u.Hostname(), "--port", u.Port(), "--no-access-log")
 	c.Dir = filepath.Join(lab.root, "examples", "fastapi-sidecar")
 	c.Env = append(env, "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
 		"GOOGLE_CLOUD_PROJECT="+project)

@@ -6,6 +6,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -161,6 +164,13 @@ func TestFeedsInProduction(t *testing.T) {
 			app.away(t)
 		})
 	}
+	// More calls that are given up than the pool has connections leave none taken.
+	c.database.Store(hangs(t))
+	var all sync.WaitGroup
+	for range 60 {
+		all.Go(func() { app.away(t) })
+	}
+	all.Wait()
 	c.database.Store(nil)
 	app.feed(t).want(t, http.StatusOK)
 	if tunnels, _ := c.counts(); c.tokens.Load() != 1 || c.refused.Load() != 0 || tunnels["CONNECT "+firestoreHost+":443"] == 0 {
@@ -201,5 +211,34 @@ func TestFeedsOfAStranger(t *testing.T) {
 	app.away(t)
 	if tunnels, _ := c.counts(); c.tokens.Load() != 1 || tunnels["CONNECT "+firestoreHost+":443"] == 0 || c.refused.Load() != 0 {
 		t.Errorf("%d tokens were fetched, and then %v", c.tokens.Load(), tunnels)
+	}
+}
+
+// TestGivenUpToken: the error of a token that nobody waits for any more is in no
+// log; Python's own would have all of its text.
+func TestGivenUpToken(t *testing.T) {
+	c := exec.Command(fastAPIPython(t), "-c", `
+import asyncio, firestore, threading
+everybody_left = threading.Event()
+class Slow(firestore.Credentials):
+    def _refresh(self):
+        everybody_left.wait()
+        raise firestore.google.auth.exceptions.RefreshError("what the server said")
+async def main():
+    slow = Slow()
+    try:
+        async with asyncio.timeout(0.01):
+            await slow.token()
+    except TimeoutError:
+        print("given up")
+    fetch = slow._fetch
+    everybody_left.set()
+    await asyncio.wait([fetch])
+asyncio.run(main())
+`)
+	c.Dir = filepath.Join(lab.root, "examples", "fastapi-sidecar")
+	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1"}
+	if out, err := c.CombinedOutput(); err != nil || string(out) != "given up\n" {
+		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Coroutine, Dict, List, Optional
 
 import google.auth
 import google.auth.exceptions
@@ -47,8 +47,11 @@ class Credentials:
             if self._fetch is None or self._fetch.done():
                 # The library blocks, so it does that beside the event loop.
                 self._fetch = asyncio.get_running_loop().run_in_executor(None, self._refresh)
+                self._fetch.add_done_callback(heard)
             # One fetch for all who wait: who gives up leaves it to the others.
-            await asyncio.shield(self._fetch)
+            fetch = self._fetch
+            await asyncio.wait([fetch])
+            fetch.result()
         return self._found.token
 
     def _refresh(self) -> None:
@@ -91,13 +94,7 @@ class Database:
     async def call(self, method: str, body: Dict[str, Any]) -> Any:
         """Asks once. What is repeated is for the caller's client to decide."""
         try:
-            async with asyncio.timeout(DEADLINE):
-                token = await self._credentials.token()
-                answer = await self._http.post(
-                    f"{self._url}{self.root}:{method}",
-                    json=body,
-                    headers={"Authorization": f"Bearer {token}"},
-                )
+            answer = await within(DEADLINE, self._ask(method, body))
             content = answer.json()
         except (httpx.HTTPError, google.auth.exceptions.GoogleAuthError, TimeoutError, ValueError) as e:
             # Of these errors the name is enough; their text can hold addresses.
@@ -112,6 +109,35 @@ class Database:
         # A missing index is told here, with the link that makes it.
         log.error(json.dumps({"message": "firestore: refused", "operation": method, "status": error.get("status"), "error": error.get("message")}))
         raise Unavailable
+
+    async def _ask(self, method: str, body: Dict[str, Any]) -> httpx.Response:
+        token = await self._credentials.token()
+        return await self._http.post(
+            f"{self._url}{self.root}:{method}",
+            json=body,
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
+    """What work comes to, or TimeoutError. It has a task of its own: below httpx,
+    anyio before version 4 leaves cancellations behind in the task, which
+    asyncio.timeout takes for somebody else's and passes on as such."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(heard)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if not task.done() or task.cancelled():
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
+def heard(ended: "asyncio.Future[Any]") -> None:
+    """Of what fails when nobody waits any more, Python logs the error with its text."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 def error_in(content: Any) -> Optional[Dict[str, Any]]:
