@@ -264,6 +264,9 @@ func TestDeployRun(t *testing.T) {
 			if d.config(t).Redis.URL != "" && g.metric(t, "sidegate_redis_duration_seconds_count") == 0 {
 				t.Error("the uploads' limits did not ask Redis")
 			}
+			if status, _, errs := sidegate(t, nil, "health", "--started", "--address", strings.TrimPrefix(g.adminURL, "http://")); status != 0 {
+				t.Errorf("it has not started: %s", errs)
+			}
 			if status := g.stop(t); status != 0 {
 				t.Errorf("exit status %d", status)
 			}
