@@ -276,21 +276,40 @@ func TestStartWithoutRedis(t *testing.T) {
 	}
 }
 
-// TestCloseDoesNotWait: the end does not wait for a Redis that hangs.
+// TestCloseDoesNotWait: the end does not wait for a Redis that hangs, be it before
+// there is a connection (here amid TLS) or after.
 func TestCloseDoesNotWait(t *testing.T) {
 	asked := make(chan bool, 100)
-	l := opened(t, "redis://"+impostor(t, func(int, net.Conn) { asked <- true }), func(o *Options) { o.Timeout = time.Hour })
-	l.breaker.trip(errAnswer)
-	<-asked // by the breaker
-	closed := make(chan error)
-	go func() { closed <- l.Close() }()
-	select {
-	case err := <-closed:
-		if err != nil {
-			t.Error(err)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	go func() {
+		for conn, err := silent.Accept(); err == nil; conn, err = silent.Accept() {
+			defer conn.Close()
+			asked <- true
 		}
-	case <-time.After(time.Minute):
-		t.Fatal("it waits for what Redis will not say")
+	}()
+	for what, url := range map[string]string{
+		"before": "rediss://" + silent.Addr().String(),
+		"after":  "redis://" + impostor(t, func(int, net.Conn) { asked <- true }),
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := opened(t, url, func(o *Options) { o.Timeout = time.Hour })
+			l.breaker.trip(errAnswer)
+			<-asked // by the breaker
+			closed := make(chan error)
+			go func() { closed <- l.Close() }()
+			select {
+			case err := <-closed:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("it waits for what Redis will not say")
+			}
+		})
 	}
 }
 

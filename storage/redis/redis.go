@@ -189,7 +189,8 @@ func (l *Limits) Take(ctx context.Context, draws []policy.Draw) (retry time.Dura
 	if err != nil {
 		return 0, 0, false, err
 	}
-	retry, spent, ok, err = l.take(ctx, draws)
+	// A caller who leaves says nothing about Redis.
+	retry, spent, ok, err = l.take(context.WithoutCancel(ctx), draws)
 	l.breaker.result(turn, err)
 	return retry, spent, ok, err
 }
@@ -208,8 +209,7 @@ func (l *Limits) take(ctx context.Context, draws []policy.Draw) (retry time.Dura
 		keys = append(keys, l.prefix+base64.RawURLEncoding.EncodeToString(d.Key[:]))
 		args = append(args, d.Count, int64(d.Period/time.Second), d.Burst)
 	}
-	// A caller who leaves says nothing about Redis.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	began := time.Now()
 	answer, err := l.script.Run(ctx, l.client, keys, args...).Int64Slice()
