@@ -39,6 +39,9 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("make the folder of upload sessions: %w", err)
 	}
 	path := filepath.Join(dir, fileName)
+	if err := Look(dir); errors.Is(err, errCut) { // which would end the program, and not with an error
+		return nil, fmt.Errorf("open the upload sessions in %s: %w", path, err)
+	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("another sidegate uses %s: stop it, or give this one its own storage.local.dir", dir)
@@ -58,6 +61,10 @@ func Open(dir string) (*Store, error) {
 
 // ErrInUse is of a store that another process has open.
 var ErrInUse = errors.New("another process has it open")
+
+// errCut is of a file that lost its end, by a copy or a restore that was not
+// finished. What is mapped of it beyond its end cannot even be looked at.
+var errCut = errors.New("its end is missing: restore it, or move it away")
 
 // Look says why Open would fail on the file in the folder: ErrInUse, or what is
 // wrong with it; nil where there is none yet. It changes nothing, but holds the
@@ -82,7 +89,14 @@ func Look(dir string) error {
 	if err != nil {
 		return err
 	}
-	return db.Close()
+	err = db.View(func(tx *bolt.Tx) error {
+		info, err := os.Stat(path) // under the lock: until then it may have grown
+		if err == nil && tx.Size() > info.Size() {
+			err = errCut
+		}
+		return err
+	})
+	return errors.Join(err, db.Close())
 }
 
 // syncFolder makes the file's name survive a power loss too.
