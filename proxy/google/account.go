@@ -94,7 +94,7 @@ func quiet(err error) error {
 	case errors.As(err, &answer) && answer.Response != nil:
 		return fmt.Errorf("the answer of Google is %d %.64q", answer.Response.StatusCode, answer.ErrorCode)
 	case errors.As(err, &asked):
-		return asked.Err
+		return noConnection(asked.Err)
 	case errors.As(err, &file):
 		return file
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -224,10 +225,13 @@ func TestOddAnswersToFederation(t *testing.T) {
 	good := `{"access_token": "of-the-pool", "token_type": "Bearer", "expires_in": 3600}`
 	end := func(in time.Duration) string { return time.Now().Add(in).UTC().Format(time.RFC3339) }
 	for name, c := range map[string]struct {
-		status             int
-		pool, impersonated string
+		status                  int
+		raw, pool, impersonated string
 	}{
 		"redirect":     {status: http.StatusTemporaryRedirect},
+		"no HTTP":      {raw: "hunter2\r\n\r\n"},
+		"a header":     {raw: "HTTP/1.1 200 OK\r\nhunter2\r\n\r\n"},
+		"a length":     {raw: "HTTP/1.1 200 OK\r\nContent-Length: hunter2\r\n\r\n"},
 		"refused":      {status: http.StatusForbidden, pool: `{"error": "hunter2"}`},
 		"empty":        {pool: ""},
 		"garbage":      {pool: "<html>hunter2"},
@@ -241,6 +245,16 @@ func TestOddAnswersToFederation(t *testing.T) {
 	} {
 		mux := http.NewServeMux()
 		mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, _ *http.Request) {
+			if c.raw != "" {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.WriteString(conn, c.raw)
+				_ = conn.Close()
+				return
+			}
 			w.Header().Set("Location", elsewhere.URL)
 			w.WriteHeader(max(c.status, http.StatusOK))
 			fmt.Fprint(w, c.pool)

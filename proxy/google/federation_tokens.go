@@ -2,8 +2,10 @@ package google
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
@@ -129,10 +131,27 @@ func withoutAnswer(err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return errors.New("no answer in time")
 	case errors.As(err, &asked):
-		return asked.Err
+		return noConnection(asked.Err)
 	}
 	if m := statusCode.FindStringSubmatch(err.Error()); m != nil {
 		return fmt.Errorf("the answer of Google is %s: does the pool's provider trust this role of AWS, and may it be the service account (roles/iam.workloadIdentityUser)?", m[1])
 	}
 	return errors.New("the answer of Google makes no sense")
+}
+
+// noConnection is what this machine says of a connection. net/http repeats what it
+// could not read of an answer, which may hold what was asked.
+func noConnection(err error) error {
+	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var slow net.Error
+	switch {
+	case errors.As(err, &network):
+		return network
+	case errors.As(err, &certificate):
+		return certificate
+	case errors.As(err, &slow) && slow.Timeout():
+		return errors.New("no answer in time")
+	}
+	return errors.New("the connection broke, a proxy on the way refused it, or what came is no HTTP")
 }
