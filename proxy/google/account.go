@@ -76,10 +76,13 @@ func FindAccount(ctx context.Context, made *auth.Credentials) (Account, error) {
 // holds nothing that a server wrote beside its codes.
 func TryIDToken(ctx context.Context, audience string) error {
 	_, _, err := askGoogle(ctx, audience)
-	switch {
-	case err == nil:
-		return nil
-	case strings.Contains(err.Error(), "unsupported credentials type"):
+	return err
+}
+
+// noIDToken is an error of Google's library about ID tokens, without what a server
+// wrote.
+func noIDToken(err error) error {
+	if strings.Contains(err.Error(), "unsupported credentials type") {
 		return errors.New("credentials of this kind give no ID tokens: only a service account's do, attached to this machine, by a key file, or impersonated")
 	}
 	return quiet(err)
@@ -99,6 +102,9 @@ func quiet(err error) error {
 		return file
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return errors.New("no answer in time")
+	}
+	if m := statusCode.FindStringSubmatch(err.Error()); m != nil { // of who impersonates
+		return errors.New("the answer of Google is " + m[1])
 	}
 	return errors.New("there are none that can be used")
 }

@@ -74,3 +74,21 @@ func TestAccountWithoutAFile(t *testing.T) {
 		t.Error("credentials were found where there are none")
 	}
 }
+
+// TestIDTokenThatIsRefused: its error goes to the log, and an answer may repeat the
+// assertion that asked.
+func TestIDTokenThatIsRefused(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"error": "invalid_grant", "error_description": "hunter2"}`))
+	}))
+	defer server.Close()
+	keyFile(t, server.URL)
+	tokens, err := NewIDTokens("https://app.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tokens.Token(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "400") {
+		t.Error(err)
+	}
+}

@@ -69,11 +69,11 @@ func askGoogle(ctx context.Context, audience string) (string, time.Time, error) 
 	// until nearly its end.
 	source, err := idtoken.NewTokenSource(ctx, audience)
 	if err != nil {
-		return "", time.Time{}, err
+		return "", time.Time{}, noIDToken(err)
 	}
 	t, err := source.Token()
 	if err != nil {
-		return "", time.Time{}, err
+		return "", time.Time{}, noIDToken(err)
 	}
 	// The library takes a token of the metadata server for new; that server may
 	// have kept it.
