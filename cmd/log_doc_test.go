@@ -47,15 +47,7 @@ func TestEveryLogFieldIsDocumented(t *testing.T) {
 	if len(want) < 30 {
 		t.Fatalf("only %d fields were found in the sources: %v", len(want), want)
 	}
-	page, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, ok := strings.Cut(string(page), "\n## Logs\n")
-	if !ok {
-		t.Fatal("docs/operations.md has no section Logs")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
+	section := operationsSection(t, "Logs")
 	var have []string
 	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]+`) \\|").FindAllStringSubmatch(section, -1) {
 		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {

@@ -86,11 +86,7 @@ func namesIn(t *testing.T, file string) (names []string) {
 // documentedMetrics are the names in the table of docs/operations.md.
 func documentedMetrics(t *testing.T) (names []string) {
 	t.Helper()
-	_, section, ok := strings.Cut(readFile(t, filepath.Join("..", "docs", "operations.md")), "\n## Metrics\n")
-	if !ok {
-		t.Fatal("docs/operations.md has no section Metrics")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
+	section := operationsSection(t, "Metrics")
 	for _, row := range regexp.MustCompile("(?m)^\\| `(sidegate_[a-z_]+)`").FindAllStringSubmatch(section, -1) {
 		names = append(names, row[1])
 	}

@@ -44,15 +44,7 @@ func TestEveryCheckIsDocumented(t *testing.T) {
 			t.Errorf("no check has the id %s", id)
 		}
 	}
-	page, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, ok := strings.Cut(string(page), "\n## `check --online`\n")
-	if !ok {
-		t.Fatal("docs/operations.md has no section `check --online`")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
+	section := operationsSection(t, "`check --online`")
 	var have []string
 	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\|").FindAllStringSubmatch(section, -1) {
 		have = append(have, row[1])

@@ -72,6 +72,18 @@ func compare(t *testing.T, what string, have, want []string) {
 	}
 }
 
+// operationsSection is the part of docs/operations.md below a heading of second
+// order.
+func operationsSection(t *testing.T, heading string) string {
+	t.Helper()
+	_, section, ok := strings.Cut(readFile(t, filepath.Join("..", "docs", "operations.md")), "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("docs/operations.md has no section %s", heading)
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	return section
+}
+
 func testRoot() *cobra.Command {
 	p := &program{env: newEnvironment(nil), stdout: io.Discard, stderr: io.Discard}
 	return p.newRoot()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // A folderLock is one on the lock file, and one on the folder itself: people
@@ -57,16 +58,38 @@ func lockFolder(dir string) (folderLock, error) {
 	return folderLock{f, d}, nil
 }
 
+// lockTries and lockPause are for who only looks: see InUse.
+const (
+	lockTries = 200
+	lockPause = 5 * time.Millisecond
+)
+
 func lock(f *os.File) error {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return ErrLocked
+	for range lockTries {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		// A writer lets nobody share its lock. Where it can be shared, somebody
+		// looks, and is gone in a moment: no reason to refuse a start.
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return ErrLocked
+		}
+		if err == nil {
+			err = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		}
+		if err != nil {
+			return err
+		}
+		time.Sleep(lockPause)
 	}
-	return err
+	return ErrLocked
 }
 
 // InUse reports whether another process has the folder's lock. It makes and
-// changes nothing, but holds the lock, shared, for a moment.
+// changes nothing, but holds the lock, shared, for a moment, which a writer that
+// starts waits for.
 func InUse(dir string) (bool, error) {
 	for _, name := range []string{filepath.Join(dir, lockName), dir} {
 		f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
