@@ -120,7 +120,12 @@ var errBusy = errors.New("other checks are at work")
 
 // put writes one object. Names come from a few, so that checks that may not delete
 // leave no more than these; one that another check is at work with is left to it.
+//
+// InternalError is for asking again, at another name: two checks that met at one
+// can get it, too.
+// https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 func (o *objectTrial) put(ctx context.Context, prefix string) (m made, a s3.Answer, err error) {
+	again := false
 	for _, m.key = range probeKeys(prefix) {
 		there, ours, a, err := o.in.Head(ctx, m.key)
 		switch {
@@ -140,6 +145,10 @@ func (o *objectTrial) put(ctx context.Context, prefix string) (m made, a s3.Answ
 		a, err = o.in.Put(ctx, m.key, !o.in.Conditional())
 		if err == nil && a.Status == http.StatusNotImplemented && !o.wants("bucket.conditional") {
 			a, err = o.in.Put(ctx, m.key, true) // as all routes do, and nothing is there
+		}
+		if err == nil && a.Status == http.StatusInternalServerError && !again {
+			again = true
+			continue
 		}
 		if err != nil && !m.leftover {
 			o.unsure = append(o.unsure, m.key)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -233,6 +234,19 @@ func (s *sharedStore) forgetful(t *testing.T, header string) func(http.ResponseW
 			t.Error(err)
 			w.WriteHeader(http.StatusInternalServerError)
 		}
+		return true
+	}
+}
+
+// failing has the store fail for as many uploads.
+func failing(uploads int64) func(http.ResponseWriter, *http.Request) bool {
+	var n atomic.Int64
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || n.Add(1) > uploads {
+			return false
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		io.WriteString(w, "<Error><Code>InternalError</Code></Error>")
 		return true
 	}
 }

@@ -275,6 +275,14 @@ func TestCheckOnline(t *testing.T) {
 					return r.Header.Get("Content-Md5") == "" && forgets(w, r)
 				}})
 			}},
+		{name: "a store that fails once", bucket: bucketSetup{objects: writer},
+			breaks: func(t *testing.T, e *online) {
+				e.endpoint = e.store.before(t, storeChanges{asked: failing(1)})
+			}},
+		{name: "a store that fails", bucket: bucketSetup{objects: writer}, want: []string{"fail bucket.put"}, says: "InternalError",
+			breaks: func(t *testing.T, e *online) {
+				e.endpoint = e.store.before(t, storeChanges{asked: failing(1000)})
+			}},
 		{name: "everybody reads", bucket: bucketSetup{objects: writer, more: []any{allow("everybody", "arn:aws:s3:::BUCKET/*", "s3:GetObject")}},
 			want: []string{"fail bucket.public"}, says: "anybody may read objects"},
 		{name: "everybody lists", bucket: bucketSetup{objects: writer, more: []any{allow("everybody", "arn:aws:s3:::BUCKET", "s3:ListBucket")}},
