@@ -278,6 +278,9 @@ type UpstreamConfig struct {
 	// LeastBusy (balance: least_busy) asks the address with the fewest requests
 	// in flight; false (round_robin) one after the other. Default: round_robin.
 	LeastBusy bool
+	// NetHTTP (transport: net/http) asks the app over HTTP/1.1 by Go's own
+	// transport; false (own) by sidegate's. Default: own.
+	NetHTTP bool
 	// TLS is how an https app is recognised, and recognises the gateway.
 	TLS struct {
 		// CA is a file of the authorities that may vouch for the app; empty, the

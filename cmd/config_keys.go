@@ -6,9 +6,8 @@ import "sidegate/policy/document"
 const configVersion = "sidegate-config/v1"
 
 // configKeys are the mappings of sidegate.yaml and their keys, by path; `*`
-// stands for a name of the operator's own. Later are keys of the format whose
-// feature this version does not have. docs/configuration.md and the JSON Schema
-// are held against this table.
+// stands for a name of the operator's own. docs/configuration.md and the JSON
+// Schema are held against this table.
 func configKeys() map[string]document.Keys {
 	return map[string]document.Keys{
 		"": {
@@ -29,8 +28,7 @@ func configKeys() map[string]document.Keys {
 		"webhook":               {Known: []string{"url", "secret"}},
 		"redis":                 {Known: []string{"url", "timeout", "ca", "prefix"}},
 		"upstreams.*": {
-			Known: []string{"url", "balance", "host", "timeout", "idle_timeout", "max_body", "max_requests", "authorization", "headers", "tls", "id_token", "streams"},
-			Later: []string{"transport"},
+			Known: []string{"url", "balance", "host", "timeout", "idle_timeout", "max_body", "max_requests", "authorization", "headers", "tls", "id_token", "streams", "transport"},
 		},
 		"upstreams.*.tls": {Known: []string{"ca", "cert", "key"}},
 		"buckets.*": {

@@ -17,6 +17,7 @@ func (l *configLoader) readUpstreams(v document.Value, c *Config) {
 			l.readUpstreamURL(at, &u)
 		}
 		u.LeastBusy = l.oneOf(m.Get("balance"), "round_robin", "least_busy") == "least_busy"
+		u.NetHTTP = l.oneOf(m.Get("transport"), "own", "net/http") == "net/http"
 		l.readUpstreamTLS(m.Get("tls"), &u)
 		u.IDToken = l.matching(m.Get("id_token"), idTokenAudience, "an audience, such as the service's https URL")
 		u.KeepHost = l.oneOf(m.Get("host"), "keep", "upstream") == "keep"

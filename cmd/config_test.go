@@ -87,6 +87,7 @@ func TestDefaults(t *testing.T) {
 		{"identities.firebase", *c.Identities[0].Firebase, FirebaseIdentity{Project: "acme-prod", Leeway: time.Minute}},
 		{"upstreams.url", c.Upstreams[0].URL.String(), "http://127.0.0.1:9000"},
 		{"upstreams.balance", c.Upstreams[0].LeastBusy, false},
+		{"upstreams.transport", c.Upstreams[0].NetHTTP, false},
 		{"upstreams.max_requests", c.Upstreams[0].MaxRequests, 0},
 		{"upstreams.host", c.Upstreams[0].KeepHost, true},
 		{"upstreams.timeout", c.Upstreams[0].Timeout, time.Minute},
@@ -188,6 +189,7 @@ func TestKeys(t *testing.T) {
 			u := c.Upstreams[0]
 			return fmt.Sprint(u.URL, u.Addresses, u.LeastBusy, u.MaxRequests)
 		}, "http://[::1]:9000 [[::1]:9000 B b:9000] true 7"},
+		{"upstreams: {a: {url: http://a, transport: net/http}}", func(c *Config) any { return c.Upstreams[0].NetHTTP }, true},
 		{"upstreams: {a: {url: [h2c://a, h2c://b]}}", func(c *Config) any {
 			return fmt.Sprint(c.Upstreams[0].URL, c.Upstreams[0].Addresses, c.Upstreams[0].H2C)
 		}, "http://a [a b] true"},
@@ -428,6 +430,7 @@ func TestRefused(t *testing.T) {
 		{"upstreams: {app: {url: [http://a, http://b/c]}}", "without path, query and fragment, not \"http://b/c\""},
 		{"upstreams: {app: {url: [" + strings.Repeat("http://a,", 65) + "]}}", "it can have 64"},
 		{"upstreams: {app: {url: http://a, balance: random}}", "must be one of round_robin, least_busy"},
+		{"upstreams: {app: {url: http://a, transport: http2}}", "must be one of own, net/http"},
 		{"upstreams: {app: {url: http://a, max_requests: -1}}", "must be a whole number from 0 to 10000000"},
 		{"upstreams: {app: {url: 127.0.0.1:9000}}", "want http://host:port"},
 		{"upstreams: {app: {url: http://a/b}}", "without path, query and fragment, not \"http://a/b\""},
@@ -535,31 +538,6 @@ func TestRefused(t *testing.T) {
 		}
 		if fitsSchema(versionLine+tt.text) == nil && !formless.MatchString(tt.want) {
 			t.Errorf("%s: fits the schema, in spite of: %s", tt.text, tt.want)
-		}
-	}
-}
-
-func TestLaterKeysAreRefusedNotIgnored(t *testing.T) {
-	for path, keys := range configKeys() {
-		for _, key := range keys.Later {
-			if slices.Contains(keys.Known, key) {
-				t.Errorf("%s: %s is both", path, key)
-			}
-			text, depth := "", 0
-			for _, part := range strings.Split(path, ".") {
-				if part == "*" {
-					part = "x"
-				}
-				if part != "" {
-					text += strings.Repeat(" ", depth) + part + ":\n"
-					depth++
-				}
-			}
-			text += strings.Repeat(" ", depth) + key + ": 1\n"
-			_, _, err := place{}.load(versionLine + text)
-			if err == nil || !strings.Contains(err.Error(), key+"` is not supported by this version of sidegate; remove it") {
-				t.Errorf("%s: %v", text, err)
-			}
 		}
 	}
 }

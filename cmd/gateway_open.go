@@ -229,7 +229,7 @@ func (g *gateway) upstreams() (map[string]proxy.Upstream, error) {
 
 // newTransport asks an app at its addresses.
 func newTransport(u UpstreamConfig, m *transport.Metrics, refused func(error)) (*transport.Transport, error) {
-	o := transport.Options{Name: u.Name, Addresses: u.Addresses, Socket: u.Socket, H2C: u.H2C, LeastBusy: u.LeastBusy, Metrics: m}
+	o := transport.Options{Name: u.Name, Addresses: u.Addresses, Socket: u.Socket, H2C: u.H2C, NetHTTP: u.NetHTTP, LeastBusy: u.LeastBusy, Metrics: m}
 	if u.URL.Scheme == "https" {
 		var err error
 		if o.TLS, err = upstreamTLS(u, refused); err != nil {

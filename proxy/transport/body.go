@@ -45,8 +45,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 func (b *requestBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed.Store(true)
-	if b.held {
+	if closed := b.closed.Swap(true); closed || b.held {
 		return nil
 	}
 	return b.body.Close()

@@ -86,11 +86,7 @@ func (d dialer) transport(p *http.Protocols) *http.Transport {
 		DisableCompression:     true,
 	}
 	if d.tls != nil {
-		config := d.tls.Clone()
-		config.NextProtos = []string{"http/1.1"}
-		if p.HTTP2() {
-			config.NextProtos = []string{"h2", "http/1.1"}
-		}
+		config := d.config(p.HTTP2())
 		t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			return d.dialTLS(ctx, network, address, config)
 		}
@@ -109,6 +105,16 @@ func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 	return conn, nil
 }
 
+// config is that of TLS, with what is offered to be spoken over it.
+func (d dialer) config(h2 bool) *tls.Config {
+	config := d.tls.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	if h2 {
+		config.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return config
+}
+
 // dialTLS also shakes hands, so that what fails of it is known as a connection
 // that never was.
 func (d dialer) dialTLS(ctx context.Context, network, address string, config *tls.Config) (net.Conn, error) {
@@ -116,6 +122,12 @@ func (d dialer) dialTLS(ctx context.Context, network, address string, config *tl
 	if err != nil {
 		return nil, err
 	}
+	return d.shake(ctx, conn, address, config)
+}
+
+// shake makes TLS of a connection, which it closes where it cannot.
+func (d dialer) shake(ctx context.Context, conn net.Conn, address string, config *tls.Config) (*tls.Conn, error) {
+	var err error
 	config = config.Clone()
 	if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
 		conn.Close()

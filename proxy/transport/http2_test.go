@@ -54,7 +54,9 @@ func TestH2C(t *testing.T) {
 }
 
 // TestALPN: HTTP/2 where the app agrees, and HTTP/1.1 for what leaves HTTP.
-func TestALPN(t *testing.T) {
+func TestALPN(t *testing.T) { both(t, testALPN) }
+
+func testALPN(t *testing.T, netHTTP bool) {
 	for _, h2 := range []bool{false, true} {
 		app, server := newApp(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Upgrade") == "" {
@@ -67,7 +69,7 @@ func TestALPN(t *testing.T) {
 		}, func(s *httptest.Server) { s.EnableHTTP2, s.TLS = h2, &tls.Config{} })
 		known := x509.NewCertPool()
 		known.AddCert(server.Certificate())
-		b := newBench(t, Options{TLS: &tls.Config{RootCAs: known}}, app, app)
+		b := newBench(t, Options{NetHTTP: netHTTP, TLS: &tls.Config{RootCAs: known}}, app, app)
 		want := "HTTP/1.1 "
 		if h2 {
 			want = "HTTP/2.0 "

@@ -42,9 +42,7 @@ func (d dialer) reach(ctx context.Context, at string) error {
 	var conn net.Conn
 	var err error
 	if d.tls != nil {
-		config := d.tls.Clone()
-		config.NextProtos = []string{"h2", "http/1.1"}
-		conn, err = d.dialTLS(ctx, "tcp", at, config)
+		conn, err = d.dialTLS(ctx, "tcp", at, d.config(true))
 	} else {
 		conn, err = d.dial(ctx, "tcp", at)
 	}

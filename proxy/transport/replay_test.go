@@ -55,7 +55,9 @@ func warm(t *testing.T, by http.RoundTripper, host string) {
 // TestNothingIsProcessedTwice: what an upstream got is not sent again, on a new
 // connection or an old one, with or without a body, whatever the caller says of
 // idempotency.
-func TestNothingIsProcessedTwice(t *testing.T) {
+func TestNothingIsProcessedTwice(t *testing.T) { both(t, testNothingIsProcessedTwice) }
+
+func testNothingIsProcessedTwice(t *testing.T, netHTTP bool) {
 	drops := map[string]func(net.Conn){
 		"closes":        func(net.Conn) {},
 		"resets":        func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) },
@@ -69,7 +71,7 @@ func TestNothingIsProcessedTwice(t *testing.T) {
 				for _, key := range keys {
 					for _, reused := range []bool{false, true} {
 						d := newDropper(t, drop)
-						b := newBench(t, Options{}, d.address, d.address)
+						b := newBench(t, Options{NetHTTP: netHTTP}, d.address, d.address)
 						if reused {
 							warm(t, b, "placeholder")
 						}
@@ -118,11 +120,13 @@ func TestNetHTTPSendsAgain(t *testing.T) {
 
 // TestSafeMethodsAreSentAgain, where an old connection was closed: once more, on
 // a new one.
-func TestSafeMethodsAreSentAgain(t *testing.T) {
+func TestSafeMethodsAreSentAgain(t *testing.T) { both(t, testSafeMethodsAreSentAgain) }
+
+func testSafeMethodsAreSentAgain(t *testing.T, netHTTP bool) {
 	for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
 		for reused, want := range map[bool]int64{false: 1, true: 2} {
 			d := newDropper(t, func(net.Conn) {})
-			b := newBench(t, Options{}, d.address)
+			b := newBench(t, Options{NetHTTP: netHTTP}, d.address)
 			if reused {
 				warm(t, b, "placeholder")
 			}

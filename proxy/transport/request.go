@@ -134,7 +134,8 @@ const (
 
 // fault says whose doing an error is.
 func (t *Transport) fault(req *http.Request, body *requestBody, err error) outcome {
-	if body.failed() {
+	var refused *refusedRequest
+	if body.failed() || errors.As(err, &refused) {
 		return undecided
 	}
 	if ctx := req.Context(); ctx.Err() != nil {

@@ -32,6 +32,9 @@ type Options struct {
 	TLS *tls.Config
 	// H2C speaks HTTP/2 without TLS (RFC 9113, section 3.3, prior knowledge).
 	H2C bool
+	// NetHTTP speaks HTTP/1.1 by net/http's Transport, too, which speaks HTTP/2 in
+	// any case.
+	NetHTTP bool
 	// LeastBusy chooses the address with the fewest requests in flight, and not
 	// one after the other.
 	LeastBusy bool
@@ -48,6 +51,7 @@ type Transport struct {
 	addresses []string
 	h2        bool // connections can be HTTP/2
 	h2c       bool
+	own       *own // nil: net/http speaks HTTP/1.1, too
 	base      *http.Transport
 	upgrades  *http.Transport // for requests that leave HTTP; nil: there can be none
 	balancer  *balancer       // nil: there is one address, and nothing to choose
@@ -88,6 +92,15 @@ func New(o Options) (*Transport, error) {
 	case !o.H2C:
 		t.upgrades = t.base
 	}
+	if !o.H2C && !o.NetHTTP {
+		var err error
+		if t.own, err = newOwn(d, addresses); err != nil {
+			return nil, fmt.Errorf("transport: %w", err)
+		}
+		if o.TLS != nil {
+			t.base.DialTLSContext = t.own.handOver(t.base.DialTLSContext)
+		}
+	}
 	if len(addresses) > 1 {
 		t.balancer = newBalancer(len(addresses), o.LeastBusy, o.Now, t.metrics.ejected)
 	}
@@ -97,6 +110,9 @@ func New(o Options) (*Transport, error) {
 // CloseIdleConnections closes the connections that nobody uses.
 func (t *Transport) CloseIdleConnections() {
 	t.base.CloseIdleConnections()
+	if t.own != nil {
+		t.own.closeIdle()
+	}
 	if t.upgrades != nil {
 		t.upgrades.CloseIdleConnections()
 	}
@@ -140,14 +156,9 @@ func (t *Transport) several(by *http.Transport, req *http.Request) (*http.Respon
 // try asks the address of a lease, and gives the lease back once the answer is
 // over.
 func (t *Transport) try(by *http.Transport, req *http.Request, body *requestBody, l lease) (*http.Response, error) {
-	out := t.outgoing(req, body, t.addresses[l.address])
-	var once *onceOnly
-	if t.h2 && sensitive(out) {
-		once, out = sendOnce(out, t.h2c)
-	}
 	t.metrics.inFlight.Inc()
 	began := t.now()
-	res, err := by.RoundTrip(out)
+	res, once, err := t.ask(by, req, body, l.address)
 	if err != nil {
 		err = once.explain(err)
 		kind := t.fault(req, body, err)
@@ -160,6 +171,28 @@ func (t *Transport) try(by *http.Transport, req *http.Request, body *requestBody
 	res.Request = req
 	t.follow(res, l, once)
 	return res, nil
+}
+
+// ask sends the request by our own means, or by net/http's.
+func (t *Transport) ask(by *http.Transport, req *http.Request, body *requestBody, address int) (*http.Response, *onceOnly, error) {
+	handed, upgrade := false, len(req.Header["Upgrade"]) > 0
+	if t.own != nil && t.own.takes(req, body, address, upgrade) {
+		res, err := t.own.ask(req, body, address, upgrade)
+		if err != errHTTP2 {
+			return res, nil, err
+		}
+		handed = true
+	}
+	out := t.outgoing(req, body, t.addresses[address])
+	var once *onceOnly
+	if t.h2 && sensitive(out) {
+		once, out = sendOnce(out, t.h2c)
+	}
+	res, err := by.RoundTrip(out)
+	if t.own != nil {
+		t.own.askedElsewhere(address, handed, res)
+	}
+	return res, once, err
 }
 
 // settle says what became of a request's beginning.

@@ -83,6 +83,12 @@ func (b *bench) idle() {
 	}
 }
 
+// both runs a test by each way of speaking HTTP/1.1.
+func both(t *testing.T, test func(t *testing.T, netHTTP bool)) {
+	t.Run("own", func(t *testing.T) { test(t, false) })
+	t.Run("net/http", func(t *testing.T) { test(t, true) })
+}
+
 func newRequest(t testing.TB, method, scheme string, body io.Reader) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, scheme+"://placeholder/", body)
@@ -178,10 +184,12 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s %s", r.Proto, r.Host, body)
 }
 
-func TestRefusedAsksAnother(t *testing.T) {
+func TestRefusedAsksAnother(t *testing.T) { both(t, testRefusedAsksAnother) }
+
+func testRefusedAsksAnother(t *testing.T, netHTTP bool) {
 	var processed atomic.Int64
 	app, _ := newApp(t, func(w http.ResponseWriter, r *http.Request) { processed.Add(1); echo(w, r) })
-	b := newBench(t, Options{}, closedAddress(t), app, closedAddress(t))
+	b := newBench(t, Options{NetHTTP: netHTTP}, closedAddress(t), app, closedAddress(t))
 	for i := range 20 {
 		text := strings.Repeat("x", i*1000)
 		got, err := b.do(newRequest(t, "POST", "http", unknownLength{strings.NewReader(text)}))
@@ -195,13 +203,15 @@ func TestRefusedAsksAnother(t *testing.T) {
 	b.idle()
 }
 
-func TestAllRefuse(t *testing.T) {
+func TestAllRefuse(t *testing.T) { both(t, testAllRefuse) }
+
+func testAllRefuse(t *testing.T, netHTTP bool) {
 	for _, n := range []int{1, 2, 5} {
 		var addresses []string
 		for range n {
 			addresses = append(addresses, closedAddress(t))
 		}
-		b := newBench(t, Options{}, addresses...)
+		b := newBench(t, Options{NetHTTP: netHTTP}, addresses...)
 		for range 10 {
 			body := &closing{Reader: strings.NewReader("x")}
 			_, err := b.do(newRequest(t, "POST", "http", body))
@@ -224,7 +234,9 @@ type closing struct {
 func (c *closing) Close() error { c.closed.Store(true); return nil }
 
 // TestNoHandshakeAsksAnother: what breaks before TLS stands was never sent.
-func TestNoHandshakeAsksAnother(t *testing.T) {
+func TestNoHandshakeAsksAnother(t *testing.T) { both(t, testNoHandshakeAsksAnother) }
+
+func testNoHandshakeAsksAnother(t *testing.T, netHTTP bool) {
 	app, server := newApp(t, echo, func(s *httptest.Server) { s.TLS = &tls.Config{} })
 	hangsUp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -243,7 +255,7 @@ func TestNoHandshakeAsksAnother(t *testing.T) {
 	plain, _ := newApp(t, echo)
 	known := x509.NewCertPool()
 	known.AddCert(server.Certificate())
-	b := newBench(t, Options{TLS: &tls.Config{RootCAs: known}}, hangsUp.Addr().String(), plain, app)
+	b := newBench(t, Options{NetHTTP: netHTTP, TLS: &tls.Config{RootCAs: known}}, hangsUp.Addr().String(), plain, app)
 	for range 20 {
 		if got, err := b.do(newRequest(t, "POST", "https", unknownLength{strings.NewReader("text")})); err != nil || got != "HTTP/1.1 "+app+" text" {
 			t.Fatalf("%q, %v", got, err)
@@ -252,7 +264,7 @@ func TestNoHandshakeAsksAnother(t *testing.T) {
 	if got := b.value("failures_total", "connect"); got != 2*failuresToEject {
 		t.Errorf("%v connections failed", got)
 	}
-	b = newBench(t, Options{TLS: &tls.Config{}}, app) // of an authority that is not known
+	b = newBench(t, Options{NetHTTP: netHTTP, TLS: &tls.Config{}}, app) // of an authority that is not known
 	var unknown *tls.CertificateVerificationError
 	if _, err := b.do(newRequest(t, "GET", "https", nil)); !errors.As(err, &unknown) {
 		t.Error(err)
@@ -261,10 +273,12 @@ func TestNoHandshakeAsksAnother(t *testing.T) {
 
 // TestSilentHandshake: a peer that accepts and says nothing is waited for as
 // long as a handshake may take, and then another is asked.
-func TestSilentHandshake(t *testing.T) {
+func TestSilentHandshake(t *testing.T) { both(t, testSilentHandshake) }
+
+func testSilentHandshake(t *testing.T, netHTTP bool) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		b := newBench(t, Options{TLS: &tls.Config{}, connect: func(ctx context.Context, _, address string) (net.Conn, error) {
+		b := newBench(t, Options{NetHTTP: netHTTP, TLS: &tls.Config{}, connect: func(ctx context.Context, _, address string) (net.Conn, error) {
 			ours, theirs := net.Pipe()
 			go func() { _, _ = io.Copy(io.Discard, theirs); theirs.Close() }()
 			return ours, nil
@@ -278,7 +292,9 @@ func TestSilentHandshake(t *testing.T) {
 }
 
 // TestCallersFaults: what a caller does makes no address look sick.
-func TestCallersFaults(t *testing.T) {
+func TestCallersFaults(t *testing.T) { both(t, testCallersFaults) }
+
+func testCallersFaults(t *testing.T, netHTTP bool) {
 	silence := rawApp(t, func(conn net.Conn, _ *http.Request) bool {
 		_, _ = io.Copy(io.Discard, conn) // until it is closed
 		return false
@@ -304,7 +320,7 @@ func TestCallersFaults(t *testing.T) {
 			return r.WithContext(ctx)
 		},
 	} {
-		b := newBench(t, Options{}, silence, silence)
+		b := newBench(t, Options{NetHTTP: netHTTP}, silence, silence)
 		for range 10 {
 			if _, err := b.do(change(newRequest(t, "POST", "http", unknownLength{strings.NewReader("x")}))); err == nil {
 				t.Errorf("%s: answered", name)
@@ -334,7 +350,9 @@ func (tooSlow) Timeout() bool { return true }
 
 // TestFailingAddresses are left alone, whatever they fail by, and only where
 // there is another.
-func TestFailingAddresses(t *testing.T) {
+func TestFailingAddresses(t *testing.T) { both(t, testFailingAddresses) }
+
+func testFailingAddresses(t *testing.T, netHTTP bool) {
 	for _, tt := range []struct {
 		name, kind string
 		serve      func(net.Conn, *http.Request) bool
@@ -381,7 +399,7 @@ func TestFailingAddresses(t *testing.T) {
 				watch.Wait()
 				return err
 			}
-			b := newBench(t, Options{}, sick, good)
+			b := newBench(t, Options{NetHTTP: netHTTP}, sick, good)
 			failed := 0
 			for range 20 {
 				if ask(b) != nil {
@@ -394,7 +412,7 @@ func TestFailingAddresses(t *testing.T) {
 			b.idle()
 
 			asked.Store(0)
-			alone := newBench(t, Options{}, sick)
+			alone := newBench(t, Options{NetHTTP: netHTTP}, sick)
 			for range 2 * failuresToEject {
 				if ask(alone) == nil {
 					t.Error("answered")
@@ -409,9 +427,11 @@ func TestFailingAddresses(t *testing.T) {
 }
 
 // TestErrorStatusIsAnAnswer: an app that says 503 is there.
-func TestErrorStatusIsAnAnswer(t *testing.T) {
+func TestErrorStatusIsAnAnswer(t *testing.T) { both(t, testErrorStatusIsAnAnswer) }
+
+func testErrorStatusIsAnAnswer(t *testing.T, netHTTP bool) {
 	app, _ := newApp(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
-	b := newBench(t, Options{}, app, app)
+	b := newBench(t, Options{NetHTTP: netHTTP}, app, app)
 	for range 20 {
 		if _, err := b.do(newRequest(t, "GET", "http", nil)); err != nil {
 			t.Fatal(err)
@@ -424,7 +444,9 @@ func TestErrorStatusIsAnAnswer(t *testing.T) {
 
 // TestDyingUnderLoad: an address refuses for a while, under load; no request
 // fails, and it comes back.
-func TestDyingUnderLoad(t *testing.T) {
+func TestDyingUnderLoad(t *testing.T) { both(t, testDyingUnderLoad) }
+
+func testDyingUnderLoad(t *testing.T, netHTTP bool) {
 	for _, leastBusy := range []bool{false, true} {
 		before := runtime.NumGoroutine()
 		var hits [3]atomic.Int64
@@ -436,7 +458,7 @@ func TestDyingUnderLoad(t *testing.T) {
 		}
 		var down atomic.Bool
 		refusing := closedAddress(t)
-		b := newBench(t, Options{LeastBusy: leastBusy, connect: func(ctx context.Context, network, address string) (net.Conn, error) {
+		b := newBench(t, Options{NetHTTP: netHTTP, LeastBusy: leastBusy, connect: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if down.Load() && address == addresses[1] {
 				address = refusing
 			}
@@ -505,7 +527,9 @@ func until(t *testing.T, what string, done func() bool) {
 }
 
 // TestInFlight: a request is one until its answer's body is closed.
-func TestInFlight(t *testing.T) {
+func TestInFlight(t *testing.T) { both(t, testInFlight) }
+
+func testInFlight(t *testing.T, netHTTP bool) {
 	app, _ := newApp(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "" {
 			echo(w, r)
@@ -521,7 +545,7 @@ func TestInFlight(t *testing.T) {
 		_, _ = conn.Write(said)
 	})
 	for _, addresses := range [][]string{{app}, {app, app}} {
-		b := newBench(t, Options{}, addresses...)
+		b := newBench(t, Options{NetHTTP: netHTTP}, addresses...)
 		res, err := b.RoundTrip(newRequest(t, "GET", "http", nil))
 		if err != nil {
 			t.Fatal(err)
@@ -559,9 +583,11 @@ func TestInFlight(t *testing.T) {
 
 // TestThroughReverseProxy: what the gateway forwards by finds what it needs,
 // and a body that nobody could connect for is still whole.
-func TestThroughReverseProxy(t *testing.T) {
+func TestThroughReverseProxy(t *testing.T) { both(t, testThroughReverseProxy) }
+
+func testThroughReverseProxy(t *testing.T, netHTTP bool) {
 	app, _ := newApp(t, echo)
-	b := newBench(t, Options{}, closedAddress(t), app)
+	b := newBench(t, Options{NetHTTP: netHTTP}, closedAddress(t), app)
 	front := httptest.NewServer(&httputil.ReverseProxy{Transport: b, ErrorLog: quiet, Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "placeholder", "kept.example"
 	}})
@@ -581,34 +607,47 @@ func TestThroughReverseProxy(t *testing.T) {
 }
 
 // TestClosedWhileIdle: a connection that the app closed meanwhile is not used.
-func TestClosedWhileIdle(t *testing.T) {
+func TestClosedWhileIdle(t *testing.T) { both(t, testClosedWhileIdle) }
+
+func testClosedWhileIdle(t *testing.T, netHTTP bool) {
 	var processed atomic.Int64
 	app, server := newApp(t, func(w http.ResponseWriter, r *http.Request) { processed.Add(1); echo(w, r) })
 	gone := make(chan struct{}, 1)
-	b := newBench(t, Options{connect: func(ctx context.Context, network, address string) (net.Conn, error) {
+	b := newBench(t, Options{NetHTTP: netHTTP, connect: func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		return watchedConn{conn, gone}, err
+		if err != nil {
+			return nil, err
+		}
+		return watchedConn{conn.(*net.TCPConn), gone}, nil
 	}}, app)
 	for range 20 {
 		if _, err := b.do(newRequest(t, "POST", "http", unknownLength{strings.NewReader("x")})); err != nil {
 			t.Fatal(err)
 		}
 		server.CloseClientConnections()
-		<-gone
+		if netHTTP {
+			<-gone
+			continue
+		}
+		idle := &b.own.addresses[0].idle
+		if len(idle.conns) != 1 {
+			t.Fatalf("%d connections are kept", len(idle.conns))
+		}
+		until(t, "the end has come", func() bool { return !idle.conns[0].quiet() })
 	}
 	if processed.Load() != 20 {
 		t.Errorf("%d processed", processed.Load())
 	}
 }
 
-// A watchedConn tells that net/http closed it.
+// A watchedConn tells that it was closed.
 type watchedConn struct {
-	net.Conn
+	*net.TCPConn
 	closed chan struct{}
 }
 
 func (c watchedConn) Close() error {
-	err := c.Conn.Close()
+	err := c.TCPConn.Close()
 	select {
 	case c.closed <- struct{}{}:
 	default:
@@ -616,7 +655,9 @@ func (c watchedConn) Close() error {
 	return err
 }
 
-func TestSocketAndNames(t *testing.T) {
+func TestSocketAndNames(t *testing.T) { both(t, testSocketAndNames) }
+
+func testSocketAndNames(t *testing.T, netHTTP bool) {
 	l, err := net.Listen("unix", t.TempDir()+"/s")
 	if err != nil {
 		t.Fatal(err)
@@ -624,13 +665,13 @@ func TestSocketAndNames(t *testing.T) {
 	server := &http.Server{Handler: http.HandlerFunc(echo)}
 	go server.Serve(l)
 	defer server.Close()
-	b := newBench(t, Options{Socket: l.Addr().String()})
+	b := newBench(t, Options{NetHTTP: netHTTP, Socket: l.Addr().String()})
 	if got, err := b.do(newRequest(t, "GET", "http", nil)); err != nil || got != "HTTP/1.1 localhost " {
 		t.Errorf("%q, %v", got, err)
 	}
 	// The machine's resolver may be slow, or know every name.
 	nobody := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no resolver") }}
-	b = newBench(t, Options{connect: (&net.Dialer{Resolver: nobody}).DialContext}, "name.invalid")
+	b = newBench(t, Options{NetHTTP: netHTTP, connect: (&net.Dialer{Resolver: nobody}).DialContext}, "name.invalid")
 	var dns *net.DNSError
 	if _, err := b.do(newRequest(t, "GET", "http", nil)); !errors.As(err, &dns) {
 		t.Error(err)

@@ -1,0 +1,266 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync/atomic"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// An asking is one request on its connection, to the end of its answer.
+type asking struct {
+	c      *ownConn
+	at     *ownAddress
+	ctx    context.Context
+	stop   func() bool // of the watch over ctx; nil: it never ends
+	sender *sender     // nil: there is no body
+	broken bool        // the request could not be written
+	last   bool        // one side said that the connection ends with this answer
+}
+
+// ask sends the request and reads the beginning of its answer. again: the
+// connection was an old one that broke, and the request may be sent once more.
+func (c *ownConn) ask(ctx context.Context, req *http.Request, body *requestBody, at *ownAddress) (res *http.Response, err error, again bool) {
+	length := bodyLength(req, body)
+	if c.head, err = appendHead(c.head[:0], req, at.host, length); err != nil {
+		c.keepHead()
+		at.idle.put(c) // nothing was written
+		closeBody(body)
+		return nil, err, false
+	}
+	a := &asking{c: c, at: at, ctx: ctx, last: req.Close}
+	if ctx.Done() != nil {
+		a.stop = context.AfterFunc(ctx, c.abort)
+	}
+	n, werr := c.conn.Write(c.head)
+	c.keepHead()
+	switch {
+	case werr == nil && body != nil:
+		a.sender = newSender(c, req, body, length)
+		go a.sender.run()
+	case werr != nil && n == 0 && c.reused && ctx.Err() == nil:
+		a.end(false)
+		return nil, werr, true // nothing was sent
+	case werr != nil:
+		a.broken = true // there may be an answer nevertheless
+		closeBody(body)
+	}
+	res, begun, err := a.answer(req)
+	if err == nil {
+		return res, nil, false
+	}
+	a.sender.answered(false)
+	a.end(false)
+	switch fault := a.sender.fault(); {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case fault != nil:
+		err = fault
+	case c.reused && !begun && body == nil && isSafe(req.Method):
+		return nil, err, true
+	case werr != nil:
+		err = fmt.Errorf("%w (%w)", werr, err)
+	}
+	return nil, err, false
+}
+
+// keepHead gives up room that few requests need.
+func (c *ownConn) keepHead() {
+	if cap(c.head) > keptHead {
+		c.head = nil
+	}
+}
+
+// isSafe: RFC 9110, section 9.2.1; only these may be processed twice, whatever
+// their sender says of idempotency.
+func isSafe(method string) bool {
+	switch method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// answer reads answers up to the one that counts. begun: something came.
+func (a *asking) answer(req *http.Request) (res *http.Response, begun bool, err error) {
+	c := a.c
+	c.left = maxAnswerHeader // of all of them together
+	if _, err := c.in.Peek(1); err != nil {
+		return nil, false, err
+	}
+	for n := 0; ; n++ {
+		if res, err = http.ReadResponse(c.in, req); err != nil {
+			if c.left <= 0 {
+				err = errAnswerHeader
+			}
+			return nil, true, err
+		}
+		if res.StatusCode < 100 || res.StatusCode > 199 || res.StatusCode == http.StatusSwitchingProtocols {
+			break
+		}
+		if n == maxInformational {
+			return nil, true, errors.New("the upstream answers with nothing but 1xx")
+		}
+		if err := a.inform(res); err != nil {
+			return nil, true, err
+		}
+	}
+	c.left = math.MaxInt64
+	res.TLS = c.state
+	return a.begin(res)
+}
+
+// inform passes on a 1xx.
+func (a *asking) inform(res *http.Response) error {
+	if res.StatusCode == http.StatusContinue {
+		a.sender.answered(true)
+	}
+	trace := httptrace.ContextClientTrace(a.ctx)
+	if trace == nil || trace.Got1xxResponse == nil {
+		return nil
+	}
+	return trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header))
+}
+
+// begin makes of an answer's head the answer.
+func (a *asking) begin(res *http.Response) (*http.Response, bool, error) {
+	a.last = a.last || res.Close || res.StatusCode < 200
+	a.sender.answered(!a.last) // who wants the body without saying so, and keeps the connection, gets it
+	switch {
+	case switches(res):
+		if !a.sender.whole() {
+			return nil, true, errors.New("the upstream changed the protocol in the middle of a request")
+		}
+		if a.stop != nil && !a.stop() {
+			a.stop = nil
+			return nil, true, context.Cause(a.ctx)
+		}
+		a.c.once.Do(func() {}) // it is the caller's now
+		res.Body = newOwnTunnel(a.c)
+	case res.Body == http.NoBody:
+		a.end(true)
+	default:
+		res.Body = &ownBody{body: res.Body, a: a}
+	}
+	return res, true, nil
+}
+
+// switches: RFC 9110, section 15.2.2.
+func switches(res *http.Response) bool {
+	return res.StatusCode == http.StatusSwitchingProtocols && res.Header.Get("Upgrade") != "" &&
+		httpguts.HeaderValuesContainsToken(res.Header["Connection"], "upgrade")
+}
+
+// end is where the request has its connection no more. It is used again only
+// where there is nothing left of either side's words: the answer was read to its
+// end, the request written to its own, and nobody ended it meanwhile.
+func (a *asking) end(whole bool) {
+	if a.stop != nil && !a.stop() {
+		whole = false // and abort may still come
+	}
+	if whole && !a.broken && !a.last && a.sender.whole() && a.c.clean() {
+		a.at.idle.put(a.c)
+		return
+	}
+	a.c.cut()
+}
+
+// An ownBody is an answer's body.
+type ownBody struct {
+	body  io.ReadCloser
+	a     *asking
+	state atomic.Uint32
+	err   error // that reading ended with; of whoever reads
+}
+
+const (
+	bodyOpen uint32 = iota
+	bodyOver
+	bodyClosed
+)
+
+var errReadClosed = errors.New("read of an answer's body that was closed")
+
+func (b *ownBody) Read(p []byte) (int, error) {
+	switch b.state.Load() {
+	case bodyOver:
+		return 0, b.err
+	case bodyClosed:
+		return 0, errReadClosed
+	}
+	n, err := b.body.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	if err != io.EOF {
+		err = b.a.explain(err)
+	}
+	b.err = err
+	if b.state.CompareAndSwap(bodyOpen, bodyOver) {
+		b.a.end(err == io.EOF)
+	}
+	return n, err
+}
+
+// explain says why the connection broke, where that was not the app's doing.
+func (a *asking) explain(err error) error {
+	if a.ctx.Err() != nil {
+		return context.Cause(a.ctx)
+	}
+	if fault := a.sender.fault(); fault != nil {
+		return fault
+	}
+	return err
+}
+
+// Close ends the connection where the body was not read to its end: what is left
+// could be much, and come slowly.
+func (b *ownBody) Close() error {
+	if b.state.CompareAndSwap(bodyOpen, bodyClosed) {
+		b.a.sender.answered(false)
+		b.a.end(false)
+	}
+	return nil
+}
+
+// An ownTunnel is a connection that left HTTP.
+type ownTunnel struct {
+	net.Conn
+	early *bufio.Reader // what was read already; nil: nothing more
+}
+
+func newOwnTunnel(c *ownConn) *ownTunnel {
+	t := &ownTunnel{Conn: c.conn}
+	if c.in.Buffered() > 0 {
+		t.early = c.in
+	}
+	return t
+}
+
+func (t *ownTunnel) Read(p []byte) (int, error) {
+	if t.early == nil {
+		return t.Conn.Read(p)
+	}
+	n, err := t.early.Read(p[:min(len(p), t.early.Buffered())])
+	if t.early.Buffered() == 0 {
+		t.early = nil
+	}
+	return n, err
+}
+
+// CloseWrite ends one direction of it.
+func (t *ownTunnel) CloseWrite() error {
+	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return http.ErrNotSupported
+}
