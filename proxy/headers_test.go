@@ -117,7 +117,7 @@ func TestIdentityHeaders(t *testing.T) {
 		}
 	}
 	h := http.Header{}
-	setNative(h, &exchange{policy: loadPolicy(t, testPolicy), identity: &policy.Identity{Name: "users", UID: "u", Actor: "agent", Tenant: "t", Email: "e@x"}})
+	NativeHeaders().write(h, &exchange{policy: loadPolicy(t, testPolicy), identity: &policy.Identity{Name: "users", UID: "u", Actor: "agent", Tenant: "t", Email: "e@x"}})
 	if h.Get(headerActor) != "agent" || h.Get(headerTenant) != "t" || h[headerEmail] != nil || h[headerRoles] != nil || h[headerClaims] != nil {
 		t.Errorf("%v", h)
 	}

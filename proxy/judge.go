@@ -77,7 +77,7 @@ func (f *forwarder) headers(x *exchange) http.Header {
 	in := x.r.WithContext(contextWith(x))
 	out := in.Clone(in.Context())
 	f.rewrite(&httputil.ProxyRequest{In: in, Out: out})
-	return out.Header
+	return out.Header.Clone() // what is kept with the identity is not the asker's to change
 }
 
 // nobodyWriter is an answer that nobody gets.

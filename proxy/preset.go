@@ -19,9 +19,9 @@ type Headers struct {
 	// Preset is their name: native, oauth2-proxy, esp, map; empty: none.
 	Preset string
 
-	set   func(h http.Header, x *exchange)
-	fits  func(x *exchange) bool // nil: everybody can be told
-	names []string               // that are stripped because of them
+	tell  *teller                          // what says nothing but who calls; nil: nothing does
+	each  func(h http.Header, x *exchange) // what is of one request alone; nil: nothing is
+	names []string                         // that are stripped because of them
 	// asserts: X-Sidegate-Assertion, or what stands for it, is among them.
 	asserts bool
 	// Identity and Actor: the headers say by which identity a caller was
@@ -31,12 +31,17 @@ type Headers struct {
 
 // carry reports whether the caller can be told in these headers.
 func (hs Headers) carry(x *exchange) bool {
-	return hs.fits == nil || x.identity == nil || hs.fits(x)
+	return hs.tell == nil || x.identity == nil || hs.tell.of(x).fits
 }
 
 func (hs Headers) write(h http.Header, x *exchange) {
-	if hs.set != nil {
-		hs.set(h, x)
+	if hs.tell != nil {
+		for _, one := range hs.tell.of(x).headers {
+			h[one.name] = one.value
+		}
+	}
+	if hs.each != nil {
+		hs.each(h, x)
 	}
 }
 
@@ -60,22 +65,28 @@ const (
 
 // NativeHeaders are sidegate's own.
 func NativeHeaders() Headers {
-	return Headers{Preset: "native", set: setNative, Identity: true, Actor: true, asserts: true}
+	return Headers{
+		Preset: "native", tell: nativeTeller, Identity: true, Actor: true, asserts: true,
+		each: func(h http.Header, x *exchange) { put(h, headerAssertion, x.assertion) },
+	}
 }
 
-func setNative(h http.Header, x *exchange) {
-	id := x.identity
-	put(h, headerUID, headerValue(id.UID, false))
-	put(h, headerIdentity, headerValue(id.Name, false))
-	put(h, headerActor, headerValue(id.Actor, false))
-	put(h, headerTenant, headerValue(id.Tenant, false))
-	put(h, headerEmail, headerValue(verifiedEmail(id), false))
-	declared := x.policy.Claims()
+// One for all upstreams: what is kept is kept once.
+var (
+	nativeTeller      = &teller{say: sayNative, declares: true}
+	oauth2ProxyTeller = &teller{say: sayOAuth2Proxy, declares: true}
+)
+
+func sayNative(t *telling, id *policy.Identity, declared []string) {
+	t.put(headerUID, headerValue(id.UID, false))
+	t.put(headerIdentity, headerValue(id.Name, false))
+	t.put(headerActor, headerValue(id.Actor, false))
+	t.put(headerTenant, headerValue(id.Tenant, false))
+	t.put(headerEmail, headerValue(verifiedEmail(id), false))
 	if slices.Contains(declared, "roles") {
-		put(h, headerRoles, headerList(stringList(id.Claims["roles"])))
+		t.put(headerRoles, headerList(stringList(id.Claims["roles"])))
 	}
-	put(h, headerClaims, encodeClaims(id, declared))
-	put(h, headerAssertion, x.assertion)
+	t.put(headerClaims, encodeClaims(id, declared))
 }
 
 func verifiedEmail(id *policy.Identity) string {
@@ -89,40 +100,34 @@ func verifiedEmail(id *policy.Identity) string {
 // readers decode nothing, so that a caller of whom something could not be told
 // as it is is refused.
 func OAuth2ProxyHeaders() Headers {
-	return Headers{
-		Preset: "oauth2-proxy",
-		set: func(h http.Header, x *exchange) {
-			id := x.identity
-			put(h, "X-Forwarded-User", id.UID)
-			put(h, "X-Forwarded-Email", verifiedEmail(id))
-			put(h, "X-Forwarded-Groups", strings.Join(groups(x), ","))
-			name, _ := id.Claims["preferred_username"].(string)
-			put(h, "X-Forwarded-Preferred-Username", name)
-		},
-		fits: func(x *exchange) bool {
-			name, _ := x.identity.Claims["preferred_username"].(string)
-			for _, v := range []string{x.identity.UID, verifiedEmail(x.identity), name} {
-				if strings.ContainsFunc(v, unprintable) {
-					return false
-				}
-			}
-			return !slices.ContainsFunc(groups(x), func(g string) bool {
-				return g == "" || strings.ContainsRune(g, ',') || strings.ContainsFunc(g, unprintable)
-			})
-		},
+	return Headers{Preset: "oauth2-proxy", tell: oauth2ProxyTeller}
+}
+
+func sayOAuth2Proxy(t *telling, id *policy.Identity, declared []string) {
+	member := groups(id, declared)
+	name, _ := id.Claims["preferred_username"].(string)
+	for _, v := range []string{id.UID, verifiedEmail(id), name} {
+		t.fits = t.fits && !strings.ContainsFunc(v, unprintable)
 	}
+	t.fits = t.fits && !slices.ContainsFunc(member, func(g string) bool {
+		return g == "" || strings.ContainsRune(g, ',') || strings.ContainsFunc(g, unprintable)
+	})
+	t.put("X-Forwarded-User", id.UID)
+	t.put("X-Forwarded-Email", verifiedEmail(id))
+	t.put("X-Forwarded-Groups", strings.Join(member, ","))
+	t.put("X-Forwarded-Preferred-Username", name)
 }
 
 // unprintable is what may not stand in a header without being encoded.
 func unprintable(r rune) bool { return r < 0x21 || r > 0x7e }
 
 // groups are the claim groups or, where a token has none, the declared roles.
-func groups(x *exchange) []string {
-	if claim, ok := x.identity.Claims["groups"]; ok {
+func groups(id *policy.Identity, declared []string) []string {
+	if claim, ok := id.Claims["groups"]; ok {
 		return stringList(claim)
 	}
-	if slices.Contains(x.policy.Claims(), "roles") {
-		return stringList(x.identity.Claims["roles"])
+	if slices.Contains(declared, "roles") {
+		return stringList(id.Claims["roles"])
 	}
 	return nil
 }
@@ -140,7 +145,7 @@ func ESPHeaders(prefix string) (Headers, error) {
 	}
 	return Headers{
 		Preset:   "esp",
-		set:      func(h http.Header, x *exchange) { put(h, name, x.identity.Payload) },
+		tell:     &teller{say: func(t *telling, id *policy.Identity, _ []string) { t.put(name, id.Payload) }},
 		names:    []string{name},
 		Identity: true, Actor: true,
 	}, nil
@@ -151,7 +156,7 @@ func ESPHeaders(prefix string) (Headers, error) {
 // sent. assertions says whether there is something that signs.
 func HeaderMap(templates map[string]string, assertions bool) (Headers, error) {
 	out := Headers{Preset: "map"}
-	var all []headerTemplate
+	var all, signed []headerTemplate
 	for _, name := range slices.Sorted(maps.Keys(templates)) {
 		t, err := parseHeader(templates[name])
 		if err == nil {
@@ -170,7 +175,11 @@ func HeaderMap(templates map[string]string, assertions bool) (Headers, error) {
 		if err != nil {
 			return Headers{}, fmt.Errorf("%s: %w", name, err)
 		}
-		all = append(all, t)
+		if t.reads("assertion") {
+			signed = append(signed, t)
+		} else {
+			all = append(all, t)
+		}
 		out.names = append(out.names, t.name)
 		out.asserts = out.asserts || t.reads("assertion")
 		// An assertion says everything. A header counts only where it is sent
@@ -178,9 +187,16 @@ func HeaderMap(templates map[string]string, assertions bool) (Headers, error) {
 		out.Identity = out.Identity || t.always("") && (t.reads("auth.identity") || t.reads("assertion"))
 		out.Actor = out.Actor || t.always("auth.actor") && (t.reads("auth.actor") || t.reads("assertion"))
 	}
-	out.set = func(h http.Header, x *exchange) {
+	out.tell = &teller{say: func(t *telling, id *policy.Identity, _ []string) {
 		for i := range all {
-			put(h, all[i].name, all[i].value(x))
+			t.put(all[i].name, all[i].value(id, ""))
+		}
+	}}
+	if len(signed) > 0 {
+		out.each = func(h http.Header, x *exchange) {
+			for i := range signed {
+				put(h, signed[i].name, signed[i].value(x.identity, x.assertion))
+			}
 		}
 	}
 	return out, nil
@@ -225,14 +241,14 @@ func (t *headerTemplate) always(but string) bool {
 }
 
 // headerValues are what a template can read, beside auth.token.NAME.
-var headerValues = map[string]func(x *exchange) string{
-	"auth.uid":      func(x *exchange) string { return x.identity.UID },
-	"auth.identity": func(x *exchange) string { return x.identity.Name },
-	"auth.actor":    func(x *exchange) string { return x.identity.Actor },
-	"auth.tenant":   func(x *exchange) string { return x.identity.Tenant },
-	"auth.email":    func(x *exchange) string { return verifiedEmail(x.identity) },
-	"auth.provider": func(x *exchange) string { return x.identity.Provider },
-	"assertion":     func(x *exchange) string { return x.assertion },
+var headerValues = map[string]func(id *policy.Identity, assertion string) string{
+	"auth.uid":      func(id *policy.Identity, _ string) string { return id.UID },
+	"auth.identity": func(id *policy.Identity, _ string) string { return id.Name },
+	"auth.actor":    func(id *policy.Identity, _ string) string { return id.Actor },
+	"auth.tenant":   func(id *policy.Identity, _ string) string { return id.Tenant },
+	"auth.email":    func(id *policy.Identity, _ string) string { return verifiedEmail(id) },
+	"auth.provider": func(id *policy.Identity, _ string) string { return id.Provider },
+	"assertion":     func(_ *policy.Identity, assertion string) string { return assertion },
 }
 
 const tokenClaim = "auth.token."
@@ -273,7 +289,7 @@ func parseHeader(text string) (headerTemplate, error) {
 }
 
 // value is the header's text, empty where something that it reads is not there.
-func (t *headerTemplate) value(x *exchange) string {
+func (t *headerTemplate) value(id *policy.Identity, assertion string) string {
 	if len(t.values) == 0 {
 		return t.literals[0]
 	}
@@ -283,9 +299,9 @@ func (t *headerTemplate) value(x *exchange) string {
 		b.WriteString(t.literals[i])
 		v := ""
 		if read := headerValues[name]; read != nil {
-			v = headerValue(read(x), list)
+			v = headerValue(read(id, assertion), list)
 		} else {
-			v = claimValue(x.identity.Claims[strings.TrimPrefix(name, tokenClaim)])
+			v = claimValue(id.Claims[strings.TrimPrefix(name, tokenClaim)])
 		}
 		if v == "" {
 			return ""

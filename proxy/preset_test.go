@@ -39,7 +39,7 @@ func payload(claims string) string { return base64.RawURLEncoding.EncodeToString
 func identity(name, uid, claims string) *policy.Identity {
 	d := json.NewDecoder(strings.NewReader(claims))
 	d.UseNumber()
-	id := &policy.Identity{Name: name, Namespace: name, UID: uid, TokenHash: strings.Repeat("cd", 32), Payload: payload(claims)}
+	id := &policy.Identity{Name: name, Namespace: name, UID: uid, TokenHash: strings.Repeat("cd", 32), Payload: payload(claims), Kept: new(policy.Kept)}
 	if err := d.Decode(&id.Claims); err != nil {
 		panic(err)
 	}

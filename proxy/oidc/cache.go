@@ -21,10 +21,11 @@ const (
 	shards = 64
 	// entryFactor and entryBytes estimate what an entry holds: the token
 	// twice (itself and its claims, which as Go values take about three times
-	// their text), and what every entry has.
-	entryFactor = 4
-	entryBytes  = 1 << 10
-	// defaultEntryBytes is room for a token of 1.8 KB, and for longer ones
+	// their text), the claims once more in what upstreams are told, and what
+	// every entry has.
+	entryFactor = 5
+	entryBytes  = 3 << 9
+	// defaultEntryBytes is room for a token of 1.3 KB, and for longer ones
 	// where others are shorter.
 	defaultEntryBytes = 8 << 10
 )
@@ -140,6 +141,7 @@ func (c *Cache) authenticate(ctx context.Context, set *Set, token string) (*poli
 	if err != nil {
 		return nil, err
 	}
+	v.Identity.Kept = new(policy.Kept)
 	s.put(token, entry{v, provider, set})
 	return v.Identity, nil
 }

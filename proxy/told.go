@@ -1,0 +1,65 @@
+package proxy
+
+import (
+	"slices"
+
+	"sidegate/policy"
+)
+
+// A teller makes the headers that say who calls. What they say follows from the
+// identity and the claims that the policy declares, and from nothing else: it is
+// made once, and kept with the identity for the requests that bring its token
+// again. What depends on a request must not be in it.
+type teller struct {
+	say      func(t *telling, id *policy.Identity, declared []string)
+	declares bool // the declared claims are looked at; else say gets none
+}
+
+// A telling is what one teller says of one identity. Requests share it: it is
+// not changed after it was made.
+type telling struct {
+	by       *teller
+	whose    *policy.Identity
+	declared []string
+	fits     bool // everything that must be told can be
+	headers  []toldHeader
+}
+
+// A toldHeader has one value, in a slice without room for more: who adds a
+// value to one request's header gets a slice of its own.
+type toldHeader struct {
+	name  string
+	value []string
+}
+
+// put adds a header that has a value.
+func (t *telling) put(name, value string) {
+	if value != "" {
+		t.headers = append(t.headers, toldHeader{name, []string{value}})
+	}
+}
+
+// keptTellings is how many are kept with an identity, the newest: upstreams
+// that are told in different ways, and the claims of a policy and the next.
+const keptTellings = 4
+
+// of is what is said of the exchange's caller.
+func (t *teller) of(x *exchange) *telling {
+	var declared []string
+	if t.declares {
+		declared = x.policy.Claims()
+	}
+	id := x.identity
+	kept, _ := id.Kept.Load().([]*telling)
+	for _, one := range kept {
+		if one.by == t && one.whose == id && slices.Equal(one.declared, declared) {
+			return one
+		}
+	}
+	one := &telling{by: t, whose: id, declared: declared, fits: true}
+	t.say(one, id, declared)
+	// Another request may have been as fast, and what it kept is lost then: it
+	// is made anew when it is asked for.
+	id.Kept.Store(append([]*telling{one}, kept[:min(len(kept), keptTellings-1)]...))
+	return one
+}
