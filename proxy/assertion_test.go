@@ -721,7 +721,7 @@ func FuzzAssertion(f *testing.F) {
 	f.Add("\ufffd", "\U0001F600", "", `{"plan":"\ud800"}`)
 	key, text := newKey(f, elliptic.P256())
 	a := newAssertions(f, text, nil, time.Now)
-	base := asserting(f, a, nil)
+	pol := loadPolicy(f, testPolicy)
 	f.Fuzz(func(t *testing.T, uid, actor, path, claims string) {
 		if !utf8.ValidString(uid) || !utf8.ValidString(actor) || !utf8.ValidString(path) {
 			return // no token and no path holds that
@@ -732,9 +732,9 @@ func FuzzAssertion(f *testing.F) {
 		if d.Decode(&id.Claims) != nil {
 			return
 		}
-		x := *base
-		x.identity, x.target.path = id, path
-		raw, err := a.sign(&x, "app")
+		x := asserting(t, a, id)
+		x.policy, x.target.path = pol, path
+		raw, err := a.sign(x, "app")
 		if err != nil {
 			t.Fatal(err)
 		}

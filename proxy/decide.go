@@ -206,5 +206,5 @@ func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
 	if d, ok := x.limit(x.match.Route.Limits, d); !ok {
 		return d, nil
 	}
-	return d, f.forward
+	return d, f.act
 }

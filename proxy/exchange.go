@@ -21,12 +21,13 @@ type exchange struct {
 	w       *responseWriter
 	policy  *policy.Policy // the one this request is judged by, whole
 	start   time.Time
-	id      string   // of the record
-	trace   string   // the trace's id, 32 hexadecimal digits
-	span    string   // the id of the request's own span or, where nothing is traced here, that of traceparent
-	sampled bool     // the trace is kept
-	parent  string   // traceparent as it is sent upstream
-	states  []string // tracestate, of a trace that is continued
+	end     time.Time // zero: it goes on
+	id      string    // of the record
+	trace   string    // the trace's id, 32 hexadecimal digits
+	span    string    // the id of the request's own span or, where nothing is traced here, that of traceparent
+	sampled bool      // the trace is kept
+	parent  string    // traceparent as it is sent upstream
+	states  []string  // tracestate, of a trace that is continued
 	ip      netip.Addr
 	trusted bool // the peer is a trusted proxy
 
@@ -76,17 +77,21 @@ type exchange struct {
 	cancel    func(cause error) // ends it; anybody may call it, at any time
 	maxBody   int64             // bytes of its body or, where it is a stream, of a message; 0: no bound
 	grpc      bool              // it is a gRPC stream
+	alone     bool              // its headers to the upstream are made by passedOn
 	duplex    bool              // its body and its answer may pass at once, over HTTP/1.1
 	shown     credential
 	stream    *stream // that may outlive shown
 	cut       bool    // and was ended for that, or another reason of ours
+
+	room room
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
 	x.limits, x.shared, x.lookups = p.limits, p.o.Limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
-	x.w = &responseWriter{ResponseWriter: w, old: !r.ProtoAtLeast(1, 1), last: endsConnection(r)}
+	x.w = &x.room.w
+	x.w.ResponseWriter, x.w.old, x.w.last = w, !r.ProtoAtLeast(1, 1), endsConnection(r)
 	x.w.continues = r.ContentLength != 0 && hasToken(r.Header["Expect"], "100-continue")
 	stall := p.o.IdleTimeout
 	if r.ProtoMajor < 2 {
@@ -205,6 +210,7 @@ func (p *Proxy) finish(x *exchange) {
 		x.lastFlush()
 	}
 	truncated := broken != nil || x.cut
+	x.end = p.o.Now()
 	if !x.absent { // else callers who go on asking would fill what is full already
 		if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
 			p.metrics.auditFailures.Inc()
@@ -311,7 +317,14 @@ func (x *exchange) answerPanic() (broken any) {
 	return nil
 }
 
-func (x *exchange) duration() time.Duration { return x.p.o.Now().Sub(x.start) }
+// duration is how long the request has taken, to its end once that has come:
+// what is written of it says the same time.
+func (x *exchange) duration() time.Duration {
+	if x.end.IsZero() {
+		return x.p.o.Now().Sub(x.start)
+	}
+	return x.end.Sub(x.start)
+}
 
 func (x *exchange) routeID() string {
 	if x.match.Route == nil {

@@ -18,13 +18,29 @@ type forwarder struct {
 	up    Upstream
 	proxy *httputil.ReverseProxy
 	busy  atomic.Int64 // requests that have entered
+	act   action       // forward, made into a value once
 }
 
 // exchangeKey finds the exchange of a forwarded request in its context.
 type exchangeKey struct{}
 
 func contextWith(x *exchange) context.Context {
-	return context.WithValue(x.r.Context(), exchangeKey{}, x)
+	x.room.context = exchangeContext{x.r.Context(), x}
+	return &x.room.context
+}
+
+// An exchangeContext has the exchange beside what its parent has.
+type exchangeContext struct {
+	context.Context
+	x *exchange
+}
+
+// Value implements context.Context.
+func (c *exchangeContext) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return c.x
+	}
+	return c.Context.Value(key)
 }
 
 func newForwarder(p *Proxy, name string, u Upstream) *forwarder {
@@ -37,6 +53,7 @@ func newForwarder(p *Proxy, name string, u Upstream) *forwarder {
 		BufferPool:     buffers,
 		ErrorLog:       quietLog, // what it says is in the outcome and our own log
 	}
+	f.act = f.forward
 	return f
 }
 
@@ -93,9 +110,13 @@ func (f *forwarder) forward(x *exchange) error {
 		x.stream = f.p.streams.add(x, false, !f.up.Unlimited, x.endStream)
 	}
 	if !x.upgrades() {
-		delete(x.r.Header, "Upgrade") // or ReverseProxy passes it on
+		delete(x.r.Header, "Upgrade") // or it is passed on
 	}
-	f.proxy.ServeHTTP(x.w, x.r.WithContext(ctx))
+	in := x.r.WithContext(ctx)
+	if x.alone = endsHere(x.r.Header); x.alone {
+		in.Header = nil // rewrite makes the upstream's, without what ReverseProxy would look for
+	}
+	f.proxy.ServeHTTP(x.w, in)
 	return nil
 }
 
@@ -111,7 +132,11 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 	if f.up.KeepHost {
 		out.Host = x.target.hostPort
 	}
-	strip(out.Header, f.p.reserved)
+	if x.alone {
+		out.Header = f.passedOn(x)
+	} else {
+		strip(out.Header, f.p.reserved)
+	}
 	out.Trailer = nil // ReverseProxy would announce them, and never send them
 	if x.preflight {  // browsers send neither
 		out.Header.Del("Authorization")
@@ -141,7 +166,7 @@ func dropsAuthorization(x *exchange) bool {
 // answered looks at the upstream's answer before it is passed on.
 func (f *forwarder) answered(res *http.Response) error {
 	x := res.Request.Context().Value(exchangeKey{}).(*exchange)
-	stripAnswer(res.Header)
+	spaced := stripAnswer(res.Header)
 	stripAnswer(res.Trailer)
 	if res.StatusCode == http.StatusSwitchingProtocols && x.upgrades() {
 		x.watch.stop()
@@ -152,14 +177,13 @@ func (f *forwarder) answered(res *http.Response) error {
 	if res.StatusCode < http.StatusOK {
 		return errBadStatus
 	}
-	for name := range res.Header {
-		if strings.Contains(name, " ") { // the one byte that net/http lets by, and then drops
-			return errBadHeader
-		}
+	if spaced {
+		return errBadHeader
 	}
 	x.upstreamAnswered(res.StatusCode)
 	x.watch.answering(f.up.IdleTimeout)
-	body := &answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header), grpc: hasGRPCType(res.Header, nativeGRPC)}
+	body := &x.room.answer
+	*body = answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header), grpc: hasGRPCType(res.Header, nativeGRPC)}
 	if x.grpc && body.grpc {
 		x.body.max.Store(0) // it is gRPC indeed, and bounded message by message
 	}
@@ -318,12 +342,15 @@ func (b *answerBody) ends(end *streamEnd) bool {
 }
 
 // buffers are reused from answer to answer.
-var buffers = &bufferPool{sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}}
+var buffers = &bufferPool{sync.Pool{New: func() any { return new(buffer) }}}
 
 type bufferPool struct{ pool sync.Pool }
 
-func (p *bufferPool) Get() []byte  { return *p.pool.Get().(*[]byte) }
-func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }
+// A buffer goes into the pool by its address, which takes no memory.
+type buffer [32 << 10]byte
+
+func (p *bufferPool) Get() []byte  { return p.pool.Get().(*buffer)[:] }
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*buffer)(b)) }
 
 // upgrades reports whether the request may leave HTTP: a WebSocket handshake
 // on a route that says so. Every other Upgrade is ignored, as RFC 9110,

@@ -27,7 +27,8 @@ func (p *Proxy) ForwardAuth(d Dialect) http.Handler {
 		x.question, x.ip, x.trusted = q, p.askedBy(r), true
 		x.traceContext()
 		x.startTrace()
-		defer p.enter(x, r)()
+		p.enter(x, r)
+		defer p.leave()
 		defer p.finish(x)
 		if err := p.serve(x); err != nil {
 			x.fail(err)

@@ -40,15 +40,17 @@ func (f *forwarder) setForwarded(x *exchange, h http.Header) {
 			}
 		}
 	}
-	h["X-Forwarded-For"] = []string{peer}
-	h["X-Forwarded-Proto"] = []string{proto}
+	h["X-Forwarded-For"] = x.room.line(peer)
+	h["X-Forwarded-Proto"] = x.room.line(proto)
 	if host != "" { // HTTP/1.0 has none
-		h["X-Forwarded-Host"] = []string{host}
+		h["X-Forwarded-Host"] = x.room.line(host)
 	}
-	h["X-Request-Id"] = []string{x.id}
+	h["X-Request-Id"] = x.room.line(x.id)
 	x.setTrace(h)
-	if n := len(strings.Join(x.states, ",")); n > 0 && n <= maxTraceState {
-		h["Tracestate"] = slices.Clone(x.states)
+	if len(x.states) > 0 {
+		if n := len(strings.Join(x.states, ",")); n > 0 && n <= maxTraceState {
+			h["Tracestate"] = slices.Clone(x.states)
+		}
 	}
 }
 

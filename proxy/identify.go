@@ -51,19 +51,19 @@ func (x *exchange) anonymous() (decision, bool) {
 // unverified is why there is no identity: 401 where the token is bad, 503 where
 // it cannot be told.
 func (x *exchange) unverified(id *policy.Identity, err error) (decision, bool) {
+	if err == nil && id != nil && id.UID != "" {
+		return decision{}, true
+	}
 	var bad *TokenError
-	switch {
-	case errors.As(err, &bad):
+	if errors.As(err, &bad) {
 		x.saw(identityOf(err), callerInvalid)
 		return refuse(codeInvalidToken, &problem{status: http.StatusUnauthorized, code: codeInvalidToken, detail: bad.Reason, challenge: codeInvalidToken, cause: bad}), false
-	case err != nil || id == nil || id.UID == "":
-		x.saw(identityOf(err), callerUnavailable)
-		if err == nil {
-			err = errors.New("the authenticator gave nobody")
-		}
-		return refuse(codeUnavailable, unavailable("the token cannot be verified now", err)), false
 	}
-	return decision{}, true
+	x.saw(identityOf(err), callerUnavailable)
+	if err == nil {
+		err = errors.New("the authenticator gave nobody")
+	}
+	return refuse(codeUnavailable, unavailable("the token cannot be verified now", err)), false
 }
 
 // bearerToken reads an Authorization header (RFC 6750, section 2.1; the scheme

@@ -172,7 +172,8 @@ func (p *Proxy) Policy() *policy.Policy { return p.policy.Load() }
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.begin(w, r)
 	x.startTrace()
-	defer p.enter(x, r)()
+	p.enter(x, r)
+	defer p.leave()
 	defer p.finish(x)
 	if err := p.serve(x); err != nil {
 		x.fail(err)

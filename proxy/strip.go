@@ -132,11 +132,16 @@ func strip(h http.Header, reserved map[string]bool) {
 	}
 }
 
-// stripAnswer removes from an upstream's answer what speaks in the gateway's name.
-func stripAnswer(h http.Header) {
+// stripAnswer removes from an upstream's answer what speaks in the gateway's
+// name. It reports whether a name holds a space: the one byte that net/http lets
+// by, and then drops.
+func stripAnswer(h http.Header) (spaced bool) {
 	for name := range h {
-		if len(name) >= 11 && strings.EqualFold(name[:11], "X-Sidegate-") {
+		if len(name) >= 11 && name[0]|0x20 == 'x' && strings.EqualFold(name[:11], "X-Sidegate-") {
 			delete(h, name)
+			continue
 		}
+		spaced = spaced || strings.IndexByte(name, ' ') >= 0
 	}
+	return spaced
 }

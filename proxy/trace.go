@@ -100,7 +100,7 @@ func toCloudTrace(parent string) string {
 // setTrace tells an app which span its own are children of. Google's older
 // header is there where it came: its platforms have apps that read nothing else.
 func (x *exchange) setTrace(h map[string][]string) {
-	h["Traceparent"] = []string{x.parent}
+	h["Traceparent"] = x.room.line(x.parent)
 	if x.cloudTrace {
 		h[headerCloudTrace] = []string{toCloudTrace(x.parent)}
 	}

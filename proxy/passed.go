@@ -1,0 +1,51 @@
+package proxy
+
+import (
+	"net/http"
+	"strings"
+)
+
+// ofConnection are the headers of a connection and not of a request (RFC 9110,
+// section 7.6.1, and those that were such before), by the names that net/http
+// gives them, and those that setForwarded replaces.
+var ofConnection = map[string]bool{
+	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
+	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
+}
+
+// endsHere reports whether the request's Connection header names no other header
+// and the request does not want to leave HTTP or have trailers: then what goes to
+// the upstream is what came without ofConnection. Of all others ReverseProxy makes it.
+func endsHere(h http.Header) bool {
+	if h["Te"] != nil || h["Upgrade"] != nil {
+		return false
+	}
+	switch c := h["Connection"]; len(c) {
+	case 0:
+		return true
+	case 1:
+		return strings.EqualFold(c[0], "keep-alive") || strings.EqualFold(c[0], "close")
+	}
+	return false
+}
+
+// passedOn is the part of a request's headers that its upstream gets, with room
+// for what the gateway says itself. ReverseProxy would copy all of them, take
+// away what is of the connection, and have the copy grow several times.
+func (f *forwarder) passedOn(x *exchange) http.Header {
+	in := x.r.Header
+	n := len(in) + forwardedLines
+	if x.identity != nil && f.up.Headers.tell != nil {
+		n += len(f.up.Headers.tell.of(x).headers)
+	}
+	out := make(http.Header, n)
+	for name, values := range in {
+		if !ofConnection[name] && !mustStrip(name, f.p.reserved) {
+			out[name] = values
+		}
+	}
+	return out
+}
+
+// forwardedLines is how many headers setForwarded sets, for most requests.
+const forwardedLines = 5
