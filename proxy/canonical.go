@@ -86,16 +86,17 @@ func originForm(uri string) (path, authority string, err error) {
 	return rest[i:], authority, nil
 }
 
+var errHost = errors.New("the host is malformed")
+
 // canonicalHost gives the host in lower case without its final dot, alone and
 // with its port.
 func canonicalHost(raw string) (host, hostPort string, err error) {
-	bad := errors.New("the host is malformed")
 	if len(raw) > 260 {
-		return "", "", bad
+		return "", "", errHost
 	}
 	for i := range len(raw) {
 		if raw[i] >= 0x80 { // before ToLower: it makes of a Kelvin sign a k
-			return "", "", bad
+			return "", "", errHost
 		}
 	}
 	raw = strings.ToLower(raw)
@@ -103,38 +104,41 @@ func canonicalHost(raw string) (host, hostPort string, err error) {
 	if strings.HasPrefix(raw, "[") {
 		end := strings.IndexByte(raw, ']')
 		if end < 0 {
-			return "", "", bad
+			return "", "", errHost
 		}
 		host, port = raw[:end+1], raw[end+1:]
 		// One address has many spellings; a route's host is the shortest.
 		if a, err := netip.ParseAddr(host[1:end]); err != nil || !a.Is6() || a.Zone() != "" || a.String() != host[1:end] {
-			return "", "", bad
+			return "", "", errHost
 		}
 	} else {
 		if i := strings.IndexByte(raw, ':'); i >= 0 {
 			host, port = raw[:i], raw[i:]
 		}
 		if strings.Contains(host, "..") {
-			return "", "", bad
+			return "", "", errHost
 		}
 		host = strings.TrimSuffix(host, ".")
 		for i := range len(host) {
 			c := host[i]
 			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_') {
-				return "", "", bad
+				return "", "", errHost
 			}
 		}
 		if strings.HasPrefix(host, ".") || host == "" { // HTTP/1.0 may lack one; no route should hang on that
-			return "", "", bad
+			return "", "", errHost
 		}
 	}
 	if port != "" {
 		if len(port) > 6 || port[0] != ':' || strings.Trim(port[1:], "0123456789") != "" {
-			return "", "", bad
+			return "", "", errHost
 		}
 		if port == ":" {
 			port = ""
 		}
+	}
+	if len(host)+len(port) == len(raw) {
+		return host, raw, nil
 	}
 	return host, host + port, nil
 }

@@ -5,17 +5,20 @@ import (
 	"strings"
 )
 
-// ofConnection are the headers of a connection and not of a request (RFC 9110,
-// section 7.6.1, and those that were such before), by the names that net/http
-// gives them, and those that setForwarded replaces.
-var ofConnection = map[string]bool{
-	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
-	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
+// ofConnection reports whether a header is of a connection and not of a request
+// (RFC 9110, section 7.6.1, and those that were such before), by the name that
+// net/http gives it.
+func ofConnection(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
 }
 
 // endsHere reports whether the request's Connection header names no other header
 // and the request does not want to leave HTTP or have trailers: then what goes to
-// the upstream is what came without ofConnection. Of all others ReverseProxy makes it.
+// the upstream is what came without those of ofConnection. Of all others ReverseProxy makes it.
 func endsHere(h http.Header) bool {
 	if h["Te"] != nil || h["Upgrade"] != nil {
 		return false
@@ -40,7 +43,7 @@ func (f *forwarder) passedOn(x *exchange) http.Header {
 	}
 	out := make(http.Header, n)
 	for name, values := range in {
-		if !ofConnection[name] && !mustStrip(name, f.p.reserved) {
+		if !ofConnection(name) && !mustStrip(name, f.p.reserved) {
 			out[name] = values
 		}
 	}

@@ -49,6 +49,15 @@ var strippedPrefixes = []string{
 	"cf-access-", "tailscale-", "oidc-", "impersonate-", "ssl-client-",
 }
 
+// lengthsByByte has a bit for each length of a stripped name, by its first byte:
+// most other names have a length that none of them has.
+var lengthsByByte = func() (by [256]uint64) {
+	for name := range stripped {
+		by[name[0]] |= 1 << len(name)
+	}
+	return by
+}()
+
 // prefixesByByte are strippedPrefixes by their first byte: most names begin with
 // none of them.
 var prefixesByByte = func() (by [256][]string) {
@@ -87,22 +96,32 @@ func mustStrip(name string, reserved map[string]bool) bool {
 	folded := buf[:min(len(name), maxHeaderName)]
 	odd := false // the name has other bytes than letters, digits and dashes
 	for i := range folded {
-		folded[i] = foldName(name[i])
+		folded[i] = foldedBytes[name[i]]
 		odd = odd || (folded[i] == '-' && name[i] != '-')
-	}
-	if stripped[string(folded)] || reserved[string(folded)] || (odd && framing[string(folded)]) {
-		return true
 	}
 	if len(folded) == 0 {
 		return false
 	}
+	if lengthsByByte[folded[0]]>>len(folded)&1 != 0 && stripped[string(folded)] {
+		return true
+	}
+	if len(reserved) > 0 && reserved[string(folded)] || odd && framing[string(folded)] {
+		return true
+	}
 	for _, p := range prefixesByByte[folded[0]] {
-		if len(folded) >= len(p) && string(folded[:len(p)]) == p {
+		if len(folded) >= len(p) && folded[2] == p[2] && string(folded[:len(p)]) == p {
 			return true
 		}
 	}
 	return false
 }
+
+var foldedBytes = func() (by [256]byte) {
+	for c := range by {
+		by[c] = foldName(byte(c))
+	}
+	return by
+}()
 
 // folded is a header's name as it stands in the lists.
 func folded(name string) string {
