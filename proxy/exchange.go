@@ -21,7 +21,7 @@ type exchange struct {
 	w       *responseWriter
 	policy  *policy.Policy // the one this request is judged by, whole
 	start   time.Time
-	end     time.Time // zero: it goes on
+	done    time.Time // zero: it goes on
 	id      string    // of the record
 	trace   string    // the trace's id, 32 hexadecimal digits
 	span    string    // the id of the request's own span or, where nothing is traced here, that of traceparent
@@ -40,7 +40,7 @@ type exchange struct {
 	identity *policy.Identity
 	input    policy.Input // of the policy; here because Decide's closures would move it to the heap
 	object   *audit.Object
-	upload   uploadPlan
+	upload   *uploadPlan            // of a route that the gateway answers itself
 	uppy     *uppyCall              // of a route that serves Uppy
 	batch    []*item                // what a request for several things at once is for
 	further  bool                   // what is decided now is not the first of them
@@ -210,7 +210,7 @@ func (p *Proxy) finish(x *exchange) {
 		x.lastFlush()
 	}
 	truncated := broken != nil || x.cut
-	x.end = p.o.Now()
+	x.done = p.o.Now()
 	if !x.absent { // else callers who go on asking would fill what is full already
 		if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
 			p.metrics.auditFailures.Inc()
@@ -320,10 +320,10 @@ func (x *exchange) answerPanic() (broken any) {
 // duration is how long the request has taken, to its end once that has come:
 // what is written of it says the same time.
 func (x *exchange) duration() time.Duration {
-	if x.end.IsZero() {
+	if x.done.IsZero() {
 		return x.p.o.Now().Sub(x.start)
 	}
-	return x.end.Sub(x.start)
+	return x.done.Sub(x.start)
 }
 
 func (x *exchange) routeID() string {

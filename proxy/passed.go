@@ -38,6 +38,9 @@ func endsHere(h http.Header) bool {
 func (f *forwarder) passedOn(x *exchange) http.Header {
 	in := x.r.Header
 	n := len(in) + forwardedLines
+	if in["Authorization"] != nil && !f.up.KeepAuthorization {
+		n--
+	}
 	if x.identity != nil && f.up.Headers.tell != nil {
 		n += len(f.up.Headers.tell.of(x).headers)
 	}

@@ -32,6 +32,7 @@ func (p *Proxy) decideServed(x *exchange) (decision, action) {
 		return refuse(codeInternal, &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here",
 			cause: errors.New("the policy serves presign routes and this gateway has no buckets")}), nil
 	}
+	x.upload = &uploadPlan{}
 	switch x.match.Route.Serve {
 	case policy.PresignUpload:
 		return p.decideUpload(x)

@@ -117,7 +117,7 @@ func (p *Proxy) decideItem(x *exchange, decide func(*item)) {
 	one.event = x.decisionEvent()
 	one.event.Request.Batch = request
 	x.batch = append(x.batch, one)
-	x.decision, x.id, x.object, x.upload = decision{}, request, nil, uploadPlan{}
+	x.decision, x.id, x.object, *x.upload = decision{}, request, nil, uploadPlan{}
 	if x.given == nil { // a trial explains what the policy was asked
 		x.input = before
 	}
