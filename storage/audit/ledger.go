@@ -50,6 +50,7 @@ type Options struct {
 	open   func(name string, flag int) (file, error) // nil: the disk
 	queue  int                                       // bytes; 0: queueSize
 	pause  time.Duration                             // between tries after a failure; 0: one second
+	linger time.Duration                             // 0: lingerTime
 
 	remove  func(name string) error // deletes a segment; nil: os.Remove
 	syncDir func(dir string) error  // fsyncs a folder; nil: syncDir
@@ -95,7 +96,8 @@ type file interface {
 //
 // Append chains an event and queues it. One goroutine writes what is queued
 // with one write(2), and fsyncs where somebody waits for that: one fsync for
-// all who wait. Two more read the files behind it: one ships, one copies.
+// all who wait. Nobody else writes: a disk that hangs holds this goroutine, and
+// who waits for it can give up. Two more read the files behind it: one ships, one copies.
 //
 // After a failed fsync nobody knows what the disk holds, and a later fsync of
 // the same pages may succeed without having written them. So the ledger then
@@ -122,12 +124,14 @@ type Ledger struct {
 	next    *round // the fsync to come
 	flight  *round // the one that runs
 	failure error  // of the last write or fsync; nil: it went well
+	lingers bool   // the timer that writes what nobody waits for runs
 	lost    int    // events that failures took since the last success
 	lostAll uint64 // those that failures took since Open
 	noRoom  error  // why no new segment could be begun; nil: none is due
 	total   int64  // bytes written, of those that are or were unshipped at Open
 	seals   int    // fsyncs done, for tests and metrics
 
+	linger  *time.Timer   // see Append
 	wake    chan struct{} // to the writer; holds one
 	stopped chan struct{} // the writer ended
 	w       writer        // the writer's own
@@ -135,13 +139,6 @@ type Ledger struct {
 	ship *shipper // nil without Sink
 	copy *copier  // nil without Copy
 	keepers
-}
-
-// A batch is what one write(2) writes.
-type batch struct {
-	count   int
-	written chan struct{} // closed when it was written, or failed
-	err     error         // set before; nil: written
 }
 
 // A round is one fsync.
@@ -164,6 +161,9 @@ type Ticket struct {
 //
 // Outcomes and system events still find room where decisions are refused:
 // they end what was admitted.
+//
+// An outcome is written with what comes next, or after lingerTime, unless its
+// Ticket is waited for: so it costs no write(2) of its own while there is traffic.
 func (l *Ledger) Append(e *Event) (Ticket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -201,12 +201,7 @@ func (l *Ledger) add(e *Event) Ticket {
 	l.head.hash = hash(l.enc.buf[from:])
 	l.pending = append(l.enc.buf, '\n')
 	done = true
-	if l.batch == nil {
-		l.batch = &batch{written: make(chan struct{})}
-		l.poke()
-	}
-	l.batch.count++
-	return Ticket{l: l, b: l.batch, seq: l.head.seq}
+	return Ticket{l: l, b: l.join(e.Type), seq: l.head.seq}
 }
 
 // waiting is how many bytes are not shipped yet; the caller holds mu.
@@ -238,14 +233,8 @@ func (t Ticket) Wait(ctx context.Context, s Survive) error {
 	if s != Crash {
 		l.wantSynced(t.seq)
 	}
-	select {
-	case <-t.b.written:
-	default:
-		select {
-		case <-t.b.written:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for the audit log: %w", context.Cause(ctx))
-		}
+	if err := l.waitWritten(ctx, t.b); err != nil {
+		return err
 	}
 	if t.b.err != nil {
 		return fmt.Errorf("%w: %w", ErrNotWritten, t.b.err)

@@ -34,6 +34,8 @@ type Repair struct {
 func Open(o Options) (*Ledger, error) {
 	l := &Ledger{opt: o.withDefaults(), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	l.enc = newEncoder(o.Gateway)
+	l.linger = time.AfterFunc(time.Hour, l.lingered)
+	l.linger.Stop()
 	l.next = &round{done: make(chan struct{})}
 	if err := makeFolder(o.Dir, l.opt.syncDir); err != nil {
 		return nil, fmt.Errorf("the audit log's folder: %w", err)
@@ -111,6 +113,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.pause <= 0 {
 		o.pause = time.Second
+	}
+	if o.linger <= 0 {
+		o.linger = lingerTime
 	}
 	if o.open == nil {
 		o.open = func(name string, flag int) (file, error) { return os.OpenFile(name, flag, 0o600) }

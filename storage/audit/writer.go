@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 )
@@ -37,6 +38,9 @@ func (l *Ledger) run() {
 		probe := false
 		select {
 		case <-l.wake:
+			// Requests that can run now append before the write, not behind it:
+			// many share one write(2), and nobody waits for longer than those take.
+			runtime.Gosched()
 		case <-retry.C:
 			probe, due = true, false
 		}
@@ -70,17 +74,19 @@ func (l *Ledger) step(probe bool) bool {
 		l.batch.count-- // if this is lost too, it is no event more
 	}
 	buf, b, head := l.pending, l.batch, l.head
-	l.pending, l.batch = l.w.spare[:0], nil
+	if b != nil && !b.woken && !probe && !l.closed { // it lingers
+		b = nil
+	}
+	if b != nil {
+		l.pending, l.batch = l.w.spare[:0], nil
+	}
 	l.mu.Unlock()
 	if b != nil {
 		l.w.spare = buf
-		if err := l.write(buf, head); err != nil {
+		if err := l.write(b, buf, head); err != nil {
 			l.fail(b, err)
 			return false
 		}
-		close(b.written)
-	} else {
-		l.w.spare = buf
 	}
 	return l.sync(probe) && b != nil
 }
@@ -93,8 +99,8 @@ func (l *Ledger) lossReport() *Event {
 	}}}
 }
 
-// write puts buf at the segment's end and publishes the new head.
-func (l *Ledger) write(buf []byte, head link) error {
+// write puts buf at the segment's end, publishes the new head, and ends the batch.
+func (l *Ledger) write(b *batch, buf []byte, head link) error {
 	if err := l.heal(); err != nil {
 		return err
 	}
@@ -125,6 +131,7 @@ func (l *Ledger) write(buf []byte, head link) error {
 	l.total += int64(len(buf))
 	l.failure = nil
 	l.lost = 0
+	b.end(nil)
 	if l.ship != nil {
 		l.ship.notice()
 	}
@@ -147,17 +154,13 @@ func (l *Ledger) fail(b *batch, err error) {
 		if b != nil {
 			l.lost += b.count
 			l.lostAll += uint64(b.count)
-			b.err = err
+			b.end(err)
 		}
 	}
 	l.failure = err
 	r := l.next
 	l.next = &round{done: make(chan struct{})}
 	l.mu.Unlock()
-	close(b.written)
-	if behind != nil {
-		close(behind.written)
-	}
 	r.err = err
 	close(r.done)
 }
