@@ -33,6 +33,7 @@ var sdkHome = map[string]string{
 	"github.com/versity/versitygw":       "",
 	"github.com/santhosh-tekuri":         "",
 	"github.com/redis/go-redis":          "storage/redis",
+	"github.com/KimMachineGun":           "cmd",
 }
 
 func TestImportTableOfArchitecture(t *testing.T) {

@@ -47,6 +47,7 @@ func runGateway(ctx context.Context, s settings) (err error) {
 		// held, must not wait for who reads it either.
 		stdlog.SetOutput(serverLog{log.Logger})
 		defer stdlog.SetOutput(os.Stderr)
+		defer tuneProcess(s.env, log.Logger)()
 	}
 	for _, w := range s.warnings {
 		log.Warn().Msg(w)
