@@ -17,11 +17,13 @@ read again when its file changes, and at SIGHUP.`,
 		Args:    cobra.NoArgs,
 	}
 	flags := addSettingsFlags(c)
+	profiles := c.Flags().Bool("pprof", false, "serve profiles at /debug/pprof/ of the admin listener, to this machine only")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		s, err := p.loadSettings(flags)
 		if err != nil {
 			return err
 		}
+		s.pprof = *profiles
 		return runGateway(c.Context(), s)
 	}
 	return c

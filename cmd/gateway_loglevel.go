@@ -61,14 +61,14 @@ func (g *gateway) logLines() proxy.LogLines {
 func (g *gateway) serveLogLevel(mux *http.ServeMux) {
 	g.onClose(g.closeLevels)
 	mux.HandleFunc("GET "+logLevelPath, func(w http.ResponseWriter, r *http.Request) {
-		if status, err := fromHere(r); err != nil {
+		if status, err := fromHere(r, levelIs); err != nil {
 			writeAdminError(w, status, err)
 			return
 		}
 		writeAdmin(w, http.StatusOK, g.levelState())
 	})
 	mux.HandleFunc("PUT "+logLevelPath, func(w http.ResponseWriter, r *http.Request) {
-		status, err := fromHere(r)
+		status, err := fromHere(r, levelIs)
 		var change levelChange
 		var last time.Duration
 		if err == nil {
@@ -90,24 +90,27 @@ func (g *gateway) serveLogLevel(mux *http.ServeMux) {
 // ofCommands are the headers that commands send, such as ours and curl.
 var ofCommands = []string{"Accept", "Accept-Encoding", "Connection", "Content-Length", "Content-Type", "User-Agent"}
 
-// fromHere refuses who is not on this machine, and pages in a browser that is:
+// levelIs is what fromHere keeps on this machine.
+const levelIs = "the log's level is told and changed"
+
+// fromHere, of which what says what it is for, refuses who is not on this machine, and pages in a browser that is:
 // also where a name was made to lead here (DNS rebinding). Who comes through a
 // proxy beside the gateway may be anybody. Proxies and browsers show themselves by
 // what they add, each by something else (Envoy beside an app of a mesh no
 // X-Forwarded-For, but X-Forwarded-Proto and X-Request-Id), so that only what is
 // known to be a command's passes.
-func fromHere(r *http.Request) (status int, err error) {
+func fromHere(r *http.Request, what string) (status int, err error) {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !peer.Addr().Unmap().IsLoopback() {
-		return http.StatusForbidden, errors.New("the log's level is told and changed on the gateway's own machine only: ask a loopback address")
+		return http.StatusForbidden, fmt.Errorf("%s on the gateway's own machine only: ask a loopback address", what)
 	}
 	for name := range r.Header {
 		if !slices.Contains(ofCommands, name) {
-			return http.StatusForbidden, fmt.Errorf("the log's level is neither for pages nor for who comes through a proxy: the request has the header %s", name)
+			return http.StatusForbidden, fmt.Errorf("%s neither to pages nor to who comes through a proxy: the request has the header %s", what, name)
 		}
 	}
 	if host := (&url.URL{Host: r.Host}).Hostname(); !isLoopback(host) {
-		return http.StatusForbidden, errors.New("the log's level is told and changed under a loopback address only: ask 127.0.0.1, [::1] or localhost")
+		return http.StatusForbidden, fmt.Errorf("%s under a loopback address only: ask 127.0.0.1, [::1] or localhost", what)
 	}
 	return 0, nil
 }

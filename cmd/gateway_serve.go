@@ -116,6 +116,9 @@ func (g *gateway) serveAdmin() {
 	})
 	g.serveLogLevel(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g.metrics, promhttp.HandlerOpts{}))
+	if g.s.pprof {
+		servePprof(mux)
+	}
 	g.admin = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -118,7 +118,7 @@ func TestWhoMayChangeTheLogLevel(t *testing.T) {
 	for peer, status := range map[string]int{"127.0.0.1:1": 0, "[::1]:1": 0, "[::ffff:127.0.0.1]:1": 0, "10.0.0.1:1": 403, "[fe80::1%lo]:1": 403, "0.0.0.0:1": 403, "": 403, "@": 403} {
 		r := httptest.NewRequest("PUT", logLevelPath, nil)
 		r.RemoteAddr, r.Host = peer, "127.0.0.1:9180"
-		if got, _ := fromHere(r); got != status {
+		if got, _ := fromHere(r, levelIs); got != status {
 			t.Errorf("%q: %d", peer, got)
 		}
 	}

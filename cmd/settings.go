@@ -26,6 +26,7 @@ type settings struct {
 	// version is this program's, for logs, the audit log and metrics.
 	version        string
 	stdout, stderr io.Writer
+	pprof          bool // the admin listener has profiles, for this machine
 	everyRefusal   bool // is on record by itself; of tests
 }
 
