@@ -189,7 +189,7 @@ func BenchmarkProxy(b *testing.B) {
 		Transport: benchTransport(), BufferPool: pool{}, ErrorLog: log.New(io.Discard, "", 0),
 	})
 	defer bare.Close()
-	gate := httptest.NewServer(benchGate(b, c.app))
+	gate := benchServer(benchGate(b, c.app))
 	defer gate.Close()
 	token := benchToken()
 	for _, s := range []*httptest.Server{bare, gate} {
@@ -221,7 +221,7 @@ func BenchmarkProxyRefused(b *testing.B) {
 	if err := everyOne.FlushRefusals(context.Background(), true); err != nil {
 		b.Fatal(err)
 	}
-	full, counted := httptest.NewServer(everyOne), httptest.NewServer(p)
+	full, counted := benchServer(everyOne), benchServer(p)
 	defer full.Close()
 	defer counted.Close()
 	token := benchToken()
@@ -305,6 +305,15 @@ func benchGate(b *testing.B, app *url.URL, change ...func(*proxy.Options)) *prox
 		b.Fatal(err)
 	}
 	return p
+}
+
+// benchServer serves as the gateway's public listener does.
+func benchServer(p *proxy.Proxy) *httptest.Server {
+	s := httptest.NewUnstartedServer(p)
+	s.Config.ConnContext, s.Config.IdleTimeout, s.Config.ReadHeaderTimeout = proxy.CountRequests, 75*time.Second, 10*time.Second
+	s.Listener = proxy.StrictFraming(s.Listener, nil)
+	s.Start()
+	return s
 }
 
 func benchPolicy(b *testing.B) *policy.Policy {

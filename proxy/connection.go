@@ -7,13 +7,30 @@ import (
 	"sync/atomic"
 )
 
-// connectionKey finds a connection's count of requests in its context.
+// connectionKey finds a connection in the context of its requests.
 type connectionKey struct{}
 
+// A connection is what a Proxy knows of one.
+type connection struct {
+	requests atomic.Int64 // that it has brought
+	strict   *strictConn  // nil: it is none of StrictFraming's
+}
+
 // CountRequests is an http.Server's ConnContext: without it
-// Options.MaxPerConnection bounds nothing.
-func CountRequests(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, new(atomic.Int64))
+// Options.MaxPerConnection bounds nothing, and what StrictFraming's connections
+// spare their requests is not spared.
+func CountRequests(ctx context.Context, conn net.Conn) context.Context {
+	c := &connection{}
+	if own, ok := conn.(interface{ itself() *strictConn }); ok {
+		c.strict = own.itself()
+	}
+	return context.WithValue(ctx, connectionKey{}, c)
+}
+
+// connectionOf is nil where the server has no CountRequests.
+func connectionOf(r *http.Request) *connection {
+	c, _ := r.Context().Value(connectionKey{}).(*connection)
+	return c
 }
 
 // lastOfConnection reports whether this request is the last one that its
@@ -22,8 +39,8 @@ func (p *Proxy) lastOfConnection(r *http.Request) bool {
 	if p.o.MaxPerConnection <= 0 {
 		return false
 	}
-	n, ok := r.Context().Value(connectionKey{}).(*atomic.Int64)
-	return ok && n.Add(1) >= p.o.MaxPerConnection
+	c := connectionOf(r)
+	return c != nil && c.requests.Add(1) >= p.o.MaxPerConnection
 }
 
 // enter counts a request, sent is as net/http gave it, among those that are

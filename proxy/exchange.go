@@ -100,6 +100,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	if stall > 0 {
 		x.w.guard = newGuard(stall, http.NewResponseController(w).SetWriteDeadline)
 	}
+	if c := connectionOf(r); c != nil && c.strict != nil && r.ProtoMajor < 2 {
+		x.w.pace(c.strict)
+	}
 	if c := p.o.CORS; c != nil && !c.Upstream {
 		x.w.final = x.allowCORS
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"sync"
+	"time"
 )
 
 // StrictFraming gives a listener whose connections carry no HTTP/1 request
@@ -43,13 +45,18 @@ func (l strictListener) Accept() (net.Conn, error) {
 func strict(conn net.Conn, refused func()) net.Conn {
 	secure, ok := conn.(connectionStater)
 	if !ok {
-		return &strictConn{Conn: conn, refused: refused}
+		c := &strictConn{Conn: conn, refused: refused}
+		c.init()
+		return c
 	}
 	if secure.ConnectionState().NegotiatedProtocol == "h2" {
 		return conn
 	}
 	c := &strictTLSConn{strictConn: strictConn{Conn: conn, refused: refused}, connectionStater: secure}
 	c.framing.preface = notHTTP2
+	c.init()
+	// After a write that failed for its deadline TLS writes nothing more.
+	c.writing.exact = true
 	return c
 }
 
@@ -85,6 +92,13 @@ type strictConn struct {
 	spent   bool   // the one byte that a mode has to give is given
 	early   []byte // what came behind a request that asked to leave HTTP
 	refused func() // nil: nobody is told
+
+	reading, writing deadline
+	writes           sync.Mutex // a write can take several of Conn's
+}
+
+func (c *strictConn) init() {
+	c.reading.set, c.writing.set = c.Conn.SetReadDeadline, c.Conn.SetWriteDeadline
 }
 
 var errFraming = errors.New("the request's framing is ambiguous or broken")
@@ -100,13 +114,13 @@ func (c *strictConn) Read(p []byte) (int, error) {
 			c.early = c.early[n:]
 			return n, nil
 		}
-		return c.Conn.Read(p)
+		return c.read(p)
 	case strictBroken:
 		return c.readBroken(p)
 	case strictUpgrade:
 		return c.readUpgrade(p)
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.read(p)
 	good, next := c.framing.follow(p[:n])
 	switch next {
 	case strictBroken:
@@ -154,7 +168,7 @@ func (c *strictConn) readUpgrade(p []byte) (n int, err error) {
 		n = copy(p[:1], c.early)
 		c.early = c.early[n:]
 	default:
-		n, err = c.Conn.Read(p[:1])
+		n, err = c.read(p[:1])
 	}
 	c.spent = n > 0
 	return n, err
@@ -171,3 +185,50 @@ func (c *strictConn) CloseWrite() error {
 	}
 	return errors.ErrUnsupported // net/http calls it before a last answer is read: closing would lose that
 }
+
+// itself finds it also in a strictTLSConn.
+func (c *strictConn) itself() *strictConn { return c }
+
+func (c *strictConn) read(p []byte) (n int, err error) {
+	if err := c.reading.begin(); err != nil {
+		return 0, err
+	}
+	for again := true; again; {
+		n, err = c.Conn.Read(p)
+		if again = c.reading.leave(err); again && n > 0 {
+			again, err = false, nil
+			c.reading.leave(nil)
+		}
+	}
+	return n, err
+}
+
+// Write writes all of p, or fails.
+func (c *strictConn) Write(p []byte) (n int, err error) {
+	c.writes.Lock()
+	defer c.writes.Unlock()
+	if err := c.writing.begin(); err != nil {
+		return 0, err
+	}
+	for again := true; again; {
+		var wrote int
+		wrote, err = c.Conn.Write(p[n:])
+		n += wrote
+		again = c.writing.leave(err)
+	}
+	return n, err
+}
+
+// SetReadDeadline, SetWriteDeadline and SetDeadline do what a net.Conn's do, but
+// tell of a connection that is closed only by the next Read or Write.
+func (c *strictConn) SetReadDeadline(t time.Time) error { return c.reading.wish(t) }
+
+func (c *strictConn) SetWriteDeadline(t time.Time) error { return c.writing.wish(t) }
+
+func (c *strictConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.reading.wish(t), c.writing.wish(t))
+}
+
+// pace gives each write this long to be taken, from its begin, until the write
+// deadline is set: net/http does that when the answer is written.
+func (c *strictConn) pace(each time.Duration) { c.writing.pace(each) }

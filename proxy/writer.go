@@ -18,7 +18,8 @@ type responseWriter struct {
 	http.ResponseWriter
 	idle      time.Duration
 	set       time.Time
-	status    int // of the final answer; 0 before
+	paced     bool // the connection itself gives each write its time
+	status    int  // of the final answer; 0 before
 	bytes     int64
 	hijacked  bool
 	old       bool          // HTTP/1.0
@@ -119,7 +120,7 @@ func (w *responseWriter) hurry(d time.Duration) {
 }
 
 func (w *responseWriter) extend() {
-	if w.idle <= 0 {
+	if w.idle <= 0 || w.paced {
 		return
 	}
 	now := time.Now()
@@ -129,9 +130,18 @@ func (w *responseWriter) extend() {
 	}
 }
 
+// pace leaves the caller's time to the connection, which knows when a write
+// begins.
+func (w *responseWriter) pace(c *strictConn) {
+	if w.idle > 0 {
+		c.pace(w.idle)
+		w.paced = true
+	}
+}
+
 // allow gives the caller this long to take what is written.
 func (w *responseWriter) allow(d time.Duration) {
-	if d > 0 && !w.hijacked {
+	if d > 0 && !w.hijacked && !w.paced {
 		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(d))
 	}
 }
