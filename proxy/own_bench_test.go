@@ -6,30 +6,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
-	"net/url"
 	"slices"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sidegate/proxy"
-	"sidegate/proxy/transport"
 )
-
-// ownTransport is how the gateway asks an app that is configured with no more
-// than its URL.
-func ownTransport(b *testing.B, app *url.URL) *transport.Transport {
-	m, err := transport.NewMetrics(prometheus.NewRegistry())
-	if err != nil {
-		b.Fatal(err)
-	}
-	t, err := transport.New(transport.Options{Name: "app", Addresses: []string{app.Host}, Metrics: m})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(t.CloseIdleConnections)
-	return t
-}
 
 // BenchmarkProxyOwn is BenchmarkProxy with the gateway's own transport: x-bare is
 // the gate with it, and x-transport a bare ReverseProxy with it, each against a
@@ -44,10 +25,10 @@ func BenchmarkProxyOwn(b *testing.B) {
 	}
 	servers := []*httptest.Server{
 		bare(benchTransport()),
-		bare(ownTransport(b, c.app)),
-		httptest.NewServer(benchGate(b, c.app, func(o *proxy.Options) {
+		bare(ownTransport(b, c.app.Host, false)),
+		benchServer(benchGate(b, c.app, func(o *proxy.Options) {
 			up := o.Upstreams["app"]
-			up.Transport = ownTransport(b, c.app)
+			up.Transport = ownTransport(b, c.app.Host, false)
 			o.Upstreams["app"] = up
 		})),
 	}
