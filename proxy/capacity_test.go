@@ -8,22 +8,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"sidegate/proxy/transport"
 )
 
 // byTransport has the gate ask these addresses as a gateway does.
 func byTransport(t *testing.T, addresses ...string) func(*Upstream) {
 	t.Helper()
-	m, err := transport.NewMetrics(prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	tr, err := transport.New(transport.Options{Name: "app", Addresses: addresses, Metrics: m})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tr.CloseIdleConnections)
+	tr := ownTransport(t, prometheus.NewRegistry(), addresses...)
 	return func(u *Upstream) { u.Transport, u.URL = tr, mustURL(t, "http://placeholder") }
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sidegate/policy"
+	"sidegate/proxy/transport"
 	"sidegate/storage/audit"
 )
 
@@ -178,7 +179,7 @@ type gate struct {
 	metrics *prometheus.Registry
 	log     *syncBuffer
 	// transport is the app's, unless a test changed it.
-	transport *http.Transport
+	transport *transport.Transport
 	connect   func() (net.Conn, error) // nil: by TCP
 	patience  time.Duration            // of the test with the gateway
 }
@@ -202,6 +203,22 @@ func (b *syncBuffer) String() string {
 
 func newTransport() *http.Transport {
 	return &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true, ExpectContinueTimeout: time.Second, MaxResponseHeaderBytes: 64 << 10}
+}
+
+// ownTransport asks these addresses as a gateway does that is told no more of
+// them.
+func ownTransport(t testing.TB, r prometheus.Registerer, addresses ...string) *transport.Transport {
+	t.Helper()
+	m, err := transport.NewMetrics(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := transport.New(transport.Options{Name: "app", Addresses: addresses, Metrics: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }
 
 // newGate starts a gateway before the app at that address; change sets what
@@ -240,14 +257,12 @@ func unserved(t testing.TB, app string, change ...func(*Options)) *gate {
 	t.Cleanup(func() { ledger.Close(context.Background()) })
 	g := &gate{t: t, dir: dir, metrics: prometheus.NewRegistry(), log: &syncBuffer{}, patience: 20 * time.Second}
 	g.tape = &tape{ledger: ledger, outcomes: make(chan *audit.Event, 100_000), entered: make(chan struct{}, 1)}
-	transport := newTransport()
-	g.transport = transport
-	t.Cleanup(transport.CloseIdleConnections)
+	g.transport = ownTransport(t, g.metrics, mustURL(t, app).Host)
 	o := Options{
 		Name: "photos", Policy: loadPolicy(t, testPolicy), Authenticator: fakeTokens{}, Recorder: g.tape,
 		Upstreams: map[string]Upstream{"app": {
 			URL: mustURL(t, app), KeepHost: true, Timeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
-			MaxBody: 1 << 30, Headers: NativeHeaders(), Transport: transport,
+			MaxBody: 1 << 30, Headers: NativeHeaders(), Transport: g.transport,
 		}},
 		IdleTimeout: 10 * time.Second, Log: zerolog.New(g.log), Metrics: g.metrics, Now: time.Now,
 	}

@@ -180,8 +180,15 @@ func inProcessGate(t testing.TB, app http.HandlerFunc, change ...func(*Options))
 func gateBefore(t testing.TB, app *inProcess, change ...func(*Options)) (*gate, map[string]*http.Client) {
 	t.Helper()
 	g := unserved(t, "http://app.test", append(change, func(o *Options) {
-		o.Upstreams["app"].Transport.(*http.Transport).DialContext = app.dial
-		t.Cleanup(o.Upstreams["app"].Transport.(*http.Transport).CloseIdleConnections)
+		u := o.Upstreams["app"]
+		by, ok := u.Transport.(*http.Transport) // of HTTP/2
+		if !ok {
+			by = newTransport()
+		}
+		by.DialContext = app.dial
+		t.Cleanup(by.CloseIdleConnections)
+		u.Transport = by
+		o.Upstreams["app"] = u
 	})...)
 	server := &http.Server{Handler: g.proxy, ConnContext: CountRequests, Protocols: bothProtocols(), DisableGeneralOptionsHandler: true, ErrorLog: quietLog}
 	m := newInProcess()
