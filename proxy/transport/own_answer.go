@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"sync/atomic"
+	"strings"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -24,7 +24,9 @@ type asking struct {
 	stop   func() bool // of the watch over ctx; nil: it never ends
 	sender *sender     // nil: there is no body
 	broken bool        // the request could not be written
-	last   bool        // one side said that the connection ends with this answer
+	last   bool        // the connection ends with this answer
+	res    http.Response
+	body   ownBody
 }
 
 // ask sends the request and reads the beginning of its answer. again: the
@@ -98,7 +100,7 @@ func (a *asking) answer(req *http.Request) (res *http.Response, begun bool, err 
 		return nil, false, err
 	}
 	for n := 0; ; n++ {
-		if res, err = http.ReadResponse(c.in, req); err != nil {
+		if res, err = a.head(req); err != nil {
 			if c.left <= 0 {
 				err = errAnswerHeader
 			}
@@ -117,6 +119,32 @@ func (a *asking) answer(req *http.Request) (res *http.Response, begun bool, err 
 	c.left = math.MaxInt64
 	res.TLS = c.state
 	return a.begin(res)
+}
+
+// head reads the head of one answer. Where net/http must say what it means, the
+// connection ends with it: an app that is odd in one place is so in others.
+func (a *asking) head(req *http.Request) (*http.Response, error) {
+	head, err := a.c.readHead()
+	if err != nil {
+		return nil, err
+	}
+	a.res = http.Response{}
+	if parseHead(head, req.Method, &a.res) {
+		a.res.Request = req
+		a.body.is(a, req.Method)
+		return &a.res, nil
+	}
+	a.last = true
+	a.c.in = bufio.NewReader(io.MultiReader(strings.NewReader(head), a.c.in))
+	res, err := http.ReadResponse(a.c.in, req)
+	if err != nil {
+		return nil, err
+	}
+	if res.Body != http.NoBody {
+		a.body = ownBody{a: a, from: res.Body}
+		res.Body = &a.body
+	}
+	return res, nil
 }
 
 // inform passes on a 1xx.
@@ -148,8 +176,6 @@ func (a *asking) begin(res *http.Response) (*http.Response, bool, error) {
 		res.Body = newOwnTunnel(a.c)
 	case res.Body == http.NoBody:
 		a.end(true)
-	default:
-		res.Body = &ownBody{body: res.Body, a: a}
 	}
 	return res, true, nil
 }
@@ -172,64 +198,6 @@ func (a *asking) end(whole bool) {
 		return
 	}
 	a.c.cut()
-}
-
-// An ownBody is an answer's body.
-type ownBody struct {
-	body  io.ReadCloser
-	a     *asking
-	state atomic.Uint32
-	err   error // that reading ended with; of whoever reads
-}
-
-const (
-	bodyOpen uint32 = iota
-	bodyOver
-	bodyClosed
-)
-
-var errReadClosed = errors.New("read of an answer's body that was closed")
-
-func (b *ownBody) Read(p []byte) (int, error) {
-	switch b.state.Load() {
-	case bodyOver:
-		return 0, b.err
-	case bodyClosed:
-		return 0, errReadClosed
-	}
-	n, err := b.body.Read(p)
-	if err == nil {
-		return n, nil
-	}
-	if err != io.EOF {
-		err = b.a.explain(err)
-	}
-	b.err = err
-	if b.state.CompareAndSwap(bodyOpen, bodyOver) {
-		b.a.end(err == io.EOF)
-	}
-	return n, err
-}
-
-// explain says why the connection broke, where that was not the app's doing.
-func (a *asking) explain(err error) error {
-	if a.ctx.Err() != nil {
-		return context.Cause(a.ctx)
-	}
-	if fault := a.sender.fault(); fault != nil {
-		return fault
-	}
-	return err
-}
-
-// Close ends the connection where the body was not read to its end: what is left
-// could be much, and come slowly.
-func (b *ownBody) Close() error {
-	if b.state.CompareAndSwap(bodyOpen, bodyClosed) {
-		b.a.sender.answered(false)
-		b.a.end(false)
-	}
-	return nil
 }
 
 // An ownTunnel is a connection that left HTTP.
