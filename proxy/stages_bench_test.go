@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"context"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"testing"
 	"time"
 
@@ -66,10 +69,7 @@ func BenchmarkHeaders(b *testing.B) {
 	p.decide(x)
 	b.ReportAllocs()
 	for b.Loop() {
-		h := x.r.Header.Clone()
-		strip(h, nil)
-		p.upstreams["app"].setForwarded(x, h)
-		NativeHeaders().write(h, x)
+		p.upstreams["app"].stageHeaders(x)
 	}
 }
 
@@ -134,4 +134,88 @@ func BenchmarkStrip(b *testing.B) {
 			}
 		}
 	}
+}
+
+// BenchmarkIdentify is a caller whose token was verified before.
+func BenchmarkIdentify(b *testing.B) {
+	p, x := benchExchange(b)
+	p.decide(x)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := x.identify(); !ok {
+			b.Fatal("nobody")
+		}
+	}
+}
+
+// BenchmarkMetrics is what is counted at a request's end.
+func BenchmarkMetrics(b *testing.B) {
+	p, x := benchExchange(b)
+	p.decide(x)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.metrics.count(x)
+	}
+}
+
+// BenchmarkWhole is a request from header to answer, without the network: what
+// the gate takes, and what ReverseProxy does alone.
+func BenchmarkWhole(b *testing.B) {
+	for name, h := range map[string]http.Handler{"bare": bareProxy(b), "gate": stageGate(b)} {
+		b.Run(name, func(b *testing.B) {
+			r, w := stageRequest(), discarded{http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(w.header)
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
+}
+
+// discarded is an answer that nobody keeps.
+type discarded struct{ header http.Header }
+
+func (d discarded) Header() http.Header         { return d.header }
+func (d discarded) Write(p []byte) (int, error) { return len(p), nil }
+func (d discarded) WriteHeader(int)             {}
+func (d discarded) Flush()                      {}
+
+// stageGate is a gate whose app answers in this process; its log has lines, as a
+// gateway's does.
+func stageGate(tb testing.TB) *Proxy {
+	p, err := New(Options{
+		Name: "bench", Policy: loadPolicy(tb, testPolicy), Authenticator: someone{keptUser()}, Recorder: nowhere{},
+		Upstreams: map[string]Upstream{"app": {URL: mustURL(tb, "http://127.0.0.1:1"), Transport: instantly{}, Headers: NativeHeaders(), KeepHost: true, Timeout: time.Minute, IdleTimeout: time.Minute}},
+		Log:       zerolog.New(io.Discard), Metrics: prometheus.NewRegistry(), Now: time.Now,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+// stageRequest is one as net/http reads it.
+func stageRequest() *http.Request {
+	r := httptest.NewRequest("GET", "/private/a/b/c?x=1&y=2", nil)
+	r.RequestURI = "/private/a/b/c?x=1&y=2"
+	r.Header = http.Header{"Authorization": {"Bearer alice"}, "User-Agent": {"bench"}, "Accept": {"*/*"}, "Accept-Encoding": {"gzip"}, "Cookie": {"a=b"}, "X-Custom-Header": {"1"}}
+	return r
+}
+
+// bareProxy is what a gateway's forwarding is held against.
+func bareProxy(tb testing.TB) http.Handler {
+	app := mustURL(tb, "http://127.0.0.1:1")
+	return &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(app); r.SetXForwarded() },
+		Transport: instantly{}, BufferPool: buffers, ErrorLog: log.New(io.Discard, "", 0),
+	}
+}
+
+// stageHeaders makes the headers for the upstream.
+func (f *forwarder) stageHeaders(x *exchange) {
+	x.room = room{}
+	h := f.passedOn(x)
+	f.setForwarded(x, h)
+	f.up.Headers.write(h, x)
 }
