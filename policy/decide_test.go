@@ -266,12 +266,21 @@ func TestInputs(t *testing.T) {
 	id := bob(claim("plan", "y"), claim("org_id", "o"), claim("secret", "s"))
 	id.Email, id.EmailVerified = "b@x.dev", true
 	want := map[string]any{"claims": map[string]any{"plan": "y", "org_id": "o"}, "absent": []string{"roles"}, "email": "b@x.dev", "email_verified": true}
+	var room InputsRoom
 	for _, r := range p.Routes { // what the policy reads, wherever: so another policy can be held against it
 		if got := p.Inputs(&Input{Route: r, Identity: id}); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", r.ID, got, want)
 		}
 		if got := p.Inputs(&Input{Route: r}); got != nil {
 			t.Errorf("nobody: %v", got)
+		}
+		room.Clear()
+		if got := p.InputsIn(&room, &Input{Route: r, Identity: id}); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s, after others: %v, want %v", r.ID, got, want)
+		}
+		room.Clear()
+		if got := p.InputsIn(&room, &Input{Route: r}); got != nil {
+			t.Errorf("nobody, after others: %v", got)
 		}
 	}
 }

@@ -71,13 +71,29 @@ func (r *Route) noteAppCheck() {
 // holds anyway, by name; nil where that is nothing. `absent` lists the claims
 // that it reads and the token does not have, `lookups` the documents that were
 // read for this decision, and `checksum` is there where an upload's body had one.
-func (p *Policy) Inputs(in *Input) map[string]any {
+func (p *Policy) Inputs(in *Input) map[string]any { return p.InputsIn(new(InputsRoom), in) }
+
+// An InputsRoom is memory that one request's inputs leave to the next's. The zero
+// value has none yet.
+type InputsRoom struct{ all, claims map[string]any }
+
+// Clear empties it: what InputsIn gave is gone then.
+func (r *InputsRoom) Clear() {
+	clear(r.all)
+	clear(r.claims)
+}
+
+// InputsIn is Inputs in a room that is empty.
+func (p *Policy) InputsIn(room *InputsRoom, in *Input) map[string]any {
 	if in.Route == nil || (p.inputs.none && len(in.looked) == 0 && !in.Checksum) {
 		return nil
 	}
-	out := map[string]any{}
+	if room.all == nil {
+		room.all, room.claims = map[string]any{}, map[string]any{}
+	}
+	out := room.all
 	if id := in.Identity; id != nil {
-		p.identityInputs(id, out)
+		p.identityInputs(id, out, room.claims)
 	}
 	if p.inputs.appCheck && in.AppCheckFailure == nil {
 		out["app_check"] = in.AppCheck
@@ -112,8 +128,7 @@ func (in *Input) recordLookups() map[string]any {
 	return out
 }
 
-func (p *Policy) identityInputs(id *Identity, out map[string]any) {
-	claims := map[string]any{}
+func (p *Policy) identityInputs(id *Identity, out, claims map[string]any) {
 	var absent []string
 	for _, name := range p.inputs.claims {
 		if v, ok := id.Claims[name]; ok {

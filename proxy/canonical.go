@@ -295,12 +295,12 @@ func encodePath(path string) string {
 	return string(buf)
 }
 
-// queryKeys are the names in a query, never values: for the audit log.
-func queryKeys(query string) []string {
+// queryKeys are the names in a query, never values: for the audit log. They are
+// put into out, which is empty.
+func queryKeys(out []string, query string) []string {
 	if query == "" {
 		return nil
 	}
-	var out []string
 	for rest, more := query, true; more && len(out) < 32; {
 		var part string
 		part, rest, more = strings.Cut(rest, "&")

@@ -26,6 +26,7 @@ type exchange struct {
 	trace   string    // the trace's id, 32 hexadecimal digits
 	span    string    // the id of the request's own span or, where nothing is traced here, that of traceparent
 	sampled bool      // the trace is kept
+	own     string    // traceparent of a trace that begins here
 	parent  string    // traceparent as it is sent upstream
 	states  []string  // tracestate, of a trace that is continued
 	ip      netip.Addr
@@ -87,7 +88,8 @@ type exchange struct {
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), id: audit.NewID()}
+	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), own: newTraceparent()}
+	x.id = x.own[3:35]
 	x.limits, x.shared, x.lookups = p.limits, p.o.Limits, x
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
 	x.w = &x.room.w
@@ -215,7 +217,7 @@ func (p *Proxy) finish(x *exchange) {
 	truncated := broken != nil || x.cut
 	x.done = p.o.Now()
 	if !x.absent { // else callers who go on asking would fill what is full already
-		if err := p.o.Recorder.Note(x.outcomeEvent(truncated)); err != nil {
+		if err := x.noteOutcome(truncated); err != nil {
 			p.metrics.auditFailures.Inc()
 		}
 	}

@@ -615,7 +615,7 @@ func TestForwardAuthProxyLeaves(t *testing.T) {
 type memory struct{ last *audit.Event }
 
 func (m *memory) Record(_ context.Context, e *audit.Event, _ audit.Survive) error {
-	m.last = e
+	m.last = copyOf(e)
 	return nil
 }
 func (m *memory) Note(*audit.Event) error { return nil }

@@ -148,7 +148,7 @@ func (r *tape) Record(ctx context.Context, e *audit.Event, level audit.Survive) 
 		return err
 	}
 	r.mu.Lock()
-	r.decisions = append(r.decisions, e)
+	r.decisions = append(r.decisions, copyOf(e))
 	r.mu.Unlock()
 	return after
 }
@@ -157,7 +157,7 @@ func (r *tape) Note(e *audit.Event) error {
 	if _, err := r.ledger.Append(e); err != nil {
 		return err
 	}
-	r.outcomes <- e
+	r.outcomes <- copyOf(e)
 	return nil
 }
 

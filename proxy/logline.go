@@ -77,7 +77,7 @@ func (x *exchange) httpRequest(d *zerolog.Event) *zerolog.Event {
 		d.Bytes("requestSize", strconv.AppendInt(b[:0], x.body.read.Load(), 10))
 	}
 	d.Bytes("responseSize", strconv.AppendInt(b[:0], x.w.bytes, 10))
-	given(d, "userAgent", loggable(x.r.UserAgent(), logAgent))
+	given(d, "userAgent", loggable(x.userAgent(), logAgent))
 	if x.ip.IsValid() {
 		d.Bytes("remoteIp", x.ip.AppendTo(b[:0]))
 	}

@@ -114,7 +114,7 @@ func (p *Proxy) decideItem(x *exchange, decide func(*item)) {
 	decide(one)
 	one.passed = x.passed
 	x.decision = one.decision
-	one.event = x.decisionEvent()
+	one.event = x.decisionEvent(new(papers))
 	one.event.Request.Batch = request
 	x.batch = append(x.batch, one)
 	x.decision, x.id, x.object, *x.upload = decision{}, request, nil, uploadPlan{}

@@ -25,7 +25,8 @@ import (
 // ErrNotRecorded marks a Recorder's error that leaves the event in no log.
 var ErrNotRecorded = errors.New("not on record")
 
-// A Recorder keeps the audit log. It is safe for concurrent use.
+// A Recorder keeps the audit log. It is safe for concurrent use. It keeps no
+// event, nor a part of one: these are another's when it returns.
 type Recorder interface {
 	// Record returns once the event outlives what the level says. An error
 	// means that it may be lost: the request must not go on. One that wraps
@@ -234,19 +235,18 @@ func (p *Proxy) record(x *exchange, d decision) error {
 	if !d.allow { // a refusal is told also where a broken body has ended the context
 		ctx = context.WithoutCancel(ctx)
 	}
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
-	defer cancel()
 	if d.allow && x.match.Route != nil && x.match.Route.Record == policy.RecordOff {
 		x.absent, x.off = true, true
 		p.metrics.unrecorded.WithLabelValues(x.routeID()).Inc()
 		return nil
 	}
-	own := func() error { return p.recordOwn(ctx, x, counted) }
+	wait := &lazyTimeout{Context: ctx, most: recordTimeout}
+	defer wait.release()
 	var err error
 	if len(x.batch) > 0 {
-		err = p.recordItems(ctx, x, own)
+		err = p.recordItems(wait, x, func() error { return p.recordOwn(wait, x, counted) })
 	} else {
-		err = own()
+		err = p.recordOwn(wait, x, counted)
 	}
 	if err != nil {
 		x.unrecorded = true
@@ -264,7 +264,7 @@ func (p *Proxy) recordOwn(ctx context.Context, x *exchange, counted bool) error 
 	if counted {
 		return nil
 	}
-	err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive())
+	err := x.putOnRecord(ctx)
 	x.absent = errors.Is(err, ErrNotRecorded)
 	return err
 }

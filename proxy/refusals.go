@@ -356,7 +356,7 @@ func (p *Proxy) refusedLate(x *exchange) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
 	defer cancel()
-	if err := p.o.Recorder.Record(ctx, x.decisionEvent(), x.survive()); err != nil {
+	if err := x.putOnRecord(ctx); err != nil {
 		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)
 		p.metrics.auditFailures.Inc()
 	}

@@ -44,14 +44,14 @@ func (b *book) Record(_ context.Context, e *audit.Event, _ audit.Survive) error 
 		return b.lost
 	}
 	b.room--
-	b.events = append(b.events, e)
+	b.events = append(b.events, copyOf(e))
 	return b.unsure
 }
 
 func (b *book) Note(e *audit.Event) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.events = append(b.events, e)
+	b.events = append(b.events, copyOf(e))
 	return nil
 }
 

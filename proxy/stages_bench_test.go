@@ -30,7 +30,7 @@ type someone struct{ id *policy.Identity }
 
 func (s someone) Authenticate(context.Context, string) (*policy.Identity, error) { return s.id, nil }
 
-func benchExchange(b *testing.B) (*Proxy, *exchange) {
+func benchExchange(b testing.TB) (*Proxy, *exchange) {
 	p, err := New(Options{
 		Name: "bench", Policy: loadPolicy(b, testPolicy), Authenticator: someone{keptUser()}, Recorder: nowhere{},
 		Upstreams: map[string]Upstream{"app": {URL: mustURL(b, "http://127.0.0.1:1"), Transport: newTransport(), Headers: NativeHeaders(), KeepHost: true, Timeout: time.Minute, IdleTimeout: time.Minute}},

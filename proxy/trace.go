@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"strconv"
 	"strings"
 )
@@ -24,9 +22,7 @@ func (x *exchange) traceContext() {
 		x.cloudTrace = len(cloud) > 0
 	}
 	if x.continued = x.parent != ""; !x.continued {
-		var span [8]byte
-		rand.Read(span[:])
-		x.parent = "00-" + x.id + "-" + hex.EncodeToString(span[:]) + "-00"
+		x.parent = x.own
 	}
 	x.trace, x.span, x.sampled = x.parent[3:35], x.parent[36:52], sampledFlag(x.parent)
 }
@@ -40,7 +36,8 @@ func validTraceparent(s string) bool {
 			return false
 		}
 	}
-	return s[3:35] != strings.Repeat("0", 32) && s[36:52] != strings.Repeat("0", 16)
+	const zeros = "00000000000000000000000000000000"
+	return s[3:35] != zeros && s[36:52] != zeros[:16]
 }
 
 func isLowerHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
