@@ -14,7 +14,7 @@ FUZZTIME ?= 10s
 KILLS ?= 500
 FAULTS ?= 10000
 
-.PHONY: help build demo test unit e2e image-test soak-kill soak-faults walk lint bench fuzz image release release-check release-test components
+.PHONY: help build demo test unit e2e image-test soak-kill soak-faults walk lint bench bench-peers fuzz image release release-check release-test components
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,12 @@ lint: ## gofmt, vet, staticcheck, govulncheck
 
 bench: ## benchmarks; proxying is a ratio to a bare ReverseProxy
 	@go test -run '^$$' -bench . -benchmem ./...
+
+# Only a whole run may write the docs.
+bench-peers: ## what a request costs here and in other proxies: writes docs/performance.md (ROUNDS=3 ONLY='sidegate,haproxy*' AGAINST=program: only a look)
+	@$(BUILD) -ldflags '$(LDFLAGS)' -o bin/sidegate ./cmd/sidegate
+	@$(BUILD) -o bin/peers ./examples/peers
+	@exec bin/peers $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only '$(ONLY)') $(if $(AGAINST),--against '$(AGAINST)') $(if $(DIR),--dir '$(DIR)') $(if $(ROUNDS)$(ONLY)$(AGAINST),,--docs docs)
 
 fuzz: ## each fuzz test for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
