@@ -60,8 +60,8 @@ lint: ## gofmt, vet, staticcheck, govulncheck
 	@cd examples/demo && ../../bin/staticcheck ./...
 	@.ci/vulnerabilities
 
-bench: ## benchmarks; proxying is a ratio to a bare ReverseProxy
-	@go test -run '^$$' -bench . -benchmem ./...
+bench: ## benchmarks, by benchstat; BASE=rev: beside those of another commit, in turns (COUNT=6 BENCH=regexp PKG=./proxy)
+	@BASE='$(BASE)' COUNT='$(COUNT)' BENCH='$(BENCH)' PKG='$(PKG)' .ci/bench
 
 # Only a whole run may write the docs.
 bench-peers: ## what a request costs here and in other proxies: writes docs/performance.md (ROUNDS=3 ONLY='sidegate,haproxy*' AGAINST=program: only a look)
