@@ -13,8 +13,9 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 10s
 KILLS ?= 500
 FAULTS ?= 10000
+SOAK ?= 30m
 
-.PHONY: help build demo test unit e2e image-test soak-kill soak-faults walk lint bench bench-peers fuzz image release release-check release-test components
+.PHONY: help build demo test unit e2e image-test soak-kill soak-faults soak-load walk lint bench bench-peers fuzz image release release-check release-test components
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +48,9 @@ soak-kill: ## kill -9 under load, KILLS times at each level of `audit.survive`, 
 soak-faults: ## each fault of an app, a caller or Firestore, FAULTS times, and 1,000 slow callers: nothing may be left of them
 	@SIDEGATE_FAULTS=$(FAULTS) go test -v -count=1 -timeout 2h -run 'TestF[0-9]' ./proxy ./storage/audit
 	@cd examples/demo && SIDEGATE_SLOW=1000 go test -v -count=1 -timeout 1h -run TestF26SlowCallers .
+
+soak-load: ## mixed load for SOAK, with reloads, new keys and slow callers: memory, goroutines and descriptors stay, the audit log is whole
+	@cd examples/demo && SIDEGATE_SOAK=$(SOAK) go test -v -count=1 -timeout 4h -run TestSoakLoad .
 
 walk: ## README.md followed to the letter in a bare Debian (as root, with debootstrap)
 	@.ci/walk

@@ -38,12 +38,14 @@ type issuer struct {
 	keys   []byte // the JWK set, as served
 }
 
-func newIssuer() (*issuer, error) {
+func newIssuer() (*issuer, error) { return newIssuerOf("demo-1") }
+
+// newIssuerOf makes an issuer whose key has this ID.
+func newIssuerOf(id string) (*issuer, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, fmt.Errorf("make the issuer's key: %w", err)
 	}
-	const id = "demo-1"
 	signer, err := jose.NewSigner(
 		jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: id}},
 		(&jose.SignerOptions{}).WithType("JWT"))
