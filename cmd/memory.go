@@ -28,10 +28,13 @@ const (
 	// quietTime is how often it is looked whether the process rests, quietBytes
 	// what may be allocated meanwhile if it does (probes and a look at the
 	// metrics are less), and worthBytes what must have been allocated for a
-	// collection that gives memory back to the system.
+	// collection that gives memory back to the system. What was let go meanwhile,
+	// such as connections that closed, only a collection tells: at rest there is
+	// one after restLooks looks in any case, as often as Go by itself has one.
 	quietTime  = 10 * time.Second
 	quietBytes = 1 << 20
 	worthBytes = 8 << 20
+	restLooks  = 12
 )
 
 // tuneProcess fits Go's collector to the container and to what a gateway does,
@@ -144,13 +147,15 @@ func heapPercent(alive uint64) int {
 type resting struct {
 	giveBack    func()
 	last, given uint64 // bytes allocated, at the last look and when memory was given back
+	looks       int    // since it was
 }
 
 // look is told how many bytes were ever allocated.
 func (r *resting) look(allocated uint64) {
-	if allocated-r.last < quietBytes && allocated-r.given >= worthBytes {
+	r.looks++
+	if allocated-r.last < quietBytes && (allocated-r.given >= worthBytes || r.looks >= restLooks) {
 		r.giveBack()
-		r.given = allocated
+		r.given, r.looks = allocated, 0
 	}
 	r.last = allocated
 }

@@ -117,6 +117,14 @@ func TestMemoryIsGivenBackAtRest(t *testing.T) {
 			t.Errorf("look %d: given back %d times, want %d", i, given, step.given)
 		}
 	}
+	for range restLooks - 1 { // what closed has asked for no memory
+		if r.look(allocated); given != 2 {
+			t.Fatalf("given back %d times", given)
+		}
+	}
+	if r.look(allocated); given != 3 {
+		t.Errorf("given back %d times after %d looks", given, restLooks)
+	}
 }
 
 // TestMetricsOfTheRuntime: readMetric panics for one that this version of Go does
