@@ -183,7 +183,8 @@ func (f *forwarder) answered(res *http.Response) error {
 	x.upstreamAnswered(res.StatusCode)
 	x.watch.answering(f.up.IdleTimeout)
 	body := &x.room.answer
-	*body = answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header), grpc: hasGRPCType(res.Header, nativeGRPC)}
+	*body = answerBody{ReadCloser: res.Body, res: res, x: x, events: isEventStream(res.Header), grpc: hasGRPCType(res.Header, nativeGRPC), left: res.ContentLength}
+	body.large = body.passes()
 	if x.grpc && body.grpc {
 		x.body.max.Store(0) // it is gRPC indeed, and bounded message by message
 	}
@@ -282,18 +283,26 @@ type answerBody struct {
 	io.ReadCloser
 	res    *http.Response
 	x      *exchange
-	events bool // an event stream
-	grpc   bool // gRPC's own
+	events bool  // an event stream
+	grpc   bool  // gRPC's own
+	large  bool  // it may pass within the kernel
+	left   int64 // of its Content-Length
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
-	b.x.watch.asking()
-	n, err := b.ReadCloser.Read(p)
-	b.x.watch.asked()
-	if err == nil {
-		if b.x.body != nil {
-			b.x.body.heard()
+	var n int
+	var err error
+	if b.large && b.x.w.status != 0 {
+		b.large = false
+		var taken bool
+		if err, taken = b.pass(); !taken {
+			return 0, errNotTaken // as if ReverseProxy could not write
 		}
+	}
+	if err == nil {
+		n, err = b.take(p)
+	}
+	if err == nil {
 		return n, nil
 	}
 	b.x.watch.stop()
@@ -314,6 +323,18 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.x.failure = bodyProblem(b.x.body.failure())
 	default:
 		b.x.failure = &problem{code: codeUpstreamFailed, cause: err}
+	}
+	return n, err
+}
+
+// take waits for the upstream.
+func (b *answerBody) take(p []byte) (int, error) {
+	b.x.watch.asking()
+	n, err := b.ReadCloser.Read(p)
+	b.x.watch.asked()
+	b.left -= int64(n)
+	if err == nil && b.x.body != nil {
+		b.x.body.heard()
 	}
 	return n, err
 }

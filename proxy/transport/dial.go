@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"sidegate/proxy/splice"
 )
 
 const (
@@ -101,6 +103,9 @@ func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 	conn, err := d.connect(ctx, network, address)
 	if err != nil {
 		return nil, &connectError{err}
+	}
+	if d.tls == nil {
+		conn = splice.Conn(conn) // for large answers
 	}
 	return conn, nil
 }
