@@ -3,6 +3,7 @@ package cmd
 import (
 	"bytes"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +77,7 @@ func (q *logQueue) run() {
 	defer close(q.done)
 	var batch, shown []byte
 	for range q.wake {
+		runtime.Gosched() // requests that can run now add their lines: many share one write(2)
 		for {
 			q.mu.Lock()
 			batch, q.waiting = q.waiting, batch[:0]
