@@ -117,6 +117,10 @@ func (t *Transport) follow(res *http.Response, l lease, once *onceOnly) {
 		t.over(l, once)
 		return
 	}
+	if b, ok := res.Body.(*ownBody); ok {
+		b.t, b.l = t, l
+		return
+	}
 	body := &answerBody{ReadCloser: res.Body, t: t, l: l, once: once}
 	if conn, ok := res.Body.(io.ReadWriteCloser); ok {
 		res.Body = tunnel{body, conn}

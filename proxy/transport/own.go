@@ -67,7 +67,7 @@ func newOwn(d dialer, addresses []string) (*own, error) {
 // and of which nobody said that it is there.
 func (o *own) takes(req *http.Request, body *requestBody, address int, upgrade bool) bool {
 	switch {
-	case len(req.Trailer) > 0, req.Method == http.MethodConnect, req.Cancel != nil: //nolint:staticcheck // others may still set it
+	case len(req.Trailer) > 0, req.Method == http.MethodConnect:
 		return false
 	case body != nil && unsaidLength(req) && !isChunked(req) && seldomHasBody(req.Method):
 		return false
@@ -149,12 +149,21 @@ func (o *own) connect(ctx context.Context, at *ownAddress, upgrade bool) (*ownCo
 		}
 	}
 	if err != nil {
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
 	return newOwnConn(conn, conn), nil
+}
+
+// ended reports whether whoever asks gave up. A dialer may see a deadline a moment
+// before its context says so, and that would be the app's failure.
+func ended(ctx context.Context) bool {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil
 }
 
 func (o *own) closeIdle() {

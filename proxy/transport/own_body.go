@@ -20,6 +20,10 @@ type ownBody struct {
 	left  int64     // bytes to its end; -1: whoever it is read from knows
 	state atomic.Uint32
 	err   error // that reading ended with; of whoever reads
+
+	t    *Transport // whose request ends when the body is closed
+	l    lease
+	done atomic.Bool
 }
 
 const (
@@ -134,6 +138,9 @@ func (b *ownBody) Close() error {
 	if b.state.CompareAndSwap(bodyOpen, bodyClosed) {
 		b.a.sender.answered(false)
 		b.a.end(false)
+	}
+	if b.t != nil && b.done.CompareAndSwap(false, true) {
+		b.t.over(b.l, nil)
 	}
 	return nil
 }
