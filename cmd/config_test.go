@@ -461,7 +461,6 @@ func TestRefused(t *testing.T) {
 		{`upstreams: {app: {url: http://a, headers: {X-Forwarded-For: "${auth.uid}"}}}`, "does not say who calls"},
 		{`upstreams: {app: {url: http://a, headers: {X-A: "${assertion}"}}}`, "needs `assertion.key`"},
 		{`upstreams: {app: {url: http://a, headers: {X-A: "é ${auth.uid}"}}}`, "printable ASCII"},
-		{"upstreams: {app: {url: http://a, transport: own}}", "`upstreams.app.transport` is not supported"},
 		{"upstreams: {app: {url: http://a, max_body: 0B}}", "must be from 1B"},
 		{"buckets: {d: {}}", "`buckets.d.bucket` is missing"},
 		{"buckets: {d: {bucket: a/b}}", "want a bucket's name"},

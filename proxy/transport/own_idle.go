@@ -85,7 +85,7 @@ func (l *idleConns) stale() []*ownConn {
 	var stale []*ownConn
 	kept := l.conns[:0]
 	for _, c := range l.conns {
-		if l.swept-c.idleSince > sweeps || !c.quiet() {
+		if l.swept-c.idleSince >= sweeps || !c.quiet() {
 			stale = append(stale, c)
 		} else {
 			kept = append(kept, c)

@@ -771,7 +771,7 @@ func TestIdleConnections(t *testing.T) {
 		t.Errorf("%d are kept", n)
 	}
 	idle := &b.own.addresses[0].idle
-	for range sweeps {
+	for range sweeps - 1 {
 		idle.sweep()
 	}
 	if n := len(b.idleOf()); n != maxIdle {
