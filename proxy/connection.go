@@ -46,6 +46,10 @@ func (p *Proxy) lastOfConnection(r *http.Request) bool {
 // enter counts a request, sent is as net/http gave it, among those that are
 // served at once and those of its connection, until leave.
 func (p *Proxy) enter(x *exchange, sent *http.Request) {
+	if x.late.conn != nil {
+		x.late.conn.spare()
+	}
+	p.laggards.add(&x.late, x.id[len(x.id)-1])
 	x.crowded = p.running.Add(1) > p.o.MaxRequests && p.o.MaxRequests > 0
 	x.w.last = x.w.last || p.lastOfConnection(sent)
 }

@@ -75,6 +75,9 @@ type exchange struct {
 	body      *requestBody
 	failure   error             // what went wrong after the decision
 	watch     *watchdog         // of a forwarded request
+	outer     context.Context   // the request's own, which its server ends
+	end       func(cause error) // ends r's context, which is outer's child
+	late      laggard
 	cancel    func(cause error) // ends it; anybody may call it, at any time
 	maxBody   int64             // bytes of its body or, where it is a stream, of a message; 0: no bound
 	grpc      bool              // it is a gRPC stream
@@ -102,8 +105,13 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	if stall > 0 {
 		x.w.guard = newGuard(stall, http.NewResponseController(w).SetWriteDeadline)
 	}
+	x.outer = r.Context()
+	x.room.context = exchangeContext{x.outer, x}
+	ctx, end := context.WithCancelCause(&x.room.context)
+	x.r, x.end = r.WithContext(ctx), end // net/http must find its own body in its own request
 	if c := connectionOf(r); c != nil && c.strict != nil && r.ProtoMajor < 2 {
 		x.w.pace(c.strict)
+		x.late.conn, x.late.gone = c.strict, end
 	}
 	if c := p.o.CORS; c != nil && !c.Upstream {
 		x.w.final = x.allowCORS
@@ -118,7 +126,6 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		if stall > 0 {
 			x.body.guard = newGuard(stall, x.body.control.SetReadDeadline)
 		}
-		x.r = r.WithContext(r.Context()) // net/http must find its own body in its own request
 		x.r.Body = x.body
 		// A body that nobody reads is read by net/http, before it answers; it
 		// also writes the 100 Continue.
@@ -187,6 +194,7 @@ func (x *exchange) tell(pr *problem) {
 func (p *Proxy) finish(x *exchange) {
 	broken := recover()
 	defer x.w.guard.stop()
+	defer x.end(nil)
 	x.release()
 	panicked := broken != nil && broken != http.ErrAbortHandler
 	if panicked {
@@ -243,6 +251,7 @@ func (p *Proxy) finish(x *exchange) {
 
 // release lets go of what watches the exchange.
 func (x *exchange) release() {
+	x.late.remove()
 	x.watch.stop()
 	if x.body != nil {
 		x.body.guard.stop()
@@ -260,7 +269,7 @@ func (x *exchange) tunnelEnded() {
 	}
 	if end := x.w.conn.ending.Load(); end != nil {
 		x.failure, x.cut = end, true
-	} else if context.Cause(x.r.Context()) == ErrStopping {
+	} else if context.Cause(x.outer) == ErrStopping {
 		x.failure, x.cut = ErrStopping, true
 	}
 }

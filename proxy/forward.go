@@ -21,13 +21,8 @@ type forwarder struct {
 	act   action       // forward, made into a value once
 }
 
-// exchangeKey finds the exchange of a forwarded request in its context.
+// exchangeKey finds a request's exchange in its context.
 type exchangeKey struct{}
-
-func contextWith(x *exchange) context.Context {
-	x.room.context = exchangeContext{x.r.Context(), x}
-	return &x.room.context
-}
 
 // An exchangeContext has the exchange beside what its parent has.
 type exchangeContext struct {
@@ -85,10 +80,9 @@ func (f *forwarder) forward(x *exchange) error {
 			return unavailable("the app cannot be called now", err)
 		}
 	}
-	ctx, cancel := context.WithCancelCause(contextWith(x))
-	defer cancel(nil)
+	defer x.end(nil)
 	x.cancel = func(cause error) {
-		cancel(cause)
+		x.end(cause)
 		if x.body != nil {
 			x.body.abort()
 		}
@@ -98,6 +92,10 @@ func (f *forwarder) forward(x *exchange) error {
 		timeout = t
 	}
 	x.watch = newWatchdog(timeout, x.cancel)
+	if x.watch.impatient() {
+		x.watch.arm()
+	}
+	x.late.watched(x.watch)
 	x.stageUpstream(f)
 	if x.body != nil {
 		x.body.watch = x.watch
@@ -112,9 +110,11 @@ func (f *forwarder) forward(x *exchange) error {
 	if !x.upgrades() {
 		delete(x.r.Header, "Upgrade") // or it is passed on
 	}
-	in := x.r.WithContext(ctx)
-	if x.alone = endsHere(x.r.Header); x.alone {
-		in.Header = nil // rewrite makes the upstream's, without what ReverseProxy would look for
+	in := x.r
+	if x.alone = endsHere(in.Header); x.alone {
+		copied := *in
+		copied.Header = nil // rewrite makes the upstream's, without what ReverseProxy would look for
+		in = &copied
 	}
 	f.proxy.ServeHTTP(x.w, in)
 	return nil
@@ -265,12 +265,16 @@ func bodyProblem(err error) error {
 	return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "the request's body is malformed or stalled", hangUp: true, cause: err}
 }
 
-func (x *exchange) goneCaller() bool { return x.r.Context().Err() != nil }
+// goneCaller reports whether the caller has left, or the gateway's stop has cut
+// him off: net/http says so by its own context, and a lookout by the cause.
+func (x *exchange) goneCaller() bool {
+	return x.outer.Err() != nil || context.Cause(x.r.Context()) == errClientGone
+}
 
-// whoLeft is who ended the request's context: the caller, or the gateway's stop.
+// whoLeft is who it was.
 func (x *exchange) whoLeft() error {
 	switch {
-	case context.Cause(x.r.Context()) == ErrStopping:
+	case context.Cause(x.outer) == ErrStopping:
 		return ErrStopping
 	case x.w.guard.barked(): // who takes nothing of a stream has it reset
 		return errClientStalled

@@ -10,8 +10,9 @@ import "bytes"
 // zero value stands at the start of a connection.
 type framer struct {
 	at      place
-	preface int // how many bytes of HTTP/2's preface have come; notHTTP2: others
-	blanks  int // CRs and LFs that net/http still skips before a request
+	ended   bool // a request has, and nothing has come since but blank lines
+	preface int  // how many bytes of HTTP/2's preface have come; notHTTP2: others
+	blanks  int  // CRs and LFs that net/http still skips before a request
 
 	// Of the line at hand.
 	size  int     // bytes of it so far
@@ -99,6 +100,9 @@ func (f *framer) follow(b []byte) (int, strictMode) {
 	}
 	return i, strictHTTP
 }
+
+// between reports whether a request has ended and the next has not begun.
+func (f *framer) between() bool { return f.ended && f.at == atRequest }
 
 // step follows some of b, which is not empty. What is broken is not followed.
 func (f *framer) step(b []byte) (int, strictMode) {
@@ -348,7 +352,7 @@ func (f *framer) requestEnds() strictMode {
 	if f.upgrade {
 		return strictUpgrade
 	}
-	f.at, f.blanks = atRequest, 0
+	f.at, f.blanks, f.ended = atRequest, 0, true
 	if f.post {
 		f.blanks = maxBlanks
 	}

@@ -22,6 +22,10 @@ import (
 // it, and must not have negotiated HTTP/2, since net/http speaks that on a
 // *tls.Conn alone; such a connection is not wrapped.
 //
+// Where the server's ConnContext is CountRequests, a Proxy that serves requests of
+// such a connection looks out itself for callers who leave, by requests that take
+// their time; net/http need not do it by all.
+//
 // refused, where it is set, is told of each connection that brought such a
 // request, or one whose framing is broken otherwise; it can be called by several
 // goroutines at once.
@@ -95,10 +99,12 @@ type strictConn struct {
 
 	reading, writing deadline
 	writes           sync.Mutex // a write can take several of Conn's
+	out              lookout
 }
 
 func (c *strictConn) init() {
 	c.reading.set, c.writing.set = c.Conn.SetReadDeadline, c.Conn.SetWriteDeadline
+	c.out.ended.L = &c.out.mu
 }
 
 var errFraming = errors.New("the request's framing is ambiguous or broken")
@@ -119,6 +125,9 @@ func (c *strictConn) Read(p []byte) (int, error) {
 		return c.readBroken(p)
 	case strictUpgrade:
 		return c.readUpgrade(p)
+	}
+	if len(p) == 1 && c.framing.between() && c.out.readsAhead() {
+		return 0, nil
 	}
 	n, err := c.read(p)
 	good, next := c.framing.follow(p[:n])
@@ -175,7 +184,10 @@ func (c *strictConn) readUpgrade(p []byte) (n int, err error) {
 }
 
 // tunnel ends the watch over a connection that was taken over.
-func (c *strictConn) tunnel() { c.mode = strictOpen }
+func (c *strictConn) tunnel() {
+	c.endLookOut()
+	c.mode = strictOpen
+}
 
 // CloseWrite ends one direction of the connection; errors.ErrUnsupported where
 // it cannot be ended alone.
@@ -190,6 +202,9 @@ func (c *strictConn) CloseWrite() error {
 func (c *strictConn) itself() *strictConn { return c }
 
 func (c *strictConn) read(p []byte) (n int, err error) {
+	if n := c.take(p); n > 0 {
+		return n, nil
+	}
 	if err := c.reading.begin(); err != nil {
 		return 0, err
 	}

@@ -46,6 +46,7 @@ type Judgement struct {
 // trying policies.
 func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 	x := p.begin(nobodyWriter{}, r)
+	defer x.end(nil)
 	defer p.metrics.inFlight.Dec()
 	defer x.w.guard.stop()
 	defer x.release()
@@ -74,9 +75,8 @@ func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 
 // headers are those that the upstream of an allowed request would get.
 func (f *forwarder) headers(x *exchange) http.Header {
-	in := x.r.WithContext(contextWith(x))
-	out := in.Clone(in.Context())
-	f.rewrite(&httputil.ProxyRequest{In: in, Out: out})
+	out := x.r.Clone(x.r.Context())
+	f.rewrite(&httputil.ProxyRequest{In: x.r, Out: out})
 	return out.Header.Clone() // what is kept with the identity is not the asker's to change
 }
 

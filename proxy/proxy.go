@@ -114,6 +114,7 @@ type Proxy struct {
 	reserved  map[string]bool // names of headers that header maps set, as foldName makes them
 	limits    *policy.Limiter // outlives policies: a reload gives nobody a new budget
 	running   atomic.Int64    // requests that are served now
+	laggards  laggards
 	streams   streams
 	refusals  refusals // that are counted, and not written one by one
 	lookEvery time.Duration

@@ -19,19 +19,35 @@ type watchdog struct {
 	ended atomic.Bool
 
 	mu    sync.Mutex
-	timer *time.Timer
+	timer *time.Timer // nil: it is not armed
 	wait  time.Duration
 	cause error // nil: stopped
 }
 
+// newWatchdog makes one that ends nothing before it is armed.
 func newWatchdog(wait time.Duration, cancel func(cause error)) *watchdog {
 	w := &watchdog{begun: time.Now(), wait: wait, cause: errUpstreamSilent, cancel: cancel}
 	w.asking()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.timer = time.AfterFunc(wait, w.bark)
 	return w
 }
+
+// arm starts the timer. Who arms a watchdog only after a while spares it to a
+// request that is over by then, and must not be later than the wait is long.
+func (w *watchdog) arm() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armLocked()
+}
+
+func (w *watchdog) armLocked() {
+	if w.timer == nil && w.cause != nil {
+		w.timer = time.AfterFunc(max(w.wait-time.Since(w.begun), 0), w.bark)
+	}
+}
+
+// impatient: no wait is so short that it may end before a laggard is found, or
+// the timer must run now.
+func (w *watchdog) impatient() bool { return w.wait <= 2*laggardAge }
 
 // newGuard ends one direction of a stream of HTTP/2 in which the caller stalls.
 // On a connection of HTTP/1.1 a deadline that moves does it, which counts only
@@ -40,6 +56,7 @@ func newWatchdog(wait time.Duration, cancel func(cause error)) *watchdog {
 func newGuard(wait time.Duration, setDeadline func(time.Time) error) *watchdog {
 	w := newWatchdog(wait, func(error) { _ = setDeadline(time.Now()) })
 	w.asked()
+	w.arm()
 	return w
 }
 
@@ -66,7 +83,7 @@ func (w *watchdog) overdue() error {
 			return w.cause
 		}
 	}
-	w.timer.Reset(left)
+	w.resetLocked(left)
 	return nil
 }
 
@@ -90,7 +107,17 @@ func (w *watchdog) answering(idle time.Duration) {
 	defer w.mu.Unlock()
 	w.cause, w.wait = errUpstreamStalled, idle
 	w.asked()
-	w.timer.Reset(idle)
+	if w.impatient() {
+		w.armLocked()
+	}
+	w.resetLocked(idle)
+}
+
+// resetLocked does nothing where there is no timer: arm finds what is left.
+func (w *watchdog) resetLocked(left time.Duration) {
+	if w.timer != nil {
+		w.timer.Reset(left)
+	}
 }
 
 // asking and asked stand around each read of the answer.
@@ -122,7 +149,7 @@ func (w *watchdog) within(wait time.Duration) {
 	defer w.mu.Unlock()
 	if w.cause != nil {
 		w.wait = min(w.wait, wait)
-		w.timer.Reset(w.wait)
+		w.resetLocked(w.wait)
 	}
 }
 
@@ -148,7 +175,9 @@ func (w *watchdog) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cause = nil
-	w.timer.Stop()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 }
 
 // silence is why a request that got no answer in time ends. Its Timeout tells
