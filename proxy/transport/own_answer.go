@@ -135,7 +135,7 @@ func (a *asking) head(req *http.Request) (*http.Response, error) {
 		return &a.res, nil
 	}
 	a.last = true
-	a.c.in = bufio.NewReader(io.MultiReader(strings.NewReader(head), a.c.in))
+	a.c.in, a.c.odd = bufio.NewReader(io.MultiReader(strings.NewReader(head), a.c.in)), true
 	res, err := http.ReadResponse(a.c.in, req)
 	if err != nil {
 		return nil, err
@@ -204,19 +204,23 @@ func (a *asking) end(whole bool) {
 type ownTunnel struct {
 	net.Conn
 	early *bufio.Reader // what was read already; nil: nothing more
+	odd   bool          // there may be more behind early than it says
 }
 
 func newOwnTunnel(c *ownConn) *ownTunnel {
-	t := &ownTunnel{Conn: c.conn}
-	if c.in.Buffered() > 0 {
+	t := &ownTunnel{Conn: c.conn, odd: c.odd}
+	if c.odd || c.in.Buffered() > 0 {
 		t.early = c.in
 	}
 	return t
 }
 
 func (t *ownTunnel) Read(p []byte) (int, error) {
-	if t.early == nil {
+	switch {
+	case t.early == nil:
 		return t.Conn.Read(p)
+	case t.odd:
+		return t.early.Read(p)
 	}
 	n, err := t.early.Read(p[:min(len(p), t.early.Buffered())])
 	if t.early.Buffered() == 0 {

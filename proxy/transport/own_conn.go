@@ -25,6 +25,7 @@ type ownConn struct {
 	records *records // nil: no TLS
 	state   *tls.ConnectionState
 	in      *bufio.Reader // of the connection itself
+	odd     bool          // in reads another reader that holds bytes, too
 	head    []byte        // of the request, made here
 	left    int64         // bytes that may be read
 	eof     bool          // seen
@@ -84,7 +85,7 @@ func (c *ownConn) interrupt() { _ = c.conn.SetDeadline(past) }
 // by TLS counts: it could be an answer that nobody asked for, which the next
 // caller would get.
 func (c *ownConn) clean() bool {
-	if c.eof || c.in.Buffered() > 0 || c.socket == nil {
+	if c.eof || c.odd || c.in.Buffered() > 0 || c.socket == nil {
 		return false
 	}
 	if c.state == nil {

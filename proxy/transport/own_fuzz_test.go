@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -57,6 +58,7 @@ var oddAnswers = []string{
 	"HTTP/1.1 103 Early Hints\nLink: a\n\n" + okay,
 	"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nsaid",
 	"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+	"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\nsaid",
 	"\r\n" + okay, "", "H", "SSH-2.0-x\r\n", okay + okay, okay + "x",
 }
 
@@ -225,7 +227,8 @@ func (p *play) read(r *http.Request) {
 
 // run has a Transport send its requests, and gives what came of each.
 func (p *play) run(t *testing.T, o Options, makes []func(testing.TB) *http.Request) []observed {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// A socket, since ports stay taken for a while and fuzzing needs many.
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "app"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,10 +248,11 @@ func (p *play) run(t *testing.T, o Options, makes []func(testing.TB) *http.Reque
 		if err != nil {
 			return nil, err
 		}
-		last = &watchedConn{conn.(*net.TCPConn), make(chan struct{}, 1)}
+		last = &watchedConn{conn.(socketConn), make(chan struct{}, 1)}
 		return last, nil
 	}
-	b := newBench(t, o, l.Addr().String())
+	o.Socket = l.Addr().String()
+	b := newBench(t, o)
 	var all []observed
 	for _, newOne := range makes {
 		r := newOne(t)
@@ -309,7 +313,18 @@ func FuzzOwnTransport(f *testing.F) {
 		}
 		makes := []func(testing.TB) *http.Request{newOne, newOne, newOne}
 		if scene().early {
+			if text != "" && strings.Contains(first, " 101") {
+				return // in the middle of a body we take no switch, and net/http does: TestSwitch
+			}
 			makes = makes[:1] // whether the body was sent before the answer ended is chance
+		}
+		// Behind an odd answer net/http uses the connection again, and we do not: what
+		// comes then is sent again by one and not by the other.
+		switch method := newOne(t).Method; {
+		case isOdd(first, method):
+			makes = makes[:1]
+		case isOdd(second, method):
+			makes = makes[:min(len(makes), 2)]
 		}
 		ours, theirs := scene(), scene()
 		got, want := ours.run(t, Options{}, makes), theirs.run(t, Options{NetHTTP: true}, makes)
@@ -327,6 +342,18 @@ func FuzzOwnTransport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// isOdd: we leave it to net/http what the answer means.
+func isOdd(answer, method string) bool {
+	a := &asking{c: newOwnConn(&fixedConn{in: strings.NewReader(answer)}, nil)}
+	for range 100 {
+		res, err := a.head(&http.Request{Method: method})
+		if a.c.odd || err != nil || res.StatusCode >= 200 || res.StatusCode == 101 {
+			break
+		}
+	}
+	return a.c.odd
 }
 
 // behind: there is more than an answer.

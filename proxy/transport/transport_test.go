@@ -618,7 +618,7 @@ func testClosedWhileIdle(t *testing.T, netHTTP bool) {
 		if err != nil {
 			return nil, err
 		}
-		return watchedConn{conn.(*net.TCPConn), gone}, nil
+		return watchedConn{conn.(socketConn), gone}, nil
 	}}, app)
 	for range 20 {
 		if _, err := b.do(newRequest(t, "POST", "http", unknownLength{strings.NewReader("x")})); err != nil {
@@ -640,14 +640,20 @@ func testClosedWhileIdle(t *testing.T, netHTTP bool) {
 	}
 }
 
+// A socketConn is a connection that can be looked at.
+type socketConn interface {
+	net.Conn
+	syscall.Conn
+}
+
 // A watchedConn tells that it was closed.
 type watchedConn struct {
-	*net.TCPConn
+	socketConn
 	closed chan struct{}
 }
 
 func (c watchedConn) Close() error {
-	err := c.TCPConn.Close()
+	err := c.socketConn.Close()
 	select {
 	case c.closed <- struct{}{}:
 	default:
