@@ -68,7 +68,7 @@ const (
 	pinBegin   = 5 // the exchange, its ids, a context and a request that has it
 	pinHeaders = 4 // the map
 	pinRecord  = 2
-	pinWhole   = 7 // beside a bare ReverseProxy's
+	pinWhole   = 4 // beside a bare ReverseProxy's
 )
 
 // allocations is the least of a few looks: what else the process does counts, too.

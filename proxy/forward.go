@@ -112,9 +112,9 @@ func (f *forwarder) forward(x *exchange) error {
 	}
 	in := x.r
 	if x.alone = endsHere(in.Header); x.alone {
-		copied := *in
-		copied.Header = nil // rewrite makes the upstream's, without what ReverseProxy would look for
-		in = &copied
+		in = &x.room.in
+		*in = *x.r
+		in.Header = nil // rewrite makes the upstream's, without what ReverseProxy would look for
 	}
 	f.proxy.ServeHTTP(x.w, in)
 	return nil
@@ -196,6 +196,9 @@ func (f *forwarder) answered(res *http.Response) error {
 		x.stream = f.p.streams.add(x, body.events, !f.up.Unlimited, x.endStream)
 	}
 	res.Body = body
+	if !body.grpc { // else how it ends may be looked up there
+		handOn(x.w.Header(), res)
+	}
 	return nil
 }
 

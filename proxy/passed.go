@@ -55,3 +55,32 @@ func (f *forwarder) passedOn(x *exchange) http.Header {
 
 // forwardedLines is how many headers setForwarded sets, for most requests.
 const forwardedLines = 5
+
+// handOn gives the caller's answer the headers of the upstream's, which ReverseProxy
+// has looked through. It would copy them, value by value. By the Content-Type it
+// finds out whether each part of an answer is to go at once.
+func handOn(to http.Header, res *http.Response) {
+	if streamsEvents(res.Header["Content-Type"]) {
+		return
+	}
+	for name, values := range res.Header {
+		if have := to[name]; len(have) > 0 {
+			values = append(have, values...)
+		}
+		if len(values) > 0 {
+			to[name] = values
+		}
+	}
+	res.Header = nil
+}
+
+// streamsEvents: it may be what ReverseProxy takes for an event stream.
+func streamsEvents(types []string) bool {
+	const events = "text/event-stream"
+	for _, t := range types {
+		if t = strings.TrimSpace(t); len(t) >= len(events) && strings.EqualFold(t[:len(events)], events) {
+			return true
+		}
+	}
+	return false
+}

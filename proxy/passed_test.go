@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"io"
+	"mime"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -103,4 +104,35 @@ func TestEndsHere(t *testing.T) {
 			t.Errorf("%v: %v", c.h, is)
 		}
 	}
+}
+
+// TestHandOn: the caller's answer has what ReverseProxy would copy.
+func TestHandOn(t *testing.T) {
+	for _, c := range []struct{ had, from, want http.Header }{
+		{http.Header{}, http.Header{"A": {"1", "2"}, "Content-Type": {"text/html"}}, http.Header{"A": {"1", "2"}, "Content-Type": {"text/html"}}},
+		{http.Header{"A": {"0"}, "B": {"0"}}, http.Header{"A": {"1"}}, http.Header{"A": {"0", "1"}, "B": {"0"}}},
+		{http.Header{}, http.Header{"A": {}}, http.Header{}},
+		{http.Header{}, http.Header{"A": {"1"}, "Content-Type": {"Text/Event-Stream; charset=utf-8"}}, http.Header{}},
+	} {
+		res := &http.Response{Header: c.from.Clone()}
+		handOn(c.had, res)
+		if !reflect.DeepEqual(c.had, c.want) {
+			t.Errorf("%v: %v, not %v", c.from, c.had, c.want)
+		}
+		if len(c.want) == 0 && len(c.from["A"]) > 0 && !reflect.DeepEqual(res.Header, c.from) {
+			t.Errorf("ReverseProxy is left %v of %v", res.Header, c.from)
+		}
+	}
+}
+
+// FuzzStreamsEvents: whatever ReverseProxy takes for an event stream is left to it.
+func FuzzStreamsEvents(f *testing.F) {
+	for _, t := range []string{"text/event-stream", " Text/Event-Stream\t; a=b", "text/event-stream;", "text/html", ""} {
+		f.Add(t)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		if is, _, _ := mime.ParseMediaType(value); is == "text/event-stream" && !streamsEvents([]string{value}) {
+			t.Errorf("%q", value)
+		}
+	})
 }

@@ -1,5 +1,7 @@
 package proxy
 
+import "net/http"
+
 // A room is what most requests need beside their exchange, in the same piece of
 // memory. It is used once: an upstream's transport may look at its part when the
 // request is long over.
@@ -7,7 +9,8 @@ type room struct {
 	w       responseWriter
 	context exchangeContext
 	answer  answerBody
-	lines   [8]string // values of headers
+	in      http.Request // as ReverseProxy has it
+	lines   [8]string    // values of headers
 	used    int
 }
 
