@@ -103,10 +103,10 @@ func (o *own) ask(req *http.Request, body *requestBody, address int, upgrade boo
 		closeBody(body)
 		return nil, err
 	}
-	for fresh := false; ; fresh = true {
+	for fresh := false; ; {
 		var c *ownConn
 		if !fresh {
-			c = at.idle.take()
+			c = at.idle.take(o.any == nil && body == nil)
 		}
 		if c == nil {
 			var err error
@@ -121,6 +121,7 @@ func (o *own) ask(req *http.Request, body *requestBody, address int, upgrade boo
 		if err == nil || !again {
 			return res, err
 		}
+		fresh = err != errUnquiet
 	}
 }
 

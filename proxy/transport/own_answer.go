@@ -43,9 +43,12 @@ func (c *ownConn) ask(ctx context.Context, req *http.Request, body *requestBody,
 	if ctx.Done() != nil {
 		a.stop = context.AfterFunc(ctx, c.abort)
 	}
-	n, werr := c.conn.Write(c.head)
+	n, werr := c.send(body == nil)
 	c.keepHead()
 	switch {
+	case werr == errUnquiet:
+		a.end(false)
+		return nil, werr, true // nothing was sent
 	case werr == nil && body != nil:
 		a.sender = newSender(c, req, body, length)
 		go a.sender.run()

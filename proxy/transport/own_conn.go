@@ -37,6 +37,8 @@ type ownConn struct {
 	look   func(fd uintptr)
 	silent bool // by the last look
 	peeked [1]byte
+	say    func(fd uintptr) bool
+	said   said
 
 	abort func() // ends whoever reads or writes; once made, so that no request makes it
 	once  sync.Once
@@ -54,7 +56,7 @@ func newOwnConn(conn, socket net.Conn) *ownConn {
 	}
 	if s, ok := socket.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
-			c.socket, c.look = raw, c.peek
+			c.socket, c.look, c.say = raw, c.peek, c.speak
 		}
 	}
 	return c

@@ -24,11 +24,11 @@ type idleConns struct {
 }
 
 // take gives a connection that lives and over which nothing came unasked, or
-// nil.
-func (l *idleConns) take() *ownConn {
+// nil. unseen: whoever takes it looks himself.
+func (l *idleConns) take(unseen bool) *ownConn {
 	for {
 		c := l.pop()
-		if c == nil || c.quiet() {
+		if c == nil || unseen || c.quiet() {
 			return c
 		}
 		c.close()

@@ -777,7 +777,7 @@ func TestIdleConnections(t *testing.T) {
 	if n := len(b.idleOf()); n != maxIdle {
 		t.Errorf("%d are left before their time is over", n)
 	}
-	young := idle.take()
+	young := idle.take(false)
 	idle.put(young)
 	idle.sweep()
 	if left := b.idleOf(); len(left) != 1 || left[0] != young {
