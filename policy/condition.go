@@ -16,6 +16,9 @@ type condition struct {
 	namesWho bool
 	dryRun   bool // recorded, never enforced
 
+	number  uint64 // by which its lasting fields' verdict is kept; 0: it is not
+	passing bool   // some field is not lasting
+
 	facts *facts
 }
 
@@ -24,6 +27,7 @@ type field struct {
 	key      string    // as the policy writes it
 	claim    bool      // reads a role, scope or claim
 	identity bool      // reads an identity: it is false of nobody
+	lasting  bool      // reads nothing else, so that what it says of one stays
 	lookups  []*Lookup // the documents it reads
 	reads    []string  // names of the inputs it reads, as conditions write them
 	holds    func(in *Input) verdict
@@ -31,11 +35,22 @@ type field struct {
 
 // holds is the AND of the fields: one that is false makes it false, whatever
 // the others are; else one that could not be told makes it that. Fields that
-// read documents come last, and only where all others are true.
+// read documents come last, and only where all others are true. What the lasting
+// fields say is known from another request of the same identity, but for a
+// replay, which knows a part of it only.
 func (c *condition) holds(in *Input) verdict {
-	all := yes
+	all, known := yes, false
+	if c.number != 0 && in.Identity != nil && in.Recorded == nil {
+		all, known = c.ofIdentity(in), true
+		if all == no || !c.passing {
+			return all
+		}
+	}
 	for i := range c.fields {
 		f := &c.fields[i]
+		if known && f.lasting {
+			continue
+		}
 		if f.lookups != nil && all != yes {
 			return all
 		}
@@ -141,6 +156,7 @@ func (b *builder) readFields() {
 	b.readKeyPrefix()
 	b.readIf()
 	b.checkNamespaces()
+	b.c.settle()
 }
 
 // readMode reads `mode` and `since` of entries and guards.

@@ -1,9 +1,6 @@
 package policy
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // An Identity is a caller whose token was verified. It is never changed after
 // it was made: requests with the same token share one.
@@ -35,27 +32,4 @@ type Identity struct {
 	// Kept is for what is made of the identity again and again by the requests
 	// that bring its token; nil: nothing is kept.
 	Kept *Kept
-}
-
-// A Kept holds a value that can be made anew at any time; the zero Kept holds
-// none. It is safe for concurrent use. A copy of an Identity has the same one:
-// the value must say whose it is.
-type Kept struct{ value atomic.Pointer[any] }
-
-// Load gives what was stored last; nil where nothing was.
-func (k *Kept) Load() any {
-	if k == nil {
-		return nil
-	}
-	if v := k.value.Load(); v != nil {
-		return *v
-	}
-	return nil
-}
-
-// Store replaces it. What is stored must not be changed any more.
-func (k *Kept) Store(value any) {
-	if k != nil {
-		k.value.Store(&value)
-	}
 }

@@ -116,7 +116,7 @@ func (k kept) Note(e *audit.Event) error {
 // keptUser is a caller as the cache of verified tokens gives it.
 func keptUser() *policy.Identity {
 	id := user("alice", "writer")
-	id.Kept = new(policy.Kept)
+	id.Keep()
 	return id
 }
 

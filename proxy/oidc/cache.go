@@ -141,7 +141,7 @@ func (c *Cache) authenticate(ctx context.Context, set *Set, token string) (*poli
 	if err != nil {
 		return nil, err
 	}
-	v.Identity.Kept = new(policy.Kept)
+	v.Identity.Keep()
 	s.put(token, entry{v, provider, set})
 	return v.Identity, nil
 }
