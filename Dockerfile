@@ -27,7 +27,7 @@ COPY . .
 # The flags of .ci/build, and go.mod's Go, which is fetched where the image has
 # another one: golang's images say GOTOOLCHAIN=local, and one that lies around
 # since months would do, with what was wrong in it.
-RUN CGO_ENABLED=0 GOTOOLCHAIN="$(sed -n 's/^toolchain //p' go.mod)" go build -trimpath -tags grpcnotrace -buildvcs=false -mod=readonly -ldflags "-s -w -X sidegate/cmd.version=${VERSION} -X sidegate/cmd.revision=${REVISION}" -o /sidegate ./cmd/sidegate
+RUN CGO_ENABLED=0 GOTOOLCHAIN="$(sed -n 's/^toolchain //p' go.mod)" go build -trimpath -tags grpcnotrace,disable_grpc_modules -buildvcs=false -mod=readonly -ldflags "-s -w -X sidegate/cmd.version=${VERSION} -X sidegate/cmd.revision=${REVISION}" -o /sidegate ./cmd/sidegate
 
 FROM ${BASE_IMAGE}
 ARG VERSION="" REVISION="" CREATED=""

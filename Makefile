@@ -8,7 +8,10 @@ VERSION ?=
 # is taken from Go's cache ever after. Without grpcnotrace, grpc brings pages of
 # HTML templates that nobody asks for, and with them the linker keeps every
 # exported method of every library: half as much again on disk and in memory.
-BUILD := CGO_ENABLED=0 go build -trimpath -tags grpcnotrace
+# And without disable_grpc_modules, which is of cloud.google.com/go/storage, the
+# Firebase SDK brings grpc's client of service meshes (xDS) with Envoy's whole
+# API, for Cloud Storage by gRPC, that nothing here asks for.
+BUILD := CGO_ENABLED=0 go build -trimpath -tags grpcnotrace,disable_grpc_modules
 LDFLAGS := -s -w $(if $(VERSION),-X sidegate/cmd.version=$(VERSION))
 # The race detector needs cgo and a C compiler.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)

@@ -89,7 +89,7 @@ func build(folder, to, what string) error {
 	fmt.Fprintf(os.Stderr, "building %s (some minutes where nothing is built yet)\n", filepath.Base(to))
 	// With the flags of the Makefile and the Dockerfile: what is tested is what
 	// is run, and it is compiled once.
-	c := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", to, what)
+	c := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace,disable_grpc_modules", "-o", to, what)
 	c.Dir = folder
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
