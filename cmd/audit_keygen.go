@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +16,7 @@ import (
 
 // keyName is a signer's name: golang.org/x/mod/sumdb/note takes no spaces and
 // no plus; stricter here.
-var keyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$`)
+var keyName = newForm(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$`)
 
 func newAuditKeygen(stdout io.Writer) *cobra.Command {
 	var out, name string
@@ -36,7 +35,7 @@ where it holds such a key, its public key is printed, and the status is 1.`,
 		if out == "" {
 			return usageError{errors.New("--out is missing: the file to write the key to")}
 		}
-		if !keyName.MatchString(name) {
+		if !keyName.matches(name) {
 			return usageError{fmt.Errorf("--name %q: give letters, digits and `._/-`", name)}
 		}
 		secret, public, err := note.GenerateKey(rand.Reader, name)

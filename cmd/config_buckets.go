@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,8 +12,8 @@ import (
 var (
 	// As AWS names general purpose buckets, with what other stores allow
 	// besides: upper case and `_`.
-	bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`)
-	regionName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	bucketName = newForm(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`)
+	regionName = newForm(`^[a-z0-9-]{1,64}$`)
 )
 
 // stsAudience is that of the ID tokens by which a role is assumed, as AWS's own

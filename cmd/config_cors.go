@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +11,7 @@ import (
 )
 
 // headerToken is a header's name (RFC 9110, section 5.6.2).
-var headerToken = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
+var headerToken = newForm("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
 
 // defaultCORSHeaders are what API clients send besides what every page may.
 var defaultCORSHeaders = []string{"Authorization", "Content-Type"}

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,14 +14,14 @@ import (
 var (
 	// Google Cloud project ids, with the domain of legacy ones
 	// (cloud.google.com/resource-manager/docs/creating-managing-projects).
-	projectID = regexp.MustCompile(`^([a-z0-9][a-z0-9.-]{0,61}:)?[a-z][a-z0-9-]{0,61}[a-z0-9]$`)
-	tenantID  = regexp.MustCompile(`^[A-Za-z0-9-]{0,128}$`)
+	projectID = newForm(`^([a-z0-9][a-z0-9.-]{0,61}:)?[a-z][a-z0-9-]{0,61}[a-z0-9]$`)
+	tenantID  = newForm(`^[A-Za-z0-9-]{0,128}$`)
 	// RFC 6265 allows more; these are what browsers and frameworks agree on.
-	cookieName   = regexp.MustCompile(`^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?$`)
-	emailAddress = regexp.MustCompile(`^[!-?A-~]{1,64}@[!-?A-~]{1,255}$`)
+	cookieName   = newForm(`^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?$`)
+	emailAddress = newForm(`^[!-?A-~]{1,64}@[!-?A-~]{1,255}$`)
 	// Empty: none.
-	idTokenAudience = regexp.MustCompile(`^[\x21-\x7e]{0,512}$`)
-	audienceForm    = regexp.MustCompile(`^[\x21-\x7e]{1,512}$`)
+	idTokenAudience = newForm(`^[\x21-\x7e]{0,512}$`)
+	audienceForm    = newForm(`^[\x21-\x7e]{1,512}$`)
 )
 
 // Google's issuer of ID tokens for accounts, service accounts included, and its

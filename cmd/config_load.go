@@ -180,7 +180,7 @@ func (l *configLoader) expand(form, argument string) (string, error) {
 		return l.expandFile(argument)
 	}
 	name, fallback, hasFallback := strings.Cut(argument, ":")
-	if !variableName.MatchString(name) {
+	if !variableName.matches(name) {
 		return "", errors.New("`${env:` needs a variable's name: letters, digits and `_`")
 	}
 	// What is kept as a secret was often a file, and still ends as one.

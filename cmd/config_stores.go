@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"regexp"
 	"strings"
 	"time"
 
@@ -11,10 +10,10 @@ import (
 
 var (
 	// firebase.google.com/docs/firestore/manage-databases
-	databaseID = regexp.MustCompile(`^(\(default\)|[a-z0-9][a-z0-9-]{2,61}[a-z0-9])$`)
+	databaseID = newForm(`^(\(default\)|[a-z0-9][a-z0-9-]{2,61}[a-z0-9])$`)
 	// firebase.google.com/docs/firestore/quotas: no slash, not `.` or `..`,
 	// not __x__; stricter here.
-	collectionID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,255}$`)
+	collectionID = newForm(`^[A-Za-z][A-Za-z0-9_.-]{0,255}$`)
 )
 
 func (l *configLoader) secret(v document.Value) Secret {
@@ -53,7 +52,7 @@ func (l *configLoader) readFirestore(m document.Map, collection string) *Firesto
 	f := &FirestoreConfig{Project: l.env.get("GOOGLE_CLOUD_PROJECT"), Database: "(default)", Collection: collection}
 	if v := m.Get("project"); v.Present() {
 		f.Project = l.matching(v, projectID, "a Google Cloud project's id")
-	} else if m.Present() && !projectID.MatchString(f.Project) {
+	} else if m.Present() && !projectID.matches(f.Project) {
 		m.Errorf("`%s` is missing, and the variable GOOGLE_CLOUD_PROJECT names no project", v.Path())
 	}
 	if v := m.Get("database"); v.Present() {

@@ -3,7 +3,6 @@ package cmd
 import (
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -61,7 +60,7 @@ func (l *configLoader) collectorURL(v document.Value) *url.URL {
 }
 
 // headerName is a simple token of RFC 9110, section 5.1.
-var headerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+var headerName = newForm(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
 // ofTheExport are headers that the export sets, or that frame it.
 var ofTheExport = []string{"host", "content-type", "content-encoding", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "expect"}
@@ -77,7 +76,7 @@ func (l *configLoader) collectorHeaders(v document.Value) map[string]Secret {
 		value := l.secret(e.Value)
 		l.warnLiteral(e.Value)
 		switch {
-		case !headerName.MatchString(e.Key):
+		case !headerName.matches(e.Key):
 			e.At.Errorf("`%s` is not a header's name", e.At.Path())
 		case slices.Contains(ofTheExport, name):
 			e.At.Errorf("`%s` is the gateway's to set", e.At.Path())

@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,9 +13,9 @@ import (
 )
 
 var (
-	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	gatewayName  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
-	redisPrefix  = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+	variableName = newForm(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	gatewayName  = newForm(`^[A-Za-z0-9._-]{1,128}$`)
+	redisPrefix  = newForm(`^[A-Za-z0-9._:-]{1,128}$`)
 )
 
 // longest bounds durations that hold something open.
@@ -47,9 +46,9 @@ func (l *configLoader) oneOf(v document.Value, words ...string) string {
 }
 
 // matching reads text of a form; rule says the form in words.
-func (l *configLoader) matching(v document.Value, form *regexp.Regexp, rule string) string {
+func (l *configLoader) matching(v document.Value, form textForm, rule string) string {
 	s, ok := v.Text()
-	if ok && !form.MatchString(s) {
+	if ok && !form.matches(s) {
 		v.Errorf("`%s`: want %s, not %s", v.Path(), rule, v.Quote())
 		return ""
 	}
@@ -109,14 +108,14 @@ func splitAddress(s string) (host string, port int, ok bool) {
 	if err != nil || port < 0 || port > 65535 || strings.ContainsAny(text, "+-") {
 		return "", 0, false
 	}
-	if _, err := netip.ParseAddr(host); host != "" && err != nil && !hostName.MatchString(host) {
+	if _, err := netip.ParseAddr(host); host != "" && err != nil && !hostName.matches(host) {
 		return "", 0, false
 	}
 	return host, port, true
 }
 
 // hostName is a DNS name, with the `_` that container networks allow.
-var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$`)
+var hostName = newForm(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$`)
 
 // baseURL reads a URL of scheme, host and port alone; without schemes it is http
 // or https.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"sync"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -35,8 +36,10 @@ type Explanation struct {
 }
 
 // consoleLink is all that is taken over from the text of an error. Anything else
-// would be whatever a server, or who stands in for it, likes to print.
-var consoleLink = regexp.MustCompile(`https://console\.(?:firebase|cloud)\.google\.com/[A-Za-z0-9._~/?=&%()-]{1,1000}`)
+// would be whatever a server, or who stands in for it, likes to print. Most processes never need it, and its bound takes half a megabyte.
+var consoleLink = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`https://console\.(?:firebase|cloud)\.google\.com/[A-Za-z0-9._~/?=&%()-]{1,1000}`)
+})
 
 // Explain tells what an error of this package means. Where Firestore has no code
 // of its own for it, its text decides: those are its words, as seen in reports
@@ -59,9 +62,9 @@ func Explain(err error) Explanation {
 	case code == codes.FailedPrecondition && strings.Contains(text, "Datastore Mode"):
 		e.Reason = DatastoreMode
 	case code == codes.FailedPrecondition && strings.Contains(text, "currently building"):
-		e.Reason, e.Link = IndexBuilding, consoleLink.FindString(text)
+		e.Reason, e.Link = IndexBuilding, consoleLink().FindString(text)
 	case code == codes.FailedPrecondition && strings.Contains(text, "index"):
-		e.Reason, e.Link = NoIndex, consoleLink.FindString(text)
+		e.Reason, e.Link = NoIndex, consoleLink().FindString(text)
 	}
 	return e
 }

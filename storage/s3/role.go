@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -46,7 +47,10 @@ func (c *roleClient) Do(r *http.Request) (*http.Response, error) {
 }
 
 // roleARN is a role's, in any partition (aws, aws-cn, aws-us-gov).
-var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,576}$`)
+// Most gateways have none, and its bound takes half a megabyte.
+var roleARN = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,576}$`)
+})
 
 // An assumedRole gives the credentials of a role: an hour, as STS does unless
 // it is asked for another time. The cache before it asks anew in time.

@@ -180,7 +180,7 @@ func (o *Options) checkCredentials() *OptionError {
 		return &OptionError{"credentials", "need each other: access_key and secret_key"}
 	case o.Role != nil && o.AccessKey != "":
 		return &OptionError{"credentials.role", "and keys exclude each other"}
-	case o.Role != nil && !roleARN.MatchString(o.Role.ARN):
+	case o.Role != nil && !roleARN().MatchString(o.Role.ARN):
 		return &OptionError{"credentials.role", "is not a role's ARN, such as arn:aws:iam::111122223333:role/sidegate"}
 	}
 	return nil
