@@ -57,7 +57,7 @@ func tuneProcess(env environment, log zerolog.Logger) (stop func()) {
 	p := &pacer{percent: mostPercent}
 	p.await()
 	ended := make(chan struct{})
-	rest := &resting{giveBack: debug.FreeOSMemory}
+	rest := &resting{giveBack: func() { giveBack(log) }}
 	go func() {
 		look := time.NewTicker(quietTime)
 		defer look.Stop()
@@ -73,6 +73,14 @@ func tuneProcess(env environment, log zerolog.Logger) (stop func()) {
 	return func() {
 		close(ended)
 		p.stop(before)
+	}
+}
+
+// giveBack gives the system what the process does not need now.
+func giveBack(log zerolog.Logger) {
+	debug.FreeOSMemory()
+	if err := releaseProgram(); err != nil {
+		log.Debug().Err(err).Msg("memory that is not needed cannot be given back")
 	}
 }
 

@@ -54,6 +54,9 @@ func runGateway(ctx context.Context, s settings) (err error) {
 	}
 	registry := newRegistry(s)
 	g := &gateway{s: s, log: log.Logger, levels: levelControl{level: log.level}, instance: newInstance(), metrics: registry, connections: newConnectionMetrics(registry), failed: make(chan error, 3), hangups: make(chan os.Signal, 1)}
+	if s.stderr == io.Writer(os.Stderr) && s.env.get("GOGC") == "" {
+		g.served = func() { giveBack(log.Logger) }
+	}
 	g.refusedFiles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_tls_files_refused_total",
 		Help: "Replaced files of certificates that are no good, so that the last good ones stay in use."}, []string{"key"})
 	g.metrics.MustRegister(g.refusedFiles, log.queue.metrics())
@@ -109,6 +112,7 @@ type gateway struct {
 	graceEnd time.Time
 	reloads  reloadMetrics
 	levels   levelControl
+	served   func() // called when callers can connect; nil: nothing
 
 	refusedFiles *prometheus.CounterVec // of certificates
 	sweeping     *sweeping
@@ -325,6 +329,9 @@ func (g *gateway) run(ctx context.Context) error {
 		serving.Str("forward_auth", g.asked.at.Addr().String())
 	}
 	serving.Str("policy", g.proxy.Policy().SHA256).Str("version", g.s.version).Msg("sidegate is serving")
+	if g.served != nil {
+		g.served()
+	}
 
 	var err error
 	select {
