@@ -206,31 +206,15 @@ func (a *asking) end(whole bool) {
 // An ownTunnel is a connection that left HTTP.
 type ownTunnel struct {
 	net.Conn
-	early *bufio.Reader // what was read already; nil: nothing more
-	odd   bool          // there may be more behind early than it says
+	in *bufio.Reader // of it: what came behind the answer is there, or behind it
 }
 
 func newOwnTunnel(c *ownConn) *ownTunnel {
-	t := &ownTunnel{Conn: c.conn, odd: c.odd}
-	if c.odd || c.in.Buffered() > 0 {
-		t.early = c.in
-	}
-	return t
+	c.head = nil // no request comes any more
+	return &ownTunnel{Conn: c.conn, in: c.in}
 }
 
-func (t *ownTunnel) Read(p []byte) (int, error) {
-	switch {
-	case t.early == nil:
-		return t.Conn.Read(p)
-	case t.odd:
-		return t.early.Read(p)
-	}
-	n, err := t.early.Read(p[:min(len(p), t.early.Buffered())])
-	if t.early.Buffered() == 0 {
-		t.early = nil
-	}
-	return n, err
-}
+func (t *ownTunnel) Read(p []byte) (int, error) { return t.in.Read(p) }
 
 // CloseWrite ends one direction of it.
 func (t *ownTunnel) CloseWrite() error {

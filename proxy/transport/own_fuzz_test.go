@@ -57,6 +57,7 @@ var oddAnswers = []string{
 	"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + okay,
 	"HTTP/1.1 103 Early Hints\nLink: a\n\n" + okay,
 	"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nsaid",
+	"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\nsaid",
 	"HTTP/1.1 101 Switching Protocols\r\n\r\n",
 	"HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: x\n\nsaid",
 	"\r\n" + okay, "", "H", "SSH-2.0-x\r\n", okay + okay, okay + "x",

@@ -447,20 +447,50 @@ func TestInterimAnswers(t *testing.T) {
 	}
 }
 
-// TestSwitch: what came with the answer is not lost, and the request's context
-// has no power over the connection any more.
+// TestSwitch: what came with the answer is not lost, also where net/http read its
+// head, and the request's context has no power over the connection any more.
 func TestSwitch(t *testing.T) {
 	const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+	upgrade := newRequest(t, "GET", "http", nil)
+	upgrade.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+	for _, head := range []string{
+		switching,
+		strings.ReplaceAll(switching, "\r", ""),
+		"HTTP/1.1 103 Early Hints\nLink: a\n\n" + switching,
+	} {
+		testSwitch(t, head, upgrade)
+	}
+
 	app := scripted(t, func(_ int64, conn net.Conn, in *bufio.Reader) {
 		if _, err := http.ReadRequest(in); err != nil {
 			return
 		}
-		_, _ = io.WriteString(conn, switching+"early ")
+		_, _ = io.WriteString(conn, switching)
 		_, _ = io.Copy(conn, in)
 	})
 	b := newBench(t, Options{}, app.address)
-	upgrade := newRequest(t, "GET", "http", nil)
-	upgrade.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+	// In the middle of a request, its body would be what is said afterwards.
+	body := newHeld("half")
+	post := newRequest(t, "POST", "http", body)
+	post.Header = upgrade.Header
+	if got, err := b.do(post); err == nil {
+		t.Errorf("switched in the middle of a body: %q", got)
+	}
+	close(body.end)
+	<-body.closed
+	b.idle()
+}
+
+func testSwitch(t *testing.T, head string, upgrade *http.Request) {
+	early := strings.Repeat("early ", 1000) // more than a buffer
+	app := scripted(t, func(_ int64, conn net.Conn, in *bufio.Reader) {
+		if _, err := http.ReadRequest(in); err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, head+early)
+		_, _ = io.Copy(conn, in)
+	})
+	b := newBench(t, Options{}, app.address)
 	ctx, cancel := context.WithCancel(t.Context())
 	res, err := b.RoundTrip(upgrade.WithContext(ctx))
 	if err != nil {
@@ -472,20 +502,10 @@ func TestSwitch(t *testing.T) {
 	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		t.Error(err)
 	}
-	if got, err := io.ReadAll(conn); string(got) != "early late" || err != nil {
-		t.Errorf("%q, %v", got, err)
+	if got, err := io.ReadAll(conn); string(got) != early+"late" || err != nil {
+		t.Errorf("%q: %d bytes, %v", head, len(got), err)
 	}
 	conn.Close()
-
-	// In the middle of a request, its body would be what is said afterwards.
-	body := newHeld("half")
-	post := newRequest(t, "POST", "http", body)
-	post.Header = upgrade.Header
-	if got, err := b.do(post); err == nil {
-		t.Errorf("switched in the middle of a body: %q", got)
-	}
-	close(body.end)
-	<-body.closed
 	b.idle()
 }
 
