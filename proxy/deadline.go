@@ -65,12 +65,12 @@ func (d *deadline) begin() error {
 }
 
 // leave is told how a try ended. True: it ended too early, and is to be tried
-// again.
+// again. An exact one never does, and what failed by it may fail so for good.
 func (d *deadline) leave(err error) (again bool) {
 	early := errors.Is(err, os.ErrDeadlineExceeded)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if early && !d.dueLocked() {
+	if early && !d.exact && !d.dueLocked() {
 		d.applied = longAgo // it has fired
 		if d.applyRightLocked() == nil {
 			return true

@@ -3,12 +3,14 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"sync"
@@ -214,6 +216,52 @@ func TestPacedWrites(t *testing.T) {
 				t.Error(name, n, err, time.Since(begun))
 			}
 		})
+	}
+}
+
+// A writesConn counts the writes, and has had enough of them at some time.
+type writesConn struct {
+	*tls.Conn
+	writes int
+}
+
+func (c *writesConn) Write(p []byte) (int, error) {
+	if c.writes++; c.writes > 5 {
+		return 0, errors.New("again and again")
+	}
+	return c.Conn.Write(p)
+}
+
+// TestBrokenTLSIsNotTriedAgain: after a write that failed for its deadline TLS fails
+// with the same error for ever, also where the next one has all the time.
+func TestBrokenTLSIsNotTriedAgain(t *testing.T) {
+	sample := httptest.NewTLSServer(nil)
+	defer sample.Close()
+	for name, later := range map[string]func(c *strictConn){
+		"without a deadline": func(c *strictConn) { c.SetWriteDeadline(time.Time{}) },
+		"with a later one":   func(c *strictConn) { c.SetWriteDeadline(time.Now().Add(time.Hour)) },
+		"at its pace":        func(c *strictConn) { c.pace(time.Hour) },
+	} {
+		near, far := pair(t)
+		caller := tls.Client(far, &tls.Config{ServerName: "example.com", RootCAs: pool(t, sample)})
+		shaken := make(chan error, 1)
+		go func() { shaken <- caller.Handshake() }()
+		secure := &writesConn{Conn: tls.Server(near, &tls.Config{Certificates: sample.TLS.Certificates})}
+		if err := errors.Join(secure.Handshake(), <-shaken); err != nil {
+			t.Fatal(err)
+		}
+		c := strict(secure, nil).(*strictTLSConn)
+		c.SetWriteDeadline(longAgo)
+		if _, err := c.Write([]byte("a")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(name, err)
+		}
+		secure.writes = 0
+		later(&c.strictConn)
+		if _, err := c.Write([]byte("a")); !errors.Is(err, os.ErrDeadlineExceeded) || secure.writes != 1 {
+			t.Errorf("%s: %v after %d writes", name, err, secure.writes)
+		}
+		near.Close()
+		far.Close()
 	}
 }
 
