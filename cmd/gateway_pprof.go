@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
@@ -24,6 +25,10 @@ func servePprof(mux *http.ServeMux) {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if status, err := fromHere(r, "profiles are told"); err != nil {
 				writeAdminError(w, status, err)
+				return
+			}
+			if r.ContentLength != 0 { // net/http/pprof would also read a form in it
+				writeAdminError(w, http.StatusBadRequest, errors.New("a profile is asked for without a body"))
 				return
 			}
 			if s := r.URL.Query().Get("seconds"); s != "" {

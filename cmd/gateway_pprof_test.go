@@ -3,10 +3,12 @@ package cmd
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestProfiles: with --pprof this machine gets them, and nobody else; without it
@@ -59,6 +61,30 @@ func TestProfiles(t *testing.T) {
 		if c.status == 200 && c.path != "" {
 			if _, err := gzip.NewReader(bytes.NewReader(body)); err != nil {
 				t.Errorf("%s: no profile: %v", name, err)
+			}
+		}
+	}
+	// What a form in a body says counts, too, with net/http/pprof, where the target
+	// says nothing of it.
+	form := "--a\r\nContent-Disposition: form-data; name=\"seconds\"\r\n\r\n121\r\n--a--\r\n"
+	for _, path := range []string{"profile", "trace", "heap"} {
+		for kind, length := range map[string]int64{"with its length": int64(len(form)), "in chunks": -1} {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, with.admin+pprofPath+path, struct{ io.Reader }{strings.NewReader(form)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.ContentLength = length
+			req.Header.Set("Content-Type", "multipart/form-data; boundary=a")
+			res, err := http.DefaultClient.Do(req)
+			cancel()
+			if err != nil {
+				t.Errorf("%s, by a form %s: %v", path, kind, err)
+				continue
+			}
+			res.Body.Close()
+			if res.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s, by a form %s: %d", path, kind, res.StatusCode)
 			}
 		}
 	}
