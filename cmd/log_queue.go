@@ -3,12 +3,12 @@ package cmd
 import (
 	"bytes"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 )
 
 // logWaiting is how many bytes of lines wait for a slow standard error: beyond it
@@ -21,11 +21,17 @@ const (
 	logAtOnce = 4 << 10
 	// logKept is how large a buffer may be that is kept.
 	logKept = 512 << 10
+	// logLinger is how long a line waits for company, as outcomes do in the audit
+	// log: the writing goroutine is then woken, and writes, once for many requests.
+	logLinger = 10 * time.Millisecond
+	// logCompany is how many bytes are company enough.
+	logCompany = 32 << 10
 )
 
 // A logQueue takes lines from anybody and writes them from a goroutine of its
-// own. What cannot be written, because nobody reads or the disk is full, is
-// dropped and counted at once.
+// own, a moment later: only what warns is written at once, with all before it.
+// What cannot be written, because nobody reads or the disk is full, is dropped and
+// counted at once.
 type logQueue struct {
 	out  io.Writer
 	form func(to, line []byte) []byte // appends a line as it is shown
@@ -33,7 +39,8 @@ type logQueue struct {
 	mu      sync.Mutex
 	waiting []byte // whole lines
 	closed  bool
-	wake    chan struct{}
+	wake    chan struct{} // a line waits
+	now     chan struct{} // and not for company
 	done    chan struct{}
 
 	dropped atomic.Uint64 // lines
@@ -44,58 +51,68 @@ type logQueue struct {
 }
 
 func newLogQueue(out io.Writer, form func(to, line []byte) []byte) *logQueue {
-	q := &logQueue{out: out, form: form, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	q := &logQueue{out: out, form: form, wake: make(chan struct{}, 1), now: make(chan struct{}, 1), done: make(chan struct{})}
 	go q.run()
 	return q
 }
 
-// Write takes one line with its line feed. It neither waits nor fails: zerolog
-// would tell of an error on standard error, from the goroutine of a request.
-func (q *logQueue) Write(line []byte) (int, error) {
+// Write takes one line with its line feed, of a level that nobody told.
+func (q *logQueue) Write(line []byte) (int, error) { return q.WriteLevel(zerolog.NoLevel, line) }
+
+// WriteLevel takes one line with its line feed. It neither waits nor fails:
+// zerolog would tell of an error on standard error, from the goroutine of a request.
+func (q *logQueue) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	q.mu.Lock()
-	fits := !q.closed && len(q.waiting)+len(line) <= logWaiting
+	before := len(q.waiting)
+	fits := !q.closed && before+len(line) <= logWaiting
 	if fits {
 		q.waiting = append(q.waiting, line...)
 	}
 	q.mu.Unlock()
 	if !fits {
 		q.dropped.Add(1)
-	} else {
-		q.poke()
+		return len(line), nil
+	}
+	if before == 0 {
+		poke(q.wake)
+	}
+	if level >= zerolog.WarnLevel || before < logCompany && before+len(line) >= logCompany {
+		poke(q.now)
 	}
 	return len(line), nil
 }
 
-func (q *logQueue) poke() {
+func poke(c chan struct{}) {
 	select {
-	case q.wake <- struct{}{}:
-	default: // it is awake, and will see this line too
+	case c <- struct{}{}:
+	default: // who waits there is told already, and will see this line too
 	}
 }
 
 func (q *logQueue) run() {
 	defer close(q.done)
 	var batch, shown []byte
+	company := time.NewTimer(logLinger)
+	defer company.Stop()
 	for range q.wake {
-		runtime.Gosched() // requests that can run now add their lines: many share one write(2)
-		for {
-			q.mu.Lock()
-			batch, q.waiting = q.waiting, batch[:0]
-			closed := q.closed
-			q.mu.Unlock()
-			if len(batch) == 0 {
-				if closed {
-					return
-				}
-				break
-			}
-			shown = q.writeAll(batch, shown)
-			if cap(batch) > logKept { // of a burst
-				batch = nil
-			}
-			if cap(shown) > logKept {
-				shown = nil
-			}
+		company.Reset(logLinger)
+		select {
+		case <-company.C:
+		case <-q.now:
+		}
+		q.mu.Lock()
+		batch, q.waiting = q.waiting, batch[:0]
+		closed := q.closed
+		q.mu.Unlock()
+		shown = q.writeAll(batch, shown)
+		if closed { // and so takes no more
+			return
+		}
+		if cap(batch) > logKept { // of a burst
+			batch = nil
+		}
+		if cap(shown) > logKept {
+			shown = nil
 		}
 	}
 }
@@ -113,7 +130,9 @@ func (q *logQueue) writeAll(lines, buf []byte) []byte {
 			buf = append(buf[:0], buf[before:]...)
 		}
 	}
-	q.put(buf)
+	if len(buf) > 0 {
+		q.put(buf)
+	}
 	return buf
 }
 
@@ -148,7 +167,8 @@ func (q *logQueue) close(wait time.Duration) {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
-	q.poke()
+	poke(q.wake)
+	poke(q.now)
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {

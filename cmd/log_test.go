@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -139,7 +140,8 @@ func TestF28AFullDiskDropsWholeLines(t *testing.T) {
 		for n := range 100 {
 			log.Info().Int("n", n).Msg("a line")
 		}
-		synctest.Wait() // until all are seen to
+		time.Sleep(2 * logLinger) // of the bubble: until all are seen to
+		synctest.Wait()
 		before := q.dropped.Load()
 		f.mu.Lock()
 		f.left = 1 << 20
@@ -165,6 +167,79 @@ func TestF28AFullDiskDropsWholeLines(t *testing.T) {
 		}
 		if torn > 1 || last != 100 || whole+before != 101 || told != before || q.dropped.Load() != before {
 			t.Errorf("%d whole and %d torn lines, the last is %d, %d are told of, %d were dropped, %d in the end:\n%s", whole, torn, last, told, before, q.dropped.Load(), f.all.Bytes())
+		}
+	})
+}
+
+// A keptWrites is a writer that keeps each write by itself.
+type keptWrites struct {
+	mu     sync.Mutex
+	writes []string
+}
+
+func (c *keptWrites) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writes = append(c.writes, string(p))
+	return len(p), nil
+}
+
+func (c *keptWrites) all() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.writes)
+}
+
+// TestLinesWaitForCompany: what warns, and what was logged before it, is written
+// at once, anything else a moment later or when there is enough of it; a write has
+// whole lines, and no more than a pipe keeps together.
+func TestLinesWaitForCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := new(keptWrites)
+		q := newLogQueue(out, appendJSONLine)
+		log := newLogger(q)
+		written := func(want int) []string {
+			t.Helper()
+			synctest.Wait()
+			writes := out.all()
+			if len(writes) != want {
+				t.Fatalf("%d writes instead of %d: %q", len(writes), want, writes)
+			}
+			return writes
+		}
+		for round := range 2 { // as well as the first time
+			log.Info().Msg("one")
+			log.Info().Msg("two")
+			written(2 * round)
+			time.Sleep(logLinger)
+			written(2*round + 1)
+			log.Info().Msg("three")
+			written(2*round + 1)
+			log.Warn().Msg("four")
+			if last := written(2*round + 2)[2*round+1]; strings.Count(last, "\n") != 2 || !strings.Contains(last, "three") {
+				t.Fatalf("with what warns came %q", last)
+			}
+		}
+		text := strings.Repeat("x", 1000)
+		lines := 0
+		for n := 0; n < logCompany; n += len(text) {
+			log.Info().Msg(text)
+			lines++
+		}
+		synctest.Wait()
+		for _, w := range out.all()[4:] {
+			if len(w) > logAtOnce || !strings.HasSuffix(w, "\n") || strings.Count(w, "\n") < 3 && lines > 3 {
+				t.Errorf("a write of %d lines, %d bytes", strings.Count(w, "\n"), len(w))
+			}
+			lines -= strings.Count(w, "\n")
+		}
+		if lines > 8 { // those that came while the others were written wait on
+			t.Errorf("%d lines are not written, though there are enough", lines)
+		}
+		log.Info().Msg("last")
+		q.close(time.Minute)
+		if all := out.all(); !strings.Contains(all[len(all)-1], `"last"`) {
+			t.Errorf("the end is %q", all[len(all)-1])
 		}
 	})
 }
