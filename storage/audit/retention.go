@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -98,6 +99,10 @@ func (r *retireKeeper) due() error {
 		if noted, err := r.noted(first); err != nil || !noted {
 			return err
 		}
+		if end, ok := lastTime(r.l.opt.Dir, first, next); ok && end.After(oldest) {
+			r.ends[first] = end
+			return r.future(first, end)
+		}
 		last, name, err := r.read(first, next)
 		if err != nil {
 			return err
@@ -123,6 +128,32 @@ func (r *retireKeeper) future(first uint64, end time.Time) error {
 	}
 	return fmt.Errorf("the last event of %s is of %s, which is yet to come: the clock was wrong then, or is now; "+
 		"if it was then, move that file out of the folder, with all before it, and leave their notes", segmentName(first), end.UTC().Format(time.RFC3339))
+}
+
+// lastTime is the time of a segment's last event where it can be read by itself.
+// It is enough to keep a segment, and so to verify it once, when it is due, and
+// not also while the log grows; never to delete one.
+func lastTime(dir string, first, next uint64) (time.Time, bool) {
+	f, name, err := openSegment(dir, first)
+	if err != nil {
+		return time.Time{}, false
+	}
+	defer f.Close()
+	plain, ok := f.(*os.File)
+	if !ok {
+		return time.Time{}, false
+	}
+	info, err := plain.Stat()
+	if err != nil {
+		return time.Time{}, false
+	}
+	end := make([]byte, min(info.Size(), readSize))
+	if _, err := plain.ReadAt(end, info.Size()-int64(len(end))); err != nil {
+		return time.Time{}, false
+	}
+	text, whole := bytes.CutSuffix(end, []byte("\n"))
+	l, err := ParseLine(text[bytes.LastIndexByte(text, '\n')+1:])
+	return l.Time, whole && err == nil && l.Seq+1 == next && l.Chain != "" && name == segmentName(first)
 }
 
 // read verifies a segment, and that the next one continues it: its last line.

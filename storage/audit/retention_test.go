@@ -546,3 +546,50 @@ func TestClockPutAhead(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestRetentionReadsTheEndOfWhatIsYoung: the time of a segment's last event is
+// read by itself where that is the one that all of it would give.
+func TestRetentionReadsTheEndOfWhatIsYoung(t *testing.T) {
+	dir := t.TempDir()
+	now := aged(t, Options{Dir: dir}, 20)
+	list, err := segments(dir)
+	if err != nil || len(list) < 3 {
+		t.Fatal(list, err)
+	}
+	l := open(t, Options{Dir: dir, Now: now})
+	r := newRetireKeeper(l)
+	for i := 0; i+1 < len(list); i++ {
+		last, _, err := r.read(list[i], list[i+1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end, ok := lastTime(dir, list[i], list[i+1]); !ok || !end.Equal(last.time) {
+			t.Errorf("segment %d ends at %v, and its end says %v, %v", list[i], last.time, end, ok)
+		}
+	}
+	closed(t, l)
+	name := filepath.Join(dir, segmentName(list[0]))
+	whole := readFile(t, name)
+	for what, text := range map[string][]byte{
+		"nothing":                     nil,
+		"no line feed":                whole[:len(whole)-1],
+		"half a line behind its last": append(bytes.Clone(whole), `{"type":"deci`...),
+		"an empty line behind":        append(bytes.Clone(whole), '\n'),
+		"no last line":                whole[:bytes.LastIndexByte(whole[:len(whole)-1], '\n')+1],
+		"a last line that is longer":  append(append(whole[:len(whole)-2:len(whole)-2], strings.Repeat(" ", readSize)...), "}\n"...),
+	} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if end, ok := lastTime(dir, list[0], list[1]); ok {
+			t.Errorf("%s: it ends at %v", what, end)
+		}
+	}
+	if err := os.WriteFile(name, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	compress(t, dir, list[0])
+	if end, ok := lastTime(dir, list[0], list[1]); ok {
+		t.Errorf("compressed, it ends at %v", end)
+	}
+}
