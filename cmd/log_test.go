@@ -316,6 +316,34 @@ func FuzzLogForms(f *testing.F) {
 	})
 }
 
+// TestLineTimes: as package time writes them in the form that has all of it.
+func TestLineTimes(t *testing.T) {
+	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(0, 999), time.Unix(1, 1_000), time.Unix(1, 999_999_999),
+		time.Date(2026, 2, 3, 4, 5, 6, 120_000_000, time.FixedZone("x", 3600)), time.Date(9999, 12, 31, 23, 59, 59, 10_000, time.UTC), time.Now()} {
+		want := at.UTC().Format("2006-01-02T15:04:05.000000Z07:00")
+		if got := string(appendTime(nil, at)); got != want {
+			t.Errorf("%s instead of %s", got, want)
+		}
+	}
+}
+
+// FuzzASCII: what is plain ASCII is found to its end, wherever it ends.
+func FuzzASCII(f *testing.F) {
+	for n := range 20 {
+		f.Add([]byte(strings.Repeat("a", n) + "\u00e9" + strings.Repeat("b", n)))
+		f.Add([]byte(strings.Repeat("\x7f", n)))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		want := bytes.IndexFunc(b, func(r rune) bool { return r >= utf8.RuneSelf })
+		if want < 0 {
+			want = len(b)
+		}
+		if n := ascii(b); n != want {
+			t.Errorf("%d instead of %d of %q", n, want, b)
+		}
+	})
+}
+
 func TestConsoleForm(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"level":"info","httpRequest":{"requestMethod":"GET","requestUrl":"/v1/me","status":200,"responseSize":"12","userAgent":"curl/8.1 (x)","remoteIp":"192.0.2.1","latency":"0.012300s","protocol":"HTTP/1.1"},` +
