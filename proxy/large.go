@@ -37,6 +37,7 @@ func (b *answerBody) pass() (err error, taken bool) {
 	}
 	defer pipe.Put()
 	flushed := false // what was written is out, the header first of all
+	ahead := 0       // bytes of the answer that no Pipe was filled with
 	for room := pipe.Buffer(); err == nil && b.left >= splice.MinRead; {
 		var n int
 		n, err = b.take(room[:min(int64(len(room)), b.left)])
@@ -44,6 +45,9 @@ func (b *answerBody) pass() (err error, taken bool) {
 			flushed = false
 			if b.x.w.writePieces(room[:n]) != nil {
 				return nil, false
+			}
+			if ahead += n; ahead > splice.MinRead {
+				break // or by no connection of TCP, and the Pipe is for others
 			}
 			continue
 		}

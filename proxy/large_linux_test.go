@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -147,6 +148,47 @@ func TestLargeAnswersWithoutPipes(t *testing.T) {
 	}
 	if a := g.send("GET", "/public/a", ""); a.err != nil || a.body != string(body) || passed.Load() != 0 {
 		t.Errorf("%d bytes, %d of them within the kernel, %v", len(a.body), passed.Load(), a.err)
+	}
+}
+
+// TestLargeAnswerOfAnotherConnection: an app that is not on TCP keeps no pipe from
+// those that are for the time of its answer.
+func TestLargeAnswerOfAnotherConnection(t *testing.T) {
+	body, goOn := anyBytes(2<<20), make(chan struct{})
+	more := sync.OnceFunc(func() { close(goOn) })
+	app := newApp(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		w.Write(body[:1<<20])
+		http.NewResponseController(w).Flush()
+		<-goOn
+		w.Write(body[1<<20:])
+	})
+	t.Cleanup(more)
+	by := newTransport() // whose connections fill no pipes
+	t.Cleanup(by.CloseIdleConnections)
+	g := newGate(t, app, upstream(func(u *Upstream) { u.Transport = by }))
+	conn := g.dial()
+	io.WriteString(conn, request("GET", "/public/a", ""))
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, 512<<10) // less than was sent: the last of it may wait in a buffer
+	if _, err := io.ReadFull(res.Body, first); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for p := splice.Get(); p != nil; p = splice.Get() {
+		defer p.Put()
+		n++
+	}
+	if n != 64 {
+		t.Errorf("%d pipes are left for others, of 64", n)
+	}
+	more()
+	rest, err := io.ReadAll(res.Body)
+	if err != nil || string(first)+string(rest) != string(body) {
+		t.Errorf("%d bytes, %v", len(first)+len(rest), err)
 	}
 }
 
