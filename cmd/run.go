@@ -215,7 +215,7 @@ func (g *gateway) listenPublic() (err error) {
 		return err
 	}
 	m := g.connections
-	g.publicAt = m.counting(resetListener{g.publicAt}, "public")
+	g.publicAt = m.counting(resetListener{g.publicAt, encryption == nil}, "public")
 	m.most.Set(float64(c.MaxConnections))
 	if c.MaxConnections > 0 {
 		g.publicAt = limitConnections(g.publicAt, c.MaxConnections, m.full.Inc)
