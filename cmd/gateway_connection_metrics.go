@@ -3,7 +3,7 @@ package cmd
 import (
 	"errors"
 	"net"
-	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,17 +53,22 @@ func (l *countingListener) Accept() (net.Conn, error) {
 	}
 	l.total.Inc()
 	l.open.Inc()
-	return &countedConn{Conn: conn, leave: sync.OnceFunc(l.open.Dec)}, nil
+	return &countedConn{Conn: conn, open: l.open}, nil
 }
 
 // A countedConn can still be ended in one direction alone, as limitedConn.
 type countedConn struct {
 	net.Conn
-	leave func()
+	open prometheus.Gauge
+	left atomic.Bool
 }
 
 func (c *countedConn) Close() error {
-	defer c.leave()
+	defer func() {
+		if !c.left.Swap(true) {
+			c.open.Dec()
+		}
+	}()
 	return c.Conn.Close()
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sync/semaphore"
@@ -41,7 +41,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		l.places.Release(1)
 		return nil, err
 	}
-	return &limitedConn{Conn: conn, leave: sync.OnceFunc(func() { l.places.Release(1) })}, nil
+	return &limitedConn{Conn: conn, places: l.places}, nil
 }
 
 func (l *limitListener) Close() error {
@@ -51,11 +51,16 @@ func (l *limitListener) Close() error {
 
 type limitedConn struct {
 	net.Conn
-	leave func()
+	places *semaphore.Weighted
+	left   atomic.Bool
 }
 
 func (c *limitedConn) Close() error {
-	defer c.leave()
+	defer func() {
+		if !c.left.Swap(true) {
+			c.places.Release(1)
+		}
+	}()
 	return c.Conn.Close()
 }
 
