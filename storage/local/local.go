@@ -19,9 +19,6 @@ const (
 	// lockTimeout is how long Open waits for another process to let go: a
 	// restart overlaps a little, a second gateway stays.
 	lockTimeout = time.Second
-	// batchDelay is how long a write waits for others to share its two
-	// fsyncs; about what one of them takes.
-	batchDelay = 2 * time.Millisecond
 )
 
 // A Store is an upload.Store and an upload.Index in a file. Sessions are JSON;
@@ -29,7 +26,8 @@ const (
 // their own that change in the same transaction. What Create and Transition
 // reported as done is fsynced. It is safe for concurrent use.
 type Store struct {
-	db *bolt.DB
+	db      *bolt.DB
+	commits *commits
 }
 
 // Open opens the store in the folder dir, and makes both where they are
@@ -49,14 +47,13 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the upload sessions in %s: %w", path, err)
 	}
-	db.MaxBatchDelay = batchDelay
 	if err := prepare(db); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the upload sessions in %s: %w", path, err), db.Close())
 	}
 	if err := syncFolder(dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the upload sessions in %s: %w", path, err), db.Close())
 	}
-	return &Store{db: db}, nil
+	return &Store{db: db, commits: &commits{db: db}}, nil
 }
 
 // ErrInUse is of a store that another process has open.

@@ -80,7 +80,7 @@ func (s *Store) write(ctx context.Context, next *upload.Session, change func(tx 
 	// A refusal is no fault of the transaction: returned from within it, it
 	// would roll back the writes of others that share it.
 	var refused error
-	err = s.db.Batch(func(tx *bolt.Tx) error {
+	err = s.commits.update(func(tx *bolt.Tx) error {
 		b, key := tx.Bucket(sessions), sessionKey(next.ID)
 		b.FillPercent = fillRising
 		if refused = change(tx, b.Get(key)); refused != nil {
