@@ -49,17 +49,26 @@ var _ proxy.Authenticator = (*Cache)(nil)
 
 type shard struct {
 	mu       sync.Mutex
-	entries  *simplelru.LRU[string, entry]
+	entries  *simplelru.LRU[uint64, *entry] // by the token's hash
 	bytes    int
 	maxBytes int
 	_        [64]byte // no two shards' locks in one cache line
 }
 
+// An entry lies in one piece, so that a hit looks at few places of memory beside
+// the token itself.
 type entry struct {
+	token    string // the whole: tokens of one hash are told apart by it
+	set      *Set   // that verified it: another would not have to
 	verified Verified
 	provider Provider
-	set      *Set // that verified it: another would not have to
+	used     time.Time // about
 }
+
+// usedFor is how exactly it is known when an entry was used last. To make it the
+// newest touches those beside it in the order, which are other callers' and not
+// in the processor's cache.
+const usedFor = time.Second
 
 // CacheOptions bound a Cache.
 type CacheOptions struct {
@@ -87,7 +96,7 @@ func NewCache(set *Set, o CacheOptions) (*Cache, error) {
 		s.maxBytes = max(int(o.Bytes/shards), weight("")+entryFactor*MaxTokenBytes)
 		size := (o.Entries + shards - 1) / shards
 		var err error
-		s.entries, err = simplelru.NewLRU(size, func(token string, _ entry) { s.bytes -= weight(token) })
+		s.entries, err = simplelru.NewLRU(size, func(_ uint64, e *entry) { s.bytes -= weight(e.token) })
 		if err != nil {
 			return nil, err
 		}
@@ -120,18 +129,19 @@ func (c *Cache) authenticate(ctx context.Context, set *Set, token string) (*poli
 	if len(token) > MaxTokenBytes {
 		return set.Authenticate(ctx, token) // which refuses it: not worth a hash
 	}
-	s := &c.shards[maphash.String(c.seed, token)%shards]
-	if v, ok := s.get(set, token, c.now()); ok {
-		if v.Stands != nil {
-			if err := v.Stands(ctx); err != nil {
+	hash := maphash.String(c.seed, token)
+	s := &c.shards[hash%shards]
+	if id, stands, ok := s.get(set, hash, token, c.now()); ok {
+		if stands != nil {
+			if err := stands(ctx); err != nil {
 				if !errors.Is(err, proxy.ErrUnavailable) {
-					s.drop(token)
+					s.drop(hash, token)
 				}
 				return nil, err
 			}
 		}
 		c.hits.Add(1)
-		return v.Identity, nil
+		return id, nil
 	}
 	c.misses.Add(1)
 	// A copy: the caller's is part of all the headers of its request, and the
@@ -142,37 +152,44 @@ func (c *Cache) authenticate(ctx context.Context, set *Set, token string) (*poli
 		return nil, err
 	}
 	v.Identity.Keep()
-	s.put(token, entry{v, provider, set})
+	s.put(hash, &entry{token: token, set: set, verified: v, provider: provider, used: c.now()})
 	return v.Identity, nil
 }
 
-func (s *shard) get(set *Set, token string, now time.Time) (Verified, bool) {
+func (s *shard) get(set *Set, hash uint64, token string, now time.Time) (id *policy.Identity, stands func(context.Context) error, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.entries.Get(token)
-	if !ok || e.set != set {
-		return Verified{}, false
+	e, ok := s.entries.Peek(hash)
+	if !ok || e.token != token || e.set != set {
+		return nil, nil, false
 	}
 	if !now.Before(e.verified.Until) || e.verified.Epoch != e.provider.Epoch() {
-		s.entries.Remove(token)
-		return Verified{}, false
+		s.entries.Remove(hash)
+		return nil, nil, false
 	}
-	return e.verified, true
+	if since := now.Sub(e.used); since >= usedFor || since < 0 { // or the clock went back
+		s.entries.Get(hash)
+		e.used = now
+	}
+	return e.verified.Identity, e.verified.Stands, true
 }
 
-func (s *shard) drop(token string) {
+func (s *shard) drop(hash uint64, token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.entries.Remove(token)
+	if e, ok := s.entries.Peek(hash); ok && e.token == token {
+		s.entries.Remove(hash)
+	}
 }
 
-func (s *shard) put(token string, e entry) {
+func (s *shard) put(hash uint64, e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := weight(token)
-	s.entries.Remove(token) // another request with it may have been as fast
-	s.entries.Add(token, e)
-	s.bytes += w
+	// Another request with the token may have been as fast; another token of the
+	// same hash, which chance alone could find, makes room for this one.
+	s.entries.Remove(hash)
+	s.entries.Add(hash, e)
+	s.bytes += weight(e.token)
 	for s.bytes > s.maxBytes {
 		s.entries.RemoveOldest()
 	}
