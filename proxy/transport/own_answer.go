@@ -35,7 +35,11 @@ func (c *ownConn) ask(ctx context.Context, req *http.Request, body *requestBody,
 	length := bodyLength(req, body)
 	if c.head, err = appendHead(c.head[:0], req, at.host, length); err != nil {
 		c.keepHead()
-		at.idle.put(c) // nothing was written
+		if c.clean() { // nothing was written
+			at.idle.put(c)
+		} else {
+			c.cut()
+		}
 		closeBody(body)
 		return nil, err, false
 	}
