@@ -76,7 +76,7 @@ type exchange struct {
 	failure   error             // what went wrong after the decision
 	watch     *watchdog         // of a forwarded request
 	outer     context.Context   // the request's own, which its server ends
-	end       func(cause error) // ends r's context, which is outer's child
+	ends      func(cause error) // r's context, which ends with outer; end calls it
 	late      laggard
 	cancel    func(cause error) // ends it; anybody may call it, at any time
 	maxBody   int64             // bytes of its body or, where it is a stream, of a message; 0: no bound
@@ -106,13 +106,14 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		x.w.guard = newGuard(stall, http.NewResponseController(w).SetWriteDeadline)
 	}
 	x.outer = r.Context()
-	x.room.context = exchangeContext{x.outer, x}
-	ctx, end := context.WithCancelCause(&x.room.context)
-	x.r, x.end = r.WithContext(ctx), end // net/http must find its own body in its own request
 	if c := connectionOf(r); c != nil && c.strict != nil && r.ProtoMajor < 2 {
 		x.w.pace(c.strict)
-		x.late.conn, x.late.gone = c.strict, end
+		x.late.conn, x.late.x = c.strict, x
 	}
+	x.room.context = exchangeContext{x.outer, x}
+	ctx, end := context.WithCancelCause(&x.room.context)
+	x.room.leash.Begin(ctx)
+	x.r, x.ends = r.WithContext(ctx), end // net/http must find its own body in its own request
 	if c := p.o.CORS; c != nil && !c.Upstream {
 		x.w.final = x.allowCORS
 	}
@@ -135,6 +136,16 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	p.metrics.inFlight.Inc()
 	return x
 }
+
+// end ends the request's context, and what waits for its app. Anybody may call it,
+// at any time.
+func (x *exchange) end(cause error) {
+	x.ends(cause)
+	x.room.leash.Pull()
+}
+
+// outerEnded is the end that comes from outside: the connection's, or our stop.
+func (x *exchange) outerEnded() { x.end(context.Cause(x.outer)) }
 
 // endsConnection reports whether a connection ends with the answer, if it is
 // not taken over: HTTP/1.0 has neither chunks nor upgrades, and what follows a

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"sidegate/proxy/leash"
 )
 
 // A forwarder sends requests to one upstream.
@@ -32,10 +34,33 @@ type exchangeContext struct {
 
 // Value implements context.Context.
 func (c *exchangeContext) Value(key any) any {
-	if key == (exchangeKey{}) {
+	switch key {
+	case exchangeKey{}:
 		return c.x
+	case leash.Key{}:
+		if c.x.late.conn != nil {
+			return &c.x.room.leash
+		}
 	}
 	return c.Context.Value(key)
+}
+
+// Done is never closed where a laggard follows its parent: the exchange's own
+// context, which is this one's child, ends by end alone, and need not be among its
+// parent's children.
+func (c *exchangeContext) Done() <-chan struct{} {
+	if c.x.late.conn != nil {
+		return nil
+	}
+	return c.Context.Done()
+}
+
+// Err implements context.Context.
+func (c *exchangeContext) Err() error {
+	if c.x.late.conn != nil {
+		return nil
+	}
+	return c.Context.Err()
 }
 
 func newForwarder(p *Proxy, name string, u Upstream) *forwarder {

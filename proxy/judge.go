@@ -46,6 +46,7 @@ type Judgement struct {
 // trying policies.
 func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 	x := p.begin(nobodyWriter{}, r)
+	x.late.follow() // nobody finds it late
 	defer x.end(nil)
 	defer p.metrics.inFlight.Dec()
 	defer x.w.guard.stop()

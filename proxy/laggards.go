@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,9 @@ type laggard struct {
 	late  bool      // it is one
 	watch *watchdog // of its upstream; nil: it has none yet
 	conn  *strictConn
-	gone  func(error) // told when its caller has left
+	x     *exchange // whose it is; nil where conn is
+	// unfollow ends following what the exchange's context comes from.
+	unfollow func() bool
 }
 
 // add puts a request on a list; its number is any that spreads well. remove must
@@ -58,18 +61,29 @@ func (l *laggards) add(one *laggard, number uint8) {
 // remove is for the request's end. When it returns nothing is done for it any
 // more, or with what it holds.
 func (one *laggard) remove() {
-	if one.list == nil {
-		return
+	if one.list != nil {
+		one.list.mu.Lock()
+		if one.on {
+			one.list.pull(one)
+		}
+		one.list.mu.Unlock()
 	}
-	one.list.mu.Lock()
-	if one.on {
-		one.list.pull(one)
-	}
-	one.list.mu.Unlock()
 	one.mu.Lock() // else tick may have it still
 	defer one.mu.Unlock()
+	if one.unfollow != nil {
+		one.unfollow()
+	}
 	if one.late && one.conn != nil {
 		one.conn.endLookOut()
+	}
+}
+
+// follow ends the exchange when what its context comes from does. Before a request
+// is late that is our stop, or the end of a connection that nobody reads or
+// writes. The lock is held, or nobody else knows it yet.
+func (one *laggard) follow() {
+	if one.conn != nil {
+		one.unfollow = context.AfterFunc(one.x.outer, one.x.outerEnded)
 	}
 }
 
@@ -135,11 +149,12 @@ func (l *laggardList) age() bool {
 	defer one.mu.Unlock()
 	l.mu.Unlock()
 	one.late = true
+	one.follow()
 	if one.watch != nil {
 		one.watch.arm()
 	}
 	if one.conn != nil {
-		one.conn.lookOut(one.gone)
+		one.conn.lookOut(one.x.end)
 	}
 	return true
 }

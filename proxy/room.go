@@ -1,6 +1,10 @@
 package proxy
 
-import "net/http"
+import (
+	"net/http"
+
+	"sidegate/proxy/leash"
+)
 
 // A room is what most requests need beside their exchange, in the same piece of
 // memory. It is used once: an upstream's transport may look at its part when the
@@ -8,6 +12,7 @@ import "net/http"
 type room struct {
 	w       responseWriter
 	context exchangeContext
+	leash   leash.Leash
 	answer  answerBody
 	in      http.Request // as ReverseProxy has it
 	lines   [8]string    // values of headers

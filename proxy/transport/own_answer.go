@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"sidegate/proxy/leash"
 )
 
 // An asking is one request on its connection, to the end of its answer.
@@ -21,10 +23,11 @@ type asking struct {
 	c      *ownConn
 	at     *ownAddress
 	ctx    context.Context
-	stop   func() bool // of the watch over ctx; nil: it never ends
-	sender *sender     // nil: there is no body
-	broken bool        // the request could not be written
-	last   bool        // the connection ends with this answer
+	leash  *leash.Leash // of ctx; nil: stop watches over it
+	stop   func() bool  // nil: ctx never ends, or has a leash
+	sender *sender      // nil: there is no body
+	broken bool         // the request could not be written
+	last   bool         // the connection ends with this answer
 	res    http.Response
 	body   ownBody
 }
@@ -44,9 +47,7 @@ func (c *ownConn) ask(ctx context.Context, req *http.Request, body *requestBody,
 		return nil, err, false
 	}
 	a := &asking{c: c, at: at, ctx: ctx, last: req.Close}
-	if ctx.Done() != nil {
-		a.stop = context.AfterFunc(ctx, c.abort)
-	}
+	a.watch()
 	n, werr := c.send(body == nil)
 	c.keepHead()
 	switch {
@@ -175,8 +176,7 @@ func (a *asking) begin(res *http.Response) (*http.Response, bool, error) {
 		if !a.sender.whole() {
 			return nil, true, errors.New("the upstream changed the protocol in the middle of a request")
 		}
-		if a.stop != nil && !a.stop() {
-			a.stop = nil
+		if !a.unwatch() {
 			return nil, true, context.Cause(a.ctx)
 		}
 		a.c.once.Do(func() {}) // it is the caller's now
@@ -193,11 +193,35 @@ func switches(res *http.Response) bool {
 		httpguts.HeaderValuesContainsToken(res.Header["Connection"], "upgrade")
 }
 
+// watch has the connection broken off when ctx ends.
+func (a *asking) watch() {
+	if a.ctx.Done() == nil {
+		return
+	}
+	if a.leash = leash.Tie(a.ctx, a.c.abort); a.leash == nil {
+		a.stop = context.AfterFunc(a.ctx, a.c.abort)
+	}
+}
+
+// unwatch reports whether ctx has not ended. It must not be undone twice: the
+// leash may be tied by another then.
+func (a *asking) unwatch() bool {
+	switch {
+	case a.leash != nil:
+		l := a.leash
+		a.leash = nil
+		return l.Untie()
+	case a.stop != nil:
+		return a.stop()
+	}
+	return true
+}
+
 // end is where the request has its connection no more. It is used again only
 // where there is nothing left of either side's words: the answer was read to its
 // end, the request written to its own, and nobody ended it meanwhile.
 func (a *asking) end(whole bool) {
-	if a.stop != nil && !a.stop() {
+	if !a.unwatch() {
 		whole = false // and abort may still come
 	}
 	if whole && !a.broken && !a.last && a.sender.whole() && a.c.clean() {
