@@ -36,8 +36,9 @@ func (hs Headers) carry(x *exchange) bool {
 
 func (hs Headers) write(h http.Header, x *exchange) {
 	if hs.tell != nil {
-		for _, one := range hs.tell.of(x).headers {
-			h[one.name] = one.value
+		told := hs.tell.of(x).headers
+		for i := range told {
+			h[told[i].name] = told[i].value()
 		}
 	}
 	if hs.each != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"strings"
 
 	"sidegate/policy"
 )
@@ -25,18 +26,39 @@ type telling struct {
 	headers  []toldHeader
 }
 
-// A toldHeader has one value, in a slice without room for more: who adds a
-// value to one request's header gets a slice of its own.
+// A toldHeader has one value, beside its name and not elsewhere: a thousand
+// callers' headers are not in the processor's cache, and each place costs.
 type toldHeader struct {
-	name  string
-	value []string
+	name string
+	only [1]string
 }
+
+// value is a slice without room for more: who adds a value to one request's
+// header gets a slice of its own.
+func (h *toldHeader) value() []string { return h.only[:1:1] }
 
 // put adds a header that has a value.
 func (t *telling) put(name, value string) {
 	if value != "" {
-		t.headers = append(t.headers, toldHeader{name, []string{value}})
+		t.headers = append(t.headers, toldHeader{name, [1]string{value}})
 	}
+}
+
+// pack brings what is said into one piece of text, in as much room as it takes.
+func (t *telling) pack() {
+	var all strings.Builder
+	n := 0
+	for i := range t.headers {
+		n += len(t.headers[i].only[0])
+	}
+	all.Grow(n)
+	packed := make([]toldHeader, len(t.headers))
+	for i, h := range t.headers {
+		at := all.Len()
+		all.WriteString(h.only[0])
+		packed[i] = toldHeader{h.name, [1]string{all.String()[at:]}}
+	}
+	t.headers = packed
 }
 
 // keptTellings is how many are kept with an identity, the newest: upstreams
@@ -58,6 +80,7 @@ func (t *teller) of(x *exchange) *telling {
 	}
 	one := &telling{by: t, whose: id, declared: declared, fits: true}
 	t.say(one, id, declared)
+	one.pack()
 	// Another request may have been as fast, and what it kept is lost then: it
 	// is made anew when it is asked for.
 	id.Kept.Store(append([]*telling{one}, kept[:min(len(kept), keptTellings-1)]...))
