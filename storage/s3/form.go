@@ -88,7 +88,7 @@ func (b *Bucket) formFields(p upload.Put) ([]field, error) {
 // postPolicy signs the fields. The document is the SDK's, condition by condition.
 func (b *Bucket) postPolicy(creds aws.Credentials, p upload.Put, extra []field, begin, end time.Time) (map[string]string, error) {
 	date := begin.Format(dateFormat)
-	d := b.signer.derive(creds, date[:len(dayFormat)])
+	d := b.signer.derive(creds, begin.AppendFormat(nil, dayFormat))
 	fields := map[string]string{
 		"X-Amz-Algorithm":  algorithm,
 		"X-Amz-Credential": d.credential,

@@ -86,7 +86,18 @@ func (b *Bucket) sign(ctx context.Context, at time.Time, expires time.Duration, 
 
 // path is where the key lies, escaped.
 func (b *Bucket) path(key string) string {
-	return b.public.path + "/" + httpbinding.EscapePath(key, false)
+	for i := range len(key) {
+		if !plainInPath(key[i]) {
+			return b.public.path + "/" + httpbinding.EscapePath(key, false)
+		}
+	}
+	return b.public.path + "/" + key
+}
+
+// plainInPath tells bytes that no escape is needed for, as most keys have them
+// only; those that it does not know are the library's matter.
+func plainInPath(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c == '/' || c == '-' || c == '.' || c == '_'
 }
 
 // presign signs a request for a key that lies there.
@@ -95,8 +106,8 @@ func (b *Bucket) presign(creds aws.Credentials, begin time.Time, life time.Durat
 	if headers == nil {
 		headers = http.Header{}
 	}
-	query := b.signer.presign(creds, begin, life, r, b.public.signed, path)
-	return upload.Signed{URL: b.public.origin + path + "?" + query, Method: r.method, Headers: headers, Expires: begin.Add(life)}
+	url := b.signer.presign(creds, begin, life, r, b.public.origin, b.public.signed, path)
+	return upload.Signed{URL: url, Method: r.method, Headers: headers, Expires: begin.Add(life)}
 }
 
 // window is when a URL begins and how long it lives, in whole seconds: as

@@ -4,10 +4,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +31,7 @@ type derived struct {
 	secret, token, id, day string // that it is made of
 
 	key        []byte
+	macs       sync.Pool // of *signing, with the key
 	scope      string
 	credential string // the id and its scope
 	query      string // begins every query, up to the date
@@ -37,11 +40,12 @@ type derived struct {
 
 const algorithm = "AWS4-HMAC-SHA256"
 
-func (s *signer) derive(creds aws.Credentials, day string) *derived {
+func (s *signer) derive(creds aws.Credentials, date []byte) *derived {
 	d := s.last.Load()
-	if d != nil && d.day == day && d.id == creds.AccessKeyID && d.secret == creds.SecretAccessKey && d.token == creds.SessionToken {
+	if d != nil && d.day == string(date) && d.id == creds.AccessKeyID && d.secret == creds.SecretAccessKey && d.token == creds.SessionToken {
 		return d
 	}
+	day := string(date)
 	d = &derived{secret: creds.SecretAccessKey, token: creds.SessionToken, id: creds.AccessKeyID, day: day}
 	d.key = []byte("AWS4" + d.secret)
 	for _, part := range []string{day, s.region, "s3", "aws4_request"} {
@@ -57,13 +61,14 @@ func (s *signer) derive(creds aws.Credentials, day string) *derived {
 	return d
 }
 
-// presign is the query of a signed URL. The request goes to host and path, which
-// is escaped.
-func (s *signer) presign(creds aws.Credentials, begin time.Time, life time.Duration, r request, host, path string) string {
-	date := begin.Format(dateFormat)
+// presign is a signed URL. The request goes to host and path, which is escaped;
+// origin stands before the path.
+func (s *signer) presign(creds aws.Credentials, begin time.Time, life time.Duration, r request, origin, host, path string) string {
+	var room [len(dateFormat)]byte
+	date := begin.AppendFormat(room[:0], dateFormat)
 	d := s.derive(creds, date[:len(dayFormat)])
-	headers := r.signed(host)
-	names := namesOf(headers)
+	var some [8]header
+	headers := r.signed(some[:0], host)
 
 	canonical := make([]byte, 0, 1024)
 	canonical = append(canonical, r.method...)
@@ -77,7 +82,7 @@ func (s *signer) presign(creds aws.Credentials, begin time.Time, life time.Durat
 	canonical = strconv.AppendInt(canonical, int64(life/time.Second), 10)
 	canonical = append(canonical, d.security...)
 	canonical = append(canonical, "&X-Amz-SignedHeaders="...)
-	canonical = append(canonical, escapeQuery(names)...)
+	canonical = appendNames(canonical, headers, "%3B")
 	canonical = append(canonical, r.query...)
 	ends := len(canonical)
 	canonical = append(canonical, '\n')
@@ -88,16 +93,59 @@ func (s *signer) presign(creds aws.Credentials, begin time.Time, life time.Durat
 		canonical = append(canonical, '\n')
 	}
 	canonical = append(canonical, '\n')
-	canonical = append(canonical, names...)
+	canonical = appendNames(canonical, headers, ";")
 	canonical = append(canonical, "\n"+unsignedPayload...)
 
 	sum := sha256.Sum256(canonical)
-	text := algorithm + "\n" + date + "\n" + d.scope + "\n" + hex.EncodeToString(sum[:])
-	return string(canonical[begins:ends]) + "&X-Amz-Signature=" + d.sign(text)
+	m := d.take()
+	defer d.macs.Put(m)
+	text := append(m.text[:0], algorithm+"\n"...)
+	text = append(text, date...)
+	text = append(text, '\n')
+	text = append(text, d.scope...)
+	text = append(text, '\n')
+	m.text = hex.AppendEncode(text, sum[:])
+
+	const last = "&X-Amz-Signature="
+	url := make([]byte, 0, 2048)
+	url = append(url, origin...)
+	url = append(url, path...)
+	url = append(url, '?')
+	url = append(url, canonical[begins:ends]...)
+	url = append(url, last...)
+	return string(m.appendSignature(url))
 }
 
 // sign is the signature of a text in hex digits.
-func (d *derived) sign(text string) string { return hex.EncodeToString(mac(d.key, text)) }
+func (d *derived) sign(text string) string {
+	m := d.take()
+	defer d.macs.Put(m)
+	m.text = append(m.text[:0], text...)
+	return string(m.appendSignature(nil))
+}
+
+// A signing is what signs one text after another with the derived key: to make
+// it takes as long as to use it.
+type signing struct {
+	hash hash.Hash
+	text []byte // to be signed
+	sum  [sha256.Size]byte
+}
+
+// take is one that nobody else uses until it is put back.
+func (d *derived) take() *signing {
+	if m, ok := d.macs.Get().(*signing); ok {
+		return m
+	}
+	return &signing{hash: hmac.New(sha256.New, d.key)}
+}
+
+// appendSignature adds the signature of the text, in hex digits.
+func (m *signing) appendSignature(to []byte) []byte {
+	m.hash.Reset()
+	m.hash.Write(m.text)
+	return hex.AppendEncode(to, m.hash.Sum(m.sum[:0]))
+}
 
 const (
 	dateFormat = "20060102T150405Z"
@@ -108,10 +156,9 @@ const (
 type header struct{ name, value string }
 
 // signed are the headers that the request is sent with, by name, and those that
-// it must be sent without.
-func (r *request) signed(host string) []header {
-	headers := make([]header, 0, 2+len(r.header)+len(r.unsent))
-	headers = append(headers, header{"host", folded(host)})
+// it must be sent without, added to none.
+func (r *request) signed(none []header, host string) []header {
+	headers := append(none, header{"host", folded(host)})
 	if r.size > 0 {
 		headers = append(headers, header{"content-length", strconv.FormatInt(r.size, 10)})
 	}
@@ -125,12 +172,16 @@ func (r *request) signed(host string) []header {
 	return headers
 }
 
-func namesOf(headers []header) string {
-	names := make([]string, len(headers))
+// appendNames adds the headers' names with a separator between: they are tokens
+// of HTTP, all of whose characters that we have stand for themselves in a query.
+func appendNames(to []byte, headers []header, between string) []byte {
 	for i, h := range headers {
-		names[i] = h.name
+		if i > 0 {
+			to = append(to, between...)
+		}
+		to = append(to, h.name...)
 	}
-	return strings.Join(names, ";")
+	return to
 }
 
 // folded is a header's value as it is signed: several spaces are one, and none
