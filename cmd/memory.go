@@ -21,7 +21,7 @@ const (
 	// heapRoom is what may be allocated from one collection to the next, in
 	// bytes. What a collection costs depends on what is alive, and a gateway has
 	// little of that, so that Go's own setting collects for every few megabytes.
-	heapRoom = 24 << 20
+	heapRoom = 20 << 20
 	// leastPercent is Go's own: a large heap is not collected more often than
 	// elsewhere. mostPercent keeps a small one from growing to a multiple.
 	leastPercent, mostPercent = 100, 400
