@@ -1,5 +1,5 @@
 // Package leash ends what waits for an app at once when the request that it is
-// done for ends. context.AfterFunc does so, too, and costs five pieces of memory
+// done for ends. context.AfterFunc does so, too, and costs four pieces of memory
 // and two turns in a map for each request, of which next to none ends early.
 package leash
 
