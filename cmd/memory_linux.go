@@ -44,19 +44,23 @@ type memoryRange struct{ from, to uintptr }
 
 // untouchedRanges are those mappings of the file in /proc/PID/smaps
 // (proc_pid_smaps(5)) whose every page is as in the file: nobody can write to
-// them, and no debugger or probe has put its breakpoints there, which would be
-// lost.
+// them, and no loader has put addresses there before they were made read-only,
+// nor a debugger or probe its breakpoints, which would be lost. Such pages are
+// anonymous as long as they are resident, and else swapped out: both must be none,
+// and said to be.
 func untouchedRanges(smaps io.Reader, file string) ([]memoryRange, error) {
 	var out []memoryRange
 	var mapping memoryRange
-	ours := false
+	ours, asInFile := false, false
 	lines := bufio.NewScanner(smaps)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
 		switch {
 		case len(fields) < 3:
 		case fields[0] == "Anonymous:": // what differs from the file
-			if ours && fields[1] == "0" {
+			asInFile = fields[1] == "0"
+		case fields[0] == "Swap:": // what does, and is not resident
+			if ours && asInFile && fields[1] == "0" {
 				out = append(out, mapping)
 			}
 			ours = false
@@ -66,7 +70,7 @@ func untouchedRanges(smaps io.Reader, file string) ([]memoryRange, error) {
 				return nil, err
 			}
 			readOnly := fields[1] == "r--p" || fields[1] == "r-xp"
-			ours = readOnly && len(fields) == 6 && fields[5] == file
+			ours, asInFile = readOnly && len(fields) == 6 && fields[5] == file, false
 		}
 	}
 	return out, lines.Err()

@@ -13,23 +13,36 @@ const someMaps = `00400000-0130a000 r-xp 00000000 fe:00 10577282                
 Size:              15400 kB
 Rss:               13340 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 VmFlags: rd ex mr mw me
 0130a000-0253d000 r--p 00f0a000 fe:00 10577282                           /bin/x
 Anonymous:             4 kB
+Swap:                  0 kB
 0253d000-02601000 rw-p 0213d000 fe:00 10577282                           /bin/x
 Anonymous:             0 kB
+Swap:                  0 kB
 02601000-05651000 rw-p 00000000 00:00 0 
 Anonymous:             0 kB
+Swap:                  0 kB
 7ffd0000-7ffe0000 r-xp 00000000 fe:00 10577283                           /lib/y
 Anonymous:             0 kB
+Swap:                  0 kB
 7fff0000-7fff1000 r--s 00000000 fe:00 10577282                           /bin/x
 Anonymous:             0 kB
+Swap:                  0 kB
 80000000-80001000 r--p 00000000 fe:00 10577282                           /bin/x
+Anonymous:             0 kB
+Swap:                  4 kB
+80001000-80002000 r--p 00000000 fe:00 10577282                           /bin/x
+Anonymous:             0 kB
+80002000-80003000 r--p 00000000 fe:00 10577282                           /bin/x
+Swap:                  0 kB
+80003000-80004000 r--p 00000000 fe:00 10577282                           /bin/x
 `
 
-// TestUntouchedRanges: what can be written, what has breakpoints (the second) and
-// what is another's or shared stays; nothing is taken for as in the file that is
-// not said to be.
+// TestUntouchedRanges: what can be written, what has breakpoints (the second), be they
+// swapped out, and what is another's or shared stays; nothing is taken for as in
+// the file that is not said to be, whether resident or swapped out.
 func TestUntouchedRanges(t *testing.T) {
 	got, err := untouchedRanges(strings.NewReader(someMaps), "/bin/x")
 	if want := []memoryRange{{0x400000, 0x130a000}}; err != nil || !slices.Equal(got, want) {
