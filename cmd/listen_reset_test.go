@@ -117,8 +117,8 @@ func TestSlowCallerGetsAll(t *testing.T) {
 	}()
 	<-late
 	// He takes no more than it needs until the rest is the system's to send.
-	taken, piece := 0, make([]byte, 64<<10)
-	for over := false; !over; {
+	taken, piece, over := 0, make([]byte, 64<<10), false
+	for !over && taken < len(data) {
 		select {
 		case err = <-written:
 			over = true
@@ -128,6 +128,9 @@ func TestSlowCallerGetsAll(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+	if !over { // he has it all before the writer says so
+		err = <-written
 	}
 	if err != nil {
 		t.Fatal(err)
