@@ -310,23 +310,35 @@ func headersOf(s upload.Signed) map[string]string {
 
 // answer sends a success of the gateway's own.
 func (x *exchange) answer(v any) error {
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false) // a URL's & stays one: nobody takes this for HTML
-	if err := enc.Encode(v); err != nil {
+	body, err := jsonOf(v)
+	if err != nil {
 		return err
 	}
-	h := x.w.Header()
-	ownAnswer(h, x.id)
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(body.Len()))
+	h, values := x.w.Header(), make(lines, 0, 6)
+	values.ownAnswer(h, x.id)
+	h["Content-Type"] = values.line("application/json")
+	h["Content-Length"] = values.line(strconv.Itoa(len(body)))
 	x.w.WriteHeader(http.StatusOK)
 	if x.r.Method != http.MethodHead {
-		if _, err := x.w.Write(body.Bytes()); err != nil {
+		if _, err := x.w.Write(body); err != nil {
 			x.failure = x.w.fault
 		}
 	}
 	return nil
+}
+
+// jsonOf is an answer's JSON and a line break. A URL's & stays one: nobody takes
+// this for HTML.
+func jsonOf(v any) ([]byte, error) {
+	if f, ok := v.(fast); ok {
+		body, err := f.appendJSON(make([]byte, 0, 1280))
+		return append(body, '\n'), err
+	}
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return body.Bytes(), err
 }
 
 // answerNothing says that it is done.

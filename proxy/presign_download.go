@@ -104,7 +104,8 @@ func (p *Proxy) signDownload(x *exchange) error {
 	if err != nil {
 		return storeFailure(err)
 	}
-	return x.answer(x.downloadableOf(d, signed))
+	out := x.downloadableOf(d, signed)
+	return x.answer(&out)
 }
 
 func (p *Proxy) redirectDownload(x *exchange) error {

@@ -125,5 +125,6 @@ func (p *Proxy) signUpload(x *exchange) error {
 	if err != nil {
 		return storeFailure(err)
 	}
-	return x.answer(x.presignedOf(r, session, signed))
+	out := x.presignedOf(r, session, signed)
+	return x.answer(&out)
 }

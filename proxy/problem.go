@@ -92,13 +92,17 @@ type uppyProblem struct {
 }
 
 // body is the problem's JSON.
-func (p *problem) body(id string) any {
+func (p *problem) body(id string) []byte {
 	body := problemBody{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, id}
 	if !p.uppy {
-		return body
+		return body.appendJSON(make([]byte, 0, 256+len(p.detail)))
 	}
-	out := uppyProblem{problemBody: body, Message: p.detail, RequestID: id}
-	out.Error.Code = p.code
+	shown := uppyProblem{problemBody: body, Message: p.detail, RequestID: id}
+	shown.Error.Code = p.code
+	out, err := json.Marshal(shown)
+	if err != nil {
+		return nil
+	}
 	return out
 }
 
@@ -120,30 +124,28 @@ func (p *problem) retrySeconds() int64 {
 func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string, unread bool) {
 	h := w.Header()
 	clear(h)
-	ownAnswer(h, id)
-	h.Set("Content-Type", "application/problem+json")
+	values := make(lines, 0, 8)
+	values.ownAnswer(h, id)
+	h["Content-Type"] = values.line("application/problem+json")
 	switch {
 	case p.status == http.StatusUnauthorized || p.challenge != "":
-		h.Set("WWW-Authenticate", challenge(realm, p.challenge, p.detail))
+		h["Www-Authenticate"] = values.line(challenge(realm, p.challenge, p.detail))
 	case p.retrySeconds() > 0:
-		h.Set("Retry-After", strconv.FormatInt(p.retrySeconds(), 10))
+		h["Retry-After"] = values.line(strconv.FormatInt(p.retrySeconds(), 10))
 	}
 	if p.allow != nil {
-		h.Set("Allow", strings.Join(p.allow, ", "))
+		h["Allow"] = values.line(strings.Join(p.allow, ", "))
 	}
 	if (p.hangUp || unread) && r.ProtoMajor < 2 { // a connection of HTTP/2 is others', too
 		// Else net/http would wait for the rest of the body before it answers.
-		h.Set("Connection", "close")
+		h["Connection"] = values.line("close")
 	}
 	if speaksGRPC(r) {
 		p.writeGRPC(w, r.Header.Get("Content-Type"))
 		return
 	}
-	body, err := json.Marshal(p.body(id))
-	if err != nil {
-		body = nil
-	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	body := p.body(id)
+	h["Content-Length"] = values.line(strconv.Itoa(len(body)))
 	w.WriteHeader(p.status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // the caller is gone; there is nobody to tell
@@ -152,24 +154,37 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, realm, id string
 
 // ownAnswer marks an answer as the gateway's own, and as nobody's to keep.
 func ownAnswer(h http.Header, id string) {
-	h.Set("X-Request-Id", id)
-	h.Set("X-Sidegate-Response", "true")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	values := make(lines, 0, 4)
+	values.ownAnswer(h, id)
+}
+
+// lines are the values of an answer's headers, in one piece of memory.
+type lines []string
+
+// line is a header's one value. Who adds another gets a slice of its own.
+func (l *lines) line(value string) []string {
+	*l = append(*l, value)
+	n := len(*l)
+	return (*l)[n-1 : n : n]
+}
+
+func (l *lines) ownAnswer(h http.Header, id string) {
+	h["X-Request-Id"] = l.line(id)
+	h["X-Sidegate-Response"] = l.line("true")
+	h["Cache-Control"] = l.line("no-store")
+	h["X-Content-Type-Options"] = l.line("nosniff")
 }
 
 // challenge is the value of WWW-Authenticate. Without credentials there is no
 // error attribute (RFC 6750, section 3.1).
 func challenge(realm, code, description string) string {
-	out := `Bearer realm="` + quotable(realm) + `"`
-	if code == "" {
-		return out
+	switch {
+	case code == "":
+		return `Bearer realm="` + quotable(realm) + `"`
+	case code == codeInvalidToken && description != "":
+		return `Bearer realm="` + quotable(realm) + `", error="` + code + `", error_description="` + quotable(description) + `"`
 	}
-	out += `, error="` + code + `"`
-	if code == codeInvalidToken && description != "" {
-		out += `, error_description="` + quotable(description) + `"`
-	}
-	return out
+	return `Bearer realm="` + quotable(realm) + `", error="` + code + `"`
 }
 
 // quotable drops what may not stand in error_description (RFC 6750, section 3).
