@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"hash"
 	"maps"
 	"slices"
 	"strconv"
@@ -51,19 +50,16 @@ func (r *Request) hash(k kind) string {
 // digest is the SHA-256 of the parts in hex, each with its length before it:
 // no two lists of parts are the same bytes, and no two words.
 func digest(word string, parts ...string) string {
-	h := sha256.New()
-	write(h, word)
+	text := lengthened(make([]byte, 0, 256), word)
 	for _, p := range parts {
-		write(h, p)
+		text = lengthened(text, p)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
-func write(h hash.Hash, part string) {
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(part)))
-	h.Write(n[:])
-	h.Write([]byte(part))
+func lengthened(text []byte, part string) []byte {
+	return append(binary.BigEndian.AppendUint64(text, uint64(len(part))), part...)
 }
 
 // checkIdempotency holds the Idempotency-Key's form, and that the session is
