@@ -318,9 +318,6 @@ func FuzzOwnTransport(f *testing.F) {
 				return // in the middle of a body we take no switch, and net/http does: TestSwitch
 			}
 			makes = makes[:1] // whether the body was sent before the answer ended is chance
-			if text != "" && strings.Contains(first, " 101") {
-				t.Skip("so it is with a switch in the middle of a request, which we refuse")
-			}
 		}
 		// Behind an odd answer net/http uses the connection again, and we do not: what
 		// comes then is sent again by one and not by the other.
