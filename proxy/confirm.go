@@ -29,7 +29,7 @@ func confirmedOf(s *upload.Session) confirmed {
 }
 
 func (p *Proxy) confirm(x *exchange) error {
-	s, err := p.o.Uploads.Confirm(x.r.Context(), x.upload.session)
+	s, err := p.o.Uploads.Confirm(x.ctx, x.upload.session)
 	if err != nil {
 		return storeFailure(err)
 	}

@@ -117,7 +117,7 @@ func (x *exchange) route(method string) (decision, bool) {
 
 // Lookup reads a document for the policy.
 func (x *exchange) Lookup(l *policy.Lookup, document string) (policy.Document, error) {
-	ctx := x.r.Context()
+	ctx := x.ctx
 	if x.identity == nil {
 		ctx = context.WithValue(ctx, nobodyKey{}, true)
 	}

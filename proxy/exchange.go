@@ -17,7 +17,8 @@ import (
 // to the request's goroutine, but for what its own comments say.
 type exchange struct {
 	p       *Proxy
-	r       *http.Request
+	r       *http.Request   // net/http's own; its body is to be read by way of body
+	ctx     context.Context // the exchange's, which forward's copy of r has
 	w       *responseWriter
 	policy  *policy.Policy // the one this request is judged by, whole
 	start   time.Time
@@ -76,7 +77,7 @@ type exchange struct {
 	failure   error             // what went wrong after the decision
 	watch     *watchdog         // of a forwarded request
 	outer     context.Context   // the request's own, which its server ends
-	ends      func(cause error) // r's context, which ends with outer; end calls it
+	ends      func(cause error) // ctx, which ends with outer; end calls it
 	late      laggard
 	cancel    func(cause error) // ends it; anybody may call it, at any time
 	maxBody   int64             // bytes of its body or, where it is a stream, of a message; 0: no bound
@@ -111,9 +112,8 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		x.late.conn, x.late.x = c.strict, x
 	}
 	x.room.context = exchangeContext{x.outer, x}
-	ctx, end := context.WithCancelCause(&x.room.context)
-	x.room.leash.Begin(ctx)
-	x.r, x.ends = r.WithContext(ctx), end // net/http must find its own body in its own request
+	x.ctx, x.ends = context.WithCancelCause(&x.room.context)
+	x.room.leash.Begin(x.ctx)
 	if c := p.o.CORS; c != nil && !c.Upstream {
 		x.w.final = x.allowCORS
 	}
@@ -127,7 +127,6 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		if stall > 0 {
 			x.body.guard = newGuard(stall, x.body.control.SetReadDeadline)
 		}
-		x.r.Body = x.body
 		// A body that nobody reads is read by net/http, before it answers; it
 		// also writes the 100 Continue.
 		x.body.extend()

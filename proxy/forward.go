@@ -101,7 +101,7 @@ func (f *forwarder) forward(x *exchange) error {
 	}
 	if f.up.IDToken != nil {
 		var err error
-		if x.idToken, err = f.up.IDToken(x.r.Context()); err != nil {
+		if x.idToken, err = f.up.IDToken(x.ctx); err != nil {
 			return unavailable("the app cannot be called now", err)
 		}
 	}
@@ -135,21 +135,27 @@ func (f *forwarder) forward(x *exchange) error {
 	if !x.upgrades() {
 		delete(x.r.Header, "Upgrade") // or it is passed on
 	}
-	in := x.r
+	f.proxy.ServeHTTP(x.w, x.inbound())
+	return nil
+}
+
+// inbound is the request as ReverseProxy has it.
+func (x *exchange) inbound() *http.Request {
+	in := x.r.WithContext(x.ctx)
+	if x.body != nil {
+		in.Body = x.body
+	}
 	if x.alone = endsHere(in.Header); x.alone {
-		in = &x.room.in
-		*in = *x.r
 		in.Header = nil // rewrite makes the upstream's, without what ReverseProxy would look for
 	}
-	f.proxy.ServeHTTP(x.w, in)
-	return nil
+	return in
 }
 
 // rewrite makes the upstream's request: what only the gateway may say is
 // removed first, in every spelling, and then set.
 func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
-	x := pr.In.Context().Value(exchangeKey{}).(*exchange)
 	out := pr.Out
+	x := out.Context().Value(exchangeKey{}).(*exchange)
 	out.URL.Scheme, out.URL.Host = f.up.URL.Scheme, f.up.URL.Host
 	out.URL.Path, out.URL.RawPath = x.target.path, x.target.escaped
 	out.URL.RawQuery, out.URL.Opaque, out.URL.User = x.target.query, "", nil
@@ -296,7 +302,7 @@ func bodyProblem(err error) error {
 // goneCaller reports whether the caller has left, or the gateway's stop has cut
 // him off: net/http says so by its own context, and a lookout by the cause.
 func (x *exchange) goneCaller() bool {
-	return x.outer.Err() != nil || context.Cause(x.r.Context()) == errClientGone
+	return x.outer.Err() != nil || context.Cause(x.ctx) == errClientGone
 }
 
 // whoLeft is who it was.

@@ -29,7 +29,7 @@ func (x *exchange) identify() (decision, bool) {
 	if !bearer {
 		return x.anonymous()
 	}
-	id, err := x.p.o.Authenticator.Authenticate(x.r.Context(), token)
+	id, err := x.p.o.Authenticator.Authenticate(x.ctx, token)
 	if d, ok := x.unverified(id, err); !ok {
 		return d, false
 	}
@@ -136,7 +136,7 @@ func (x *exchange) identifyByCookie(name, value string) (decision, bool) {
 	if name == "" {
 		err = &TokenError{Reason: "more than one session cookie came"}
 	} else {
-		id, err = x.p.o.SessionCookies[name].Authenticate(x.r.Context(), value)
+		id, err = x.p.o.SessionCookies[name].Authenticate(x.ctx, value)
 	}
 	if d, ok := x.unverified(id, err); !ok {
 		if d.reason == codeInvalidToken && !needsIdentity(x.match.Route) {
@@ -267,7 +267,7 @@ func (x *exchange) askAppCheck() (outcome string) {
 			continue
 		}
 		asked = append(asked, project)
-		app, err := project.Authenticate(x.r.Context(), tokens[0])
+		app, err := project.Authenticate(x.ctx, tokens[0])
 		var bad *TokenError
 		switch {
 		case err == nil && app != nil:

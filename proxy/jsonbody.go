@@ -24,10 +24,11 @@ const (
 
 // readBody reads a served route's body whole.
 func (x *exchange) readBody(limit int64) ([]byte, *problem) {
-	if x.body != nil {
-		x.body.until = time.Now().Add(x.p.o.IdleTimeout) // it is small: dripping is no way to send it
+	if x.body == nil {
+		return readBounded(http.NoBody, limit)
 	}
-	return readBounded(x.r.Body, limit)
+	x.body.until = time.Now().Add(x.p.o.IdleTimeout) // it is small: dripping is no way to send it
+	return readBounded(x.body, limit)
 }
 
 func readBounded(body io.Reader, limit int64) ([]byte, *problem) {

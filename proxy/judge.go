@@ -76,7 +76,7 @@ func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 
 // headers are those that the upstream of an allowed request would get.
 func (f *forwarder) headers(x *exchange) http.Header {
-	out := x.r.Clone(x.r.Context())
+	out := x.r.Clone(x.ctx)
 	f.rewrite(&httputil.ProxyRequest{In: x.r, Out: out})
 	return out.Header.Clone() // what is kept with the identity is not the asker's to change
 }

@@ -77,7 +77,7 @@ func (x *exchange) askShared(draws []policy.Draw) (retry time.Duration, spent in
 		return 0, 0, false, errPatience
 	}
 	began := x.p.o.Now()
-	retry, spent, ok, err = x.shared.Take(x.r.Context(), draws)
+	retry, spent, ok, err = x.shared.Take(x.ctx, draws)
 	x.waited += x.p.o.Now().Sub(began)
 	return retry, spent, ok, err
 }

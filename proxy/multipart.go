@@ -121,7 +121,7 @@ type begunMultipart struct {
 }
 
 func (p *Proxy) createMultipart(x *exchange) error {
-	s, err := p.o.Uploads.BeginMultipart(x.r.Context(), x.upload.request)
+	s, err := p.o.Uploads.BeginMultipart(x.ctx, x.upload.request)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -315,7 +315,7 @@ type signedPart struct {
 
 func (p *Proxy) signParts(x *exchange) error {
 	asked := x.upload.parts
-	signed, err := p.o.Uploads.SignParts(x.r.Context(), x.upload.session, asked, x.upload.expires)
+	signed, err := p.o.Uploads.SignParts(x.ctx, x.upload.session, asked, x.upload.expires)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -346,7 +346,7 @@ type storedPart struct {
 }
 
 func (p *Proxy) listParts(x *exchange) error {
-	stored, err := p.o.Uploads.Parts(x.r.Context(), x.upload.session)
+	stored, err := p.o.Uploads.Parts(x.ctx, x.upload.session)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -423,7 +423,7 @@ func readPartList(data []byte, numberName, etagName string) (parts []upload.Part
 }
 
 func (p *Proxy) completeMultipart(x *exchange) error {
-	s, err := p.o.Uploads.Complete(x.r.Context(), x.upload.session, x.upload.whole)
+	s, err := p.o.Uploads.Complete(x.ctx, x.upload.session, x.upload.whole)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -431,7 +431,7 @@ func (p *Proxy) completeMultipart(x *exchange) error {
 }
 
 func (p *Proxy) abortMultipart(x *exchange) error {
-	if _, err := p.o.Uploads.Abort(x.r.Context(), x.upload.session); err != nil {
+	if _, err := p.o.Uploads.Abort(x.ctx, x.upload.session); err != nil {
 		return storeFailure(err)
 	}
 	return x.answerNothing()

@@ -42,7 +42,7 @@ func (p *Proxy) decideDelete(x *exchange) (decision, action) {
 		return d, nil
 	}
 	return d, func(x *exchange) error {
-		if err := p.o.Uploads.Delete(x.r.Context(), x.object.Bucket, x.object.Key); err != nil {
+		if err := p.o.Uploads.Delete(x.ctx, x.object.Bucket, x.object.Key); err != nil {
 			return storeFailure(err)
 		}
 		return x.answerNothing()
@@ -84,7 +84,7 @@ type listedObject struct {
 
 func (p *Proxy) listObjects(x *exchange) error {
 	prefix := x.object.Key
-	found, next, err := p.o.Uploads.ListObjects(x.r.Context(), x.object.Bucket, prefix, x.upload.page.token, x.upload.page.size)
+	found, next, err := p.o.Uploads.ListObjects(x.ctx, x.object.Bucket, prefix, x.upload.page.token, x.upload.page.size)
 	if err != nil {
 		return storeFailure(err)
 	}

@@ -261,7 +261,7 @@ func (x *exchange) judgeSession(s *upload.Session) {
 // ownSession finds the caller's session of that id, whichever route began it.
 func (x *exchange) ownSession(id string) func() (*upload.Session, error) {
 	return func() (*upload.Session, error) {
-		return x.p.o.Uploads.Lookup(x.r.Context(), x.identity.Namespace, x.identity.UID, id)
+		return x.p.o.Uploads.Lookup(x.ctx, x.identity.Namespace, x.identity.UID, id)
 	}
 }
 

@@ -245,7 +245,7 @@ func (p *Proxy) signUploads(x *exchange) error {
 	return x.answer(struct {
 		Uploads []any `json:"uploads"`
 	}{x.signItems(func(one *item) (any, error) {
-		s, signed, err := p.o.Uploads.Begin(x.r.Context(), one.request)
+		s, signed, err := p.o.Uploads.Begin(x.ctx, one.request)
 		if err != nil {
 			return nil, err
 		}

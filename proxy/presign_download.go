@@ -100,7 +100,7 @@ func (x *exchange) downloadableOf(d *upload.Download, signed upload.Signed) down
 
 func (p *Proxy) signDownload(x *exchange) error {
 	d := &x.upload.download
-	signed, err := p.o.Uploads.Download(x.r.Context(), *d)
+	signed, err := p.o.Uploads.Download(x.ctx, *d)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -109,7 +109,7 @@ func (p *Proxy) signDownload(x *exchange) error {
 }
 
 func (p *Proxy) redirectDownload(x *exchange) error {
-	signed, err := p.o.Uploads.Download(x.r.Context(), x.upload.download)
+	signed, err := p.o.Uploads.Download(x.ctx, x.upload.download)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -183,7 +183,7 @@ func (p *Proxy) signDownloads(x *exchange) error {
 	return x.answer(struct {
 		Downloads []any `json:"downloads"`
 	}{x.signItems(func(one *item) (any, error) {
-		signed, err := p.o.Uploads.Download(x.r.Context(), one.download)
+		signed, err := p.o.Uploads.Download(x.ctx, one.download)
 		if err != nil {
 			return nil, err
 		}

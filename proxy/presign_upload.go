@@ -121,7 +121,7 @@ func (x *exchange) presignedOf(r *upload.Request, s *upload.Session, signed uplo
 
 func (p *Proxy) signUpload(x *exchange) error {
 	r := &x.upload.request
-	session, signed, err := p.o.Uploads.Begin(x.r.Context(), *r)
+	session, signed, err := p.o.Uploads.Begin(x.ctx, *r)
 	if err != nil {
 		return storeFailure(err)
 	}

@@ -232,7 +232,7 @@ func (p *Proxy) record(x *exchange, d decision) error {
 			return nil
 		}
 	}
-	ctx := x.r.Context()
+	ctx := x.ctx
 	if !d.allow { // a refusal is told also where a broken body has ended the context
 		ctx = context.WithoutCancel(ctx)
 	}

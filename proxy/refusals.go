@@ -354,7 +354,7 @@ func (p *Proxy) refusedLate(x *exchange) {
 		x.absent = true
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), recordTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), recordTimeout)
 	defer cancel()
 	if err := x.putOnRecord(ctx); err != nil {
 		x.unrecorded, x.absent = true, errors.Is(err, ErrNotRecorded)

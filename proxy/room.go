@@ -1,10 +1,6 @@
 package proxy
 
-import (
-	"net/http"
-
-	"sidegate/proxy/leash"
-)
+import "sidegate/proxy/leash"
 
 // A room is what most requests need beside their exchange, in the same piece of
 // memory. It is used once: an upstream's transport may look at its part when the
@@ -14,8 +10,7 @@ type room struct {
 	context exchangeContext
 	leash   leash.Leash
 	answer  answerBody
-	in      http.Request // as ReverseProxy has it
-	lines   [8]string    // values of headers
+	lines   [8]string // values of headers
 	used    int
 }
 

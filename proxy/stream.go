@@ -219,7 +219,7 @@ func (x *exchange) verifyAgain() (end *streamEnd) {
 			end = tokenUnknown(fmt.Errorf("panic: %v", broken))
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), lookWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), lookWithin)
 	defer cancel()
 	id, err := x.shown.by.Authenticate(ctx, x.shown.token)
 	var bad *TokenError

@@ -78,7 +78,7 @@ func (p *Proxy) decideListUploads(x *exchange) (decision, action) {
 }
 
 func (p *Proxy) listUploads(x *exchange) error {
-	sessions, next, err := p.o.Uploads.List(x.r.Context(), x.identity.Namespace, x.identity.UID, x.upload.page.token, x.upload.page.size)
+	sessions, next, err := p.o.Uploads.List(x.ctx, x.identity.Namespace, x.identity.UID, x.upload.page.token, x.upload.page.size)
 	if err != nil {
 		return storeFailure(err)
 	}

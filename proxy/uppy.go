@@ -105,7 +105,7 @@ func (x *exchange) uppySession() (*upload.Session, error) {
 	case 0, uppySTS, uppySign:
 		return nil, upload.ErrNotFound
 	case uppyConfirm, uppySignPart, uppySignList, uppySignComplete, uppySignAbort:
-		s, err = x.begunHere(x.p.o.Uploads.LookupKey(x.r.Context(), x.identity.Namespace, x.identity.UID, c.key))
+		s, err = x.begunHere(x.p.o.Uploads.LookupKey(x.ctx, x.identity.Namespace, x.identity.UID, c.key))
 	default:
 		s, err = x.routeSession(c.session)()
 	}
@@ -134,7 +134,7 @@ type uppyUpload struct {
 
 func (p *Proxy) signUppyUpload(x *exchange) error {
 	r := &x.upload.request
-	s, signed, err := p.o.Uploads.Begin(x.r.Context(), *r)
+	s, signed, err := p.o.Uploads.Begin(x.ctx, *r)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -149,7 +149,7 @@ func (p *Proxy) signUppyUpload(x *exchange) error {
 }
 
 func (p *Proxy) createUppy(x *exchange) error {
-	s, err := p.o.Uploads.BeginMultipart(x.r.Context(), x.upload.request)
+	s, err := p.o.Uploads.BeginMultipart(x.ctx, x.upload.request)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -168,7 +168,7 @@ type uppyArrived struct {
 }
 
 func (p *Proxy) listUppyParts(x *exchange) error {
-	parts, err := p.o.Uploads.Parts(x.r.Context(), x.upload.session)
+	parts, err := p.o.Uploads.Parts(x.ctx, x.upload.session)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -183,7 +183,7 @@ func (p *Proxy) listUppyParts(x *exchange) error {
 // type is known here, and a browser sends a type of its own choice: nothing of
 // them is bound but their numbers.
 func (p *Proxy) signUppyParts(x *exchange) error {
-	signed, err := p.o.Uploads.SignParts(x.r.Context(), x.upload.session, x.upload.parts, x.upload.expires)
+	signed, err := p.o.Uploads.SignParts(x.ctx, x.upload.session, x.upload.parts, x.upload.expires)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -212,7 +212,7 @@ func (x *exchange) uppyURL(s upload.Signed, key string) uppyURL {
 }
 
 func (p *Proxy) completeUppy(x *exchange) error {
-	s, err := p.o.Uploads.Complete(x.r.Context(), x.upload.session, x.uppy.whole)
+	s, err := p.o.Uploads.Complete(x.ctx, x.upload.session, x.uppy.whole)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -226,7 +226,7 @@ func (p *Proxy) completeUppy(x *exchange) error {
 // location is where an object is, for who may read it there: a URL without a
 // signature. The upload does not fail for it.
 func (x *exchange) location(s *upload.Session) string {
-	signed, err := x.p.o.Uploads.Download(x.r.Context(), upload.Download{Bucket: s.Bucket, Key: s.Key, Expires: time.Minute})
+	signed, err := x.p.o.Uploads.Download(x.ctx, upload.Download{Bucket: s.Bucket, Key: s.Key, Expires: time.Minute})
 	if err != nil {
 		return ""
 	}
@@ -239,7 +239,7 @@ func (x *exchange) location(s *upload.Session) string {
 }
 
 func (p *Proxy) abortUppy(x *exchange) error {
-	if _, err := p.o.Uploads.Abort(x.r.Context(), x.upload.session); err != nil {
+	if _, err := p.o.Uploads.Abort(x.ctx, x.upload.session); err != nil {
 		return storeFailure(err)
 	}
 	return x.answer(struct{}{}) // version 5 reads JSON of every success
@@ -249,7 +249,7 @@ func (p *Proxy) abortUppy(x *exchange) error {
 // itself.
 func (p *Proxy) signUppyCreate(x *exchange) error {
 	r := &x.upload.request
-	s, signed, err := p.o.Uploads.SignCreate(x.r.Context(), *r)
+	s, signed, err := p.o.Uploads.SignCreate(x.ctx, *r)
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -261,7 +261,7 @@ func (p *Proxy) signUppyCreate(x *exchange) error {
 // id of the upload comes from the client: it counts once it is known to be the
 // session's.
 func (p *Proxy) signUppyCall(x *exchange) error {
-	ctx, s := x.r.Context(), x.upload.session
+	ctx, s := x.ctx, x.upload.session
 	if s.UploadID == "" { // else uppySession has compared it
 		adopted, err := p.o.Uploads.Adopt(ctx, s, x.uppy.uploadID)
 		switch {
