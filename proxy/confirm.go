@@ -4,7 +4,7 @@ import "sidegate/storage/upload"
 
 // decideConfirm finds the session, which must be the caller's own.
 func (p *Proxy) decideConfirm(x *exchange) (decision, action) {
-	id, _ := x.match.Params.Get("session")
+	id, _ := x.input.Params.Get("session")
 	d, ok := p.planSession(x, opConfirm, x.ownSession(id), noQuery(x))
 	if !ok {
 		return d, nil

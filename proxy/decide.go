@@ -88,12 +88,13 @@ func checkHeaders(r *http.Request) *problem {
 // route finds the route of a method: 404, 405, or 400 where the path came with
 // an encoded slash that the route does not take.
 func (x *exchange) route(method string) (decision, bool) {
-	x.match = x.policy.Match(x.target.host, x.target.path, method)
-	switch x.match.Code() {
+	m := x.policy.Match(x.target.host, x.target.path, method)
+	x.match.Route = m.Route
+	switch m.Code() {
 	case policy.ReasonNoRoute:
 		return refuse(codeNoRoute, &problem{status: http.StatusNotFound, code: codeNoRoute, detail: "nothing is here"}), false
 	case policy.ReasonMethod:
-		return refuse(codeMethod, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "the method is not allowed here", allow: x.match.Allowed}), false
+		return refuse(codeMethod, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "the method is not allowed here", allow: m.Allowed}), false
 	}
 	if x.question != nil && x.match.Route.Serve != "" {
 		return x.notHere(), false
@@ -101,13 +102,11 @@ func (x *exchange) route(method string) (decision, bool) {
 	if x.target.encodedSlash && !x.match.Route.EncodedSlash {
 		return refuse(codeBadTarget, &problem{status: http.StatusBadRequest, code: codeBadTarget, detail: "the path holds an encoded slash"}), false
 	}
-	x.input = policy.Input{
-		Route: x.match.Route, Params: x.match.Params, Host: x.target.host, Path: x.target.path, Method: x.r.Method,
-		IP: x.ip, Time: x.start, Lookups: x.lookups,
-	}
-	x.input.AppCheckFailure = errNotLookedAt
+	in := &x.input // which is empty: nothing finds two routes
+	in.Route, in.Params, in.Host, in.Path, in.Method = m.Route, m.Params, x.target.host, x.target.path, x.r.Method
+	in.IP, in.Time, in.Lookups, in.AppCheckFailure = x.ip, x.start, x, errNotLookedAt
 	if x.given != nil {
-		x.input.AppCheck, x.input.Recorded = x.given.AppCheck, x.given.Recorded
+		in.AppCheck, in.Lookups, in.Recorded = x.given.AppCheck, x.given.Lookups, x.given.Recorded
 	}
 	if x.wantsWebSocket() && (!x.match.Route.WebSocket || x.r.Method != http.MethodGet || x.r.ContentLength != 0) {
 		return refuse(codeBadRequest, &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: "no WebSocket can be opened here"}), false

@@ -16,59 +16,56 @@ import (
 // An exchange is one request and its answer, from begin to finish. It belongs
 // to the request's goroutine, but for what its own comments say.
 type exchange struct {
-	p       *Proxy
-	r       *http.Request   // net/http's own; its body is to be read by way of body
-	ctx     context.Context // the exchange's, which forward's copy of r has
-	w       *responseWriter
-	policy  *policy.Policy // the one this request is judged by, whole
-	start   time.Time
-	done    time.Time // zero: it goes on
-	id      string    // of the record
-	trace   string    // the trace's id, 32 hexadecimal digits
-	span    string    // the id of the request's own span or, where nothing is traced here, that of traceparent
-	sampled bool      // the trace is kept
-	own     string    // traceparent of a trace that begins here
-	parent  string    // traceparent as it is sent upstream
-	states  []string  // tracestate, of a trace that is continued
-	ip      netip.Addr
-	trusted bool // the peer is a trusted proxy
-
-	spans      *spans // of a request that is traced
-	continued  bool   // the trace was begun by who sent the request
-	cloudTrace bool   // who also says it in Google's older header
+	p      *Proxy
+	r      *http.Request   // net/http's own; its body is to be read by way of body
+	ctx    context.Context // the exchange's, which forward's copy of r has
+	w      *responseWriter
+	policy *policy.Policy // the one this request is judged by, whole
+	start  time.Time
+	took   time.Duration // once it is over
+	id     string        // of the record
+	trace  string        // the trace's id, 32 hexadecimal digits
+	span   string        // the id of the request's own span or, where nothing is traced here, that of traceparent
+	parent string        // traceparent as it is sent upstream
+	states []string      // tracestate, of a trace that is continued
+	spans  *spans        // of a request that is traced
+	ip     netip.Addr
 
 	target   target
-	match    policy.Match
+	match    matched
 	identity *policy.Identity
 	input    policy.Input // of the policy; here because Decide's closures would move it to the heap
 	object   *audit.Object
 	upload   *uploadPlan            // of a route that the gateway answers itself
 	uppy     *uppyCall              // of a route that serves Uppy
 	batch    []*item                // what a request for several things at once is for
-	further  bool                   // what is decided now is not the first of them
 	looked   map[[2]string]lookedUp // for its items, by lookup and document
-	passed   bool                   // the policy's last word was yes
-	limits   *policy.Limiter
-	shared   Limits        // budgets of several gateways, which come before limits; nil: there are none
-	waited   time.Duration // for those
-	lookups  policy.Lookups
-	given    *Given // of a request that is only judged
+	waited   time.Duration          // for budgets of several gateways
+	given    *Given                 // of a request that is only judged
+	question *question              // by which another proxy asks about the request; nil: it is here itself
+	appCheck string                 // why the App Check token that came is none; for the log
+	decision decision
 
-	appCheck string // why the App Check token that came is none; for the log
-
-	question *question // by which another proxy asks about the request; nil: it is here itself
-
-	preflight bool // a browser asks what a page may send
-
-	crowded bool // more requests are served than may be
-
+	// What is either so or not, in one place: between the others each would take
+	// eight times its room.
+	over        bool // nothing goes on any more
+	trusted     bool // the peer is a trusted proxy
+	sampled     bool // the trace is kept
+	continued   bool // the trace was begun by who sent the request
+	cloudTrace  bool // who also says it in Google's older header
+	further     bool // what is decided now is not the first of batch
+	passed      bool // the policy's last word was yes
+	preflight   bool // a browser asks what a page may send
+	crowded     bool // more requests are served than may be
 	undecidable bool // what the decision depends on is not on record
-
-	decision   decision
-	decided    bool // a decision was made (and recorded, or the recording failed)
-	unrecorded bool // recording it failed
-	absent     bool // in no log: for that, as its route asks, or for its place in a summary
-	off        bool // as its route asks
+	decided     bool // a decision was made (and recorded, or the recording failed)
+	unrecorded  bool // recording it failed
+	absent      bool // in no log: for that, as its route asks, or for its place in a summary
+	off         bool // as its route asks
+	grpc        bool // it is a gRPC stream
+	alone       bool // its headers to the upstream are made by passedOn
+	duplex      bool // its body and its answer may pass at once, over HTTP/1.1
+	cut         bool // its stream was ended when shown did, or for another reason of ours
 
 	upstream  string
 	assertion string // of the caller, for the upstream
@@ -81,20 +78,19 @@ type exchange struct {
 	late      laggard
 	cancel    func(cause error) // ends it; anybody may call it, at any time
 	maxBody   int64             // bytes of its body or, where it is a stream, of a message; 0: no bound
-	grpc      bool              // it is a gRPC stream
-	alone     bool              // its headers to the upstream are made by passedOn
-	duplex    bool              // its body and its answer may pass at once, over HTTP/1.1
 	shown     credential
 	stream    *stream // that may outlive shown
-	cut       bool    // and was ended for that, or another reason of ours
 
 	room room
 }
 
+// A matched is the route that was found for a request; its parameters are the
+// input's.
+type matched struct{ Route *policy.Route }
+
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), own: newTraceparent()}
-	x.id = x.own[3:35]
-	x.limits, x.shared, x.lookups = p.limits, p.o.Limits, x
+	x := &exchange{p: p, r: r, policy: p.policy.Load(), start: p.o.Now(), parent: newTraceparent()}
+	x.id = x.parent[3:35]
 	x.ip, x.trusted = p.o.Trusted.client(r.RemoteAddr, r.Header)
 	x.w = &x.room.w
 	x.w.ResponseWriter, x.w.old, x.w.last = w, !r.ProtoAtLeast(1, 1), endsConnection(r)
@@ -111,8 +107,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		x.w.pace(c.strict)
 		x.late.conn, x.late.x = c.strict, x
 	}
-	x.room.context = exchangeContext{x.outer, x}
-	x.ctx, x.ends = context.WithCancelCause(&x.room.context)
+	x.ctx, x.ends = context.WithCancelCause((*exchangeContext)(x))
 	x.room.leash.Begin(x.ctx)
 	if c := p.o.CORS; c != nil && !c.Upstream {
 		x.w.final = x.allowCORS
@@ -233,7 +228,7 @@ func (p *Proxy) finish(x *exchange) {
 		x.lastFlush()
 	}
 	truncated := broken != nil || x.cut
-	x.done = p.o.Now()
+	x.took, x.over = x.duration(), true
 	if !x.absent { // else callers who go on asking would fill what is full already
 		if err := x.noteOutcome(truncated); err != nil {
 			p.metrics.auditFailures.Inc()
@@ -344,10 +339,10 @@ func (x *exchange) answerPanic() (broken any) {
 // duration is how long the request has taken, to its end once that has come:
 // what is written of it says the same time.
 func (x *exchange) duration() time.Duration {
-	if x.done.IsZero() {
-		return x.p.o.Now().Sub(x.start)
+	if x.over {
+		return x.took
 	}
-	return x.done.Sub(x.start)
+	return x.p.o.Now().Sub(x.start)
 }
 
 func (x *exchange) routeID() string {

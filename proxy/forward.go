@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sidegate/proxy/leash"
 )
@@ -26,41 +27,42 @@ type forwarder struct {
 // exchangeKey finds a request's exchange in its context.
 type exchangeKey struct{}
 
-// An exchangeContext has the exchange beside what its parent has.
-type exchangeContext struct {
-	context.Context
-	x *exchange
-}
+// An exchangeContext is an exchange as the context that its own comes from: it has
+// the exchange beside what the request's has.
+type exchangeContext exchange
 
 // Value implements context.Context.
 func (c *exchangeContext) Value(key any) any {
 	switch key {
 	case exchangeKey{}:
-		return c.x
+		return (*exchange)(c)
 	case leash.Key{}:
-		if c.x.late.conn != nil {
-			return &c.x.room.leash
+		if c.late.conn != nil {
+			return &c.room.leash
 		}
 	}
-	return c.Context.Value(key)
+	return c.outer.Value(key)
 }
+
+// Deadline implements context.Context.
+func (c *exchangeContext) Deadline() (time.Time, bool) { return c.outer.Deadline() }
 
 // Done is never closed where a laggard follows its parent: the exchange's own
 // context, which is this one's child, ends by end alone, and need not be among its
 // parent's children.
 func (c *exchangeContext) Done() <-chan struct{} {
-	if c.x.late.conn != nil {
+	if c.late.conn != nil {
 		return nil
 	}
-	return c.Context.Done()
+	return c.outer.Done()
 }
 
 // Err implements context.Context.
 func (c *exchangeContext) Err() error {
-	if c.x.late.conn != nil {
+	if c.late.conn != nil {
 		return nil
 	}
-	return c.Context.Err()
+	return c.outer.Err()
 }
 
 func newForwarder(p *Proxy, name string, u Upstream) *forwarder {

@@ -51,17 +51,16 @@ func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 	defer p.metrics.inFlight.Dec()
 	defer x.w.guard.stop()
 	defer x.release()
-	x.limits, x.shared, x.lookups, x.given = given.Limits, nil, given.Lookups, &given
+	x.given = &given
 	d, _ := p.decide(x)
 	j := Judgement{Allow: d.allow, Code: d.reason, Rule: d.rule, Shadow: d.shadow, Undecidable: x.undecidable, Policy: x.policy, Input: x.input}
-	j.Allowed = x.match.Allowed
 	if x.object != nil {
 		j.Key = x.object.Key
 	}
 	if !d.allow {
 		j.Status = http.StatusInternalServerError
 		if d.problem != nil {
-			j.Status, j.Detail, j.Field = d.problem.status, d.problem.detail, d.problem.field
+			j.Status, j.Detail, j.Field, j.Allowed = d.problem.status, d.problem.detail, d.problem.field, d.problem.allow
 		}
 		return j
 	}

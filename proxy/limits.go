@@ -25,7 +25,7 @@ type Limits interface {
 // limit takes the request from the budgets of its caller: 429 where one is used
 // up, and 503 where that cannot be told and the policy lets nobody through then.
 func (x *exchange) limit(limits []*policy.Limit, d decision) (decision, bool) {
-	if len(limits) == 0 || x.limits == nil {
+	if len(limits) == 0 || x.limits() == nil {
 		return d, true
 	}
 	retry, spent, err := x.take(limits)
@@ -39,10 +39,19 @@ func (x *exchange) limit(limits []*policy.Limit, d decision) (decision, bool) {
 	return refuse(codeRate, &problem{status: http.StatusTooManyRequests, code: codeRate, detail: "too many requests; try again later", retry: retry}).by(d), false
 }
 
+// limits are the gateway's own, or those of a request that is only judged, which
+// draws on no other.
+func (x *exchange) limits() *policy.Limiter {
+	if x.given != nil {
+		return x.given.Limits
+	}
+	return x.p.limits
+}
+
 // take asks the shared budgets where there are any, and else, or while those
 // cannot be asked, the gateway's own. Where one has nothing left, that is spent.
 func (x *exchange) take(limits []*policy.Limit) (retry time.Duration, spent *policy.Limit, err error) {
-	if x.shared == nil {
+	if x.given != nil || x.p.o.Limits == nil {
 		retry, spent = x.takeOwn(limits)
 		return retry, spent, nil
 	}
@@ -77,18 +86,18 @@ func (x *exchange) askShared(draws []policy.Draw) (retry time.Duration, spent in
 		return 0, 0, false, errPatience
 	}
 	began := x.p.o.Now()
-	retry, spent, ok, err = x.shared.Take(x.ctx, draws)
+	retry, spent, ok, err = x.p.o.Limits.Take(x.ctx, draws)
 	x.waited += x.p.o.Now().Sub(began)
 	return retry, spent, ok, err
 }
 
 func (x *exchange) takeOwn(limits []*policy.Limit) (retry time.Duration, spent *policy.Limit) {
-	retry, ok := x.limits.Take(limits, &x.input, x.p.o.Now())
+	retry, ok := x.limits().Take(limits, &x.input, x.p.o.Now())
 	if ok {
 		return 0, nil
 	}
 	if len(limits) > 1 {
-		spent = x.limits.Spent(limits, &x.input, x.p.o.Now())
+		spent = x.limits().Spent(limits, &x.input, x.p.o.Now())
 	}
 	if spent == nil { // by now all have some left again
 		spent = limits[0]
@@ -102,7 +111,7 @@ func (x *exchange) takeOwn(limits []*policy.Limit) (retry time.Duration, spent *
 // does not keep the others from being taken from.
 func (x *exchange) follow(limits []*policy.Limit) {
 	for i := range limits {
-		x.limits.Take(limits[i:i+1], &x.input, x.p.o.Now())
+		x.limits().Take(limits[i:i+1], &x.input, x.p.o.Now())
 	}
 }
 

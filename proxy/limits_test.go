@@ -261,7 +261,7 @@ func TestOwnLimitsTakeNoMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &exchange{p: &Proxy{o: Options{Now: time.Now}}, limits: policy.NewLimiter(0)}
+	x := &exchange{p: &Proxy{o: Options{Now: time.Now}, limits: policy.NewLimiter(0)}}
 	m := p.Match("", "/ip", "GET")
 	x.input = policy.Input{IP: netip.MustParseAddr("192.0.2.1")}
 	if n := testing.AllocsPerRun(100, func() {

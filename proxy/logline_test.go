@@ -28,7 +28,7 @@ func logged(p *Proxy) *exchange {
 	return &exchange{
 		p: p, r: r, policy: p.Policy(), start: p.o.Now().Add(-12300 * time.Microsecond), id: "0123456789abcdef0123456789abcdef",
 		trace: "4bf92f3577b34da6a3ce929d0e0e4736", span: "00f067aa0ba902b7", sampled: true, ip: netip.MustParseAddr("192.0.2.7"),
-		w: &responseWriter{status: 200, bytes: 512}, body: &requestBody{}, match: policy.Match{Route: &policy.Route{ID: "photos"}},
+		w: &responseWriter{status: 200, bytes: 512}, body: &requestBody{}, match: matched{Route: &policy.Route{ID: "photos"}},
 		target: target{path: "/v1/photos"}, identity: &policy.Identity{Name: "users", UID: "alice", Actor: "agent-7"}, appCheck: "expired",
 		decision: decision{allow: true, reason: "entry", rule: "photos/owner"}, upstream: "app",
 	}

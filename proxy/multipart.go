@@ -101,7 +101,7 @@ func (p *Proxy) decideMultipart(x *exchange) (decision, action) {
 func noSession() (*upload.Session, error) { return nil, upload.ErrNotFound }
 
 // rest is what the path has below the route's own.
-func (x *exchange) rest() string { return x.match.Params.Rest() }
+func (x *exchange) rest() string { return x.input.Params.Rest() }
 
 // noQuery refuses a query where none is read.
 func noQuery(x *exchange) *problem {

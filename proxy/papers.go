@@ -70,16 +70,10 @@ func (x *exchange) decisionEvent(s *papers) *audit.Event {
 
 // outcomeEvent is the second: what was answered. It is made of s.
 func (x *exchange) outcomeEvent(s *papers, truncated bool) *audit.Event {
-	now := x.p.o.Now()
-	s.event = audit.Event{Type: audit.TypeOutcome, Record: x.id, Time: now, Outcome: &s.outcome}
-	s.outcome = audit.Outcome{
-		Status:    x.w.status,
-		BytesOut:  x.w.bytes,
-		MS:        float64(now.Sub(x.start)) / float64(time.Millisecond),
-		Upstream:  x.upstream,
-		Truncated: truncated,
-	}
-	o := &s.outcome
+	e, o, took := &s.event, &s.outcome, x.duration()
+	e.Type, e.Record, e.Time, e.Outcome = audit.TypeOutcome, x.id, x.start.Add(took), o
+	o.Status, o.BytesOut, o.Upstream, o.Truncated = x.w.status, x.w.bytes, x.upstream, truncated
+	o.MS = float64(took) / float64(time.Millisecond)
 	if x.body != nil {
 		o.BytesIn = x.body.read.Load()
 	}

@@ -6,12 +6,11 @@ import "sidegate/proxy/leash"
 // memory. It is used once: an upstream's transport may look at its part when the
 // request is long over.
 type room struct {
-	w       responseWriter
-	context exchangeContext
-	leash   leash.Leash
-	answer  answerBody
-	lines   [8]string // values of headers
-	used    int
+	w      responseWriter
+	leash  leash.Leash
+	answer answerBody
+	lines  [forwardedLines]string // values of headers
+	used   int
 }
 
 // line is a header's one value, without room for more: who adds a value gets a

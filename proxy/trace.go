@@ -10,19 +10,18 @@ import (
 // Google's older header says the same.
 func (x *exchange) traceContext() {
 	h := x.r.Header
-	x.parent, x.states, x.continued, x.cloudTrace = "", nil, false, false
 	if x.trusted {
-		w3c, cloud := h["Traceparent"], h[headerCloudTrace]
+		parent, w3c, cloud := "", h["Traceparent"], h[headerCloudTrace]
 		switch {
 		case len(w3c) == 1 && validTraceparent(w3c[0]):
-			x.parent, x.states = w3c[0], h["Tracestate"]
+			parent, x.states = w3c[0], h["Tracestate"]
 		case len(w3c) == 0 && len(cloud) == 1:
-			x.parent = fromCloudTrace(cloud[0])
+			parent = fromCloudTrace(cloud[0])
 		}
 		x.cloudTrace = len(cloud) > 0
-	}
-	if x.continued = x.parent != ""; !x.continued {
-		x.parent = x.own
+		if parent != "" {
+			x.parent, x.continued = parent, true
+		}
 	}
 	x.trace, x.span, x.sampled = x.parent[3:35], x.parent[36:52], sampledFlag(x.parent)
 }

@@ -46,7 +46,7 @@ func stateOf(s *upload.Session) uploadState {
 
 // decideGetUpload finds the session, which must be the caller's own.
 func (p *Proxy) decideGetUpload(x *exchange) (decision, action) {
-	id, _ := x.match.Params.Get("session")
+	id, _ := x.input.Params.Get("session")
 	d, ok := p.planSession(x, opGetUpload, x.ownSession(id), noQuery(x))
 	if !ok {
 		return d, nil
