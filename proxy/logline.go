@@ -3,9 +3,8 @@ package proxy
 import (
 	"net/http"
 	"strconv"
+	"time"
 	"unicode/utf8"
-
-	"github.com/rs/zerolog"
 
 	"sidegate/storage/audit"
 )
@@ -47,55 +46,84 @@ func (p *Proxy) log(x *exchange, truncated bool) {
 	if !line.Enabled() {
 		return
 	}
-	line.Dict("httpRequest", x.httpRequest(line.CreateDict()))
-	x.traceFields(line, p.o.LogLines.Project)
-	line.Str("record", x.id).Str("decision", x.effect()).Str("code", x.decision.reason)
-	given(line, "route", x.routeID())
-	given(line, "rule", x.decision.rule)
-	if x.identity != nil {
-		line.Str("identity", x.identity.Name).Str("uid", loggable(x.identity.UID, logValue))
-		given(line, "actor", loggable(x.identity.Actor, logValue))
-	}
-	given(line, "app_check", x.appCheck)
-	given(line, "upstream", x.upstream)
-	if truncated {
-		line.Bool("truncated", true)
-	}
-	given(line, "error", x.logError())
+	var room [1 << 10]byte
+	// The fields behind it come with the first one's value: zerolog would put
+	// together each alone, and the first in a place of its own.
+	line.RawJSON("httpRequest", x.appendFields(room[:0], truncated))
 	if thin {
 		line.Float64("sampled", p.o.LogLines.Share)
 	}
 	line.Msg("request")
 }
 
-// httpRequest is what Cloud Logging calls so (google.logging.type.HttpRequest),
-// with the path alone for the URL: queries hold signatures and tokens.
-func (x *exchange) httpRequest(d *zerolog.Event) *zerolog.Event {
-	var b [64]byte
-	d.Str("requestMethod", loggable(x.r.Method, logMethod)).Str("requestUrl", loggable(x.auditPath(), logValue)).Int("status", x.w.status)
-	if x.body != nil {
-		d.Bytes("requestSize", strconv.AppendInt(b[:0], x.body.read.Load(), 10))
+// appendFields adds the value of httpRequest, and the fields behind it.
+func (x *exchange) appendFields(b []byte, truncated bool) []byte {
+	b = x.appendHTTPRequest(b)
+	b = x.appendTraceFields(b, x.p.o.LogLines.Project)
+	b = appendField(b, `,"record":`, x.id)
+	b = appendField(b, `,"decision":`, x.effect())
+	b = appendField(b, `,"code":`, x.decision.reason)
+	b = appendGiven(b, `,"route":`, x.routeID())
+	b = appendGiven(b, `,"rule":`, x.decision.rule)
+	if id := x.identity; id != nil {
+		b = appendField(b, `,"identity":`, id.Name)
+		b = appendField(b, `,"uid":`, loggable(id.UID, logValue))
+		b = appendGiven(b, `,"actor":`, loggable(id.Actor, logValue))
 	}
-	d.Bytes("responseSize", strconv.AppendInt(b[:0], x.w.bytes, 10))
-	given(d, "userAgent", loggable(x.userAgent(), logAgent))
-	if x.ip.IsValid() {
-		d.Bytes("remoteIp", x.ip.AppendTo(b[:0]))
+	b = appendGiven(b, `,"app_check":`, x.appCheck)
+	b = appendGiven(b, `,"upstream":`, x.upstream)
+	if truncated {
+		b = append(b, `,"truncated":true`...)
 	}
-	d.Bytes("latency", append(strconv.AppendFloat(b[:0], max(0, x.duration().Seconds()), 'f', 6, 64), 's'))
-	return d.Str("protocol", x.r.Proto)
+	return appendGiven(b, `,"error":`, x.logError())
 }
 
-// traceFields names the trace as the audit log does, and as Cloud Logging asks
-// for where the project is known.
-func (x *exchange) traceFields(line *zerolog.Event, project string) {
-	line.Str("trace", x.trace)
-	if project == "" {
-		return
+// appendHTTPRequest adds what Cloud Logging calls so (google.logging.type.HttpRequest),
+// with the path alone for the URL: queries hold signatures and tokens.
+func (x *exchange) appendHTTPRequest(b []byte) []byte {
+	b = appendField(b, `{"requestMethod":`, loggable(x.r.Method, logMethod))
+	b = appendField(b, `,"requestUrl":`, loggable(x.auditPath(), logValue))
+	b = strconv.AppendInt(append(b, `,"status":`...), int64(x.w.status), 10)
+	if x.body != nil {
+		b = append(strconv.AppendInt(append(b, `,"requestSize":"`...), x.body.read.Load(), 10), '"')
 	}
-	var b [128]byte
-	name := append(append(append(append(b[:0], "projects/"...), project...), "/traces/"...), x.trace...)
-	line.Bytes("logging.googleapis.com/trace", name).Str("logging.googleapis.com/spanId", x.span).
-		Bool("logging.googleapis.com/trace_sampled", x.sampled)
+	b = append(strconv.AppendInt(append(b, `,"responseSize":"`...), x.w.bytes, 10), '"')
+	b = appendGiven(b, `,"userAgent":`, loggable(x.userAgent(), logAgent))
+	switch {
+	case x.ip.Zone() != "": // which may hold anything
+		b = appendField(b, `,"remoteIp":`, x.ip.String())
+	case x.ip.IsValid():
+		b = append(x.ip.AppendTo(append(b, `,"remoteIp":"`...)), '"')
+	}
+	b = append(appendSeconds(append(b, `,"latency":"`...), x.duration()), 's', '"')
+	return append(appendField(b, `,"protocol":`, x.r.Proto), '}')
+}
+
+// appendSeconds adds a time in seconds with all six digits of its microseconds;
+// one below zero is none.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	micros := max(0, int64(d.Round(time.Microsecond)/time.Microsecond))
+	const second = 1_000_000
+	b = append(strconv.AppendInt(b, micros/second, 10), '.')
+	for unit := int64(second / 10); unit > 0; unit /= 10 {
+		b = append(b, byte('0'+micros/unit%10))
+	}
+	return b
+}
+
+// appendTraceFields names the trace as the audit log does, and as Cloud Logging
+// asks for where the project is known.
+func (x *exchange) appendTraceFields(b []byte, project string) []byte {
+	b = appendField(b, `,"trace":`, x.trace)
+	if project == "" {
+		return b
+	}
+	var room [64]byte
+	name := appendText(room[:0], project, false)
+	b = append(append(b, `,"logging.googleapis.com/trace":"projects/`...), name[1:len(name)-1]...)
+	b = append(append(append(b, "/traces/"...), x.trace...), '"')
+	b = appendField(b, `,"logging.googleapis.com/spanId":`, x.span)
+	return strconv.AppendBool(append(b, `,"logging.googleapis.com/trace_sampled":`...), x.sampled)
 }
 
 // wentWell reports whether nothing was refused and nothing failed: only such a
@@ -128,11 +156,17 @@ func (x *exchange) logError() string {
 	return ""
 }
 
-// given adds a field that has a value.
-func given(e *zerolog.Event, key, value string) {
-	if value != "" {
-		e.Str(key, value)
+// appendField adds a field; key is what stands before its value.
+func appendField(b []byte, key, value string) []byte {
+	return appendText(append(b, key...), value, false)
+}
+
+// appendGiven adds a field that has a value.
+func appendGiven(b []byte, key, value string) []byte {
+	if value == "" {
+		return b
 	}
+	return appendField(b, key, value)
 }
 
 // loggable is a value from outside as one line that steers no terminal, not even

@@ -97,6 +97,39 @@ func TestTheLineOfARequest(t *testing.T) {
 	}
 }
 
+// TestHostileLine: what the line is made of cannot end its string, or the line.
+func TestHostileLine(t *testing.T) {
+	const hostile = "a\"},\"uid\":\"root\\\n\x00\u2028<\xff"
+	var out bytes.Buffer
+	x := logged(logProxy(t, &out, LogLines{Project: hostile}))
+	x.ip = netip.MustParseAddr(`fe80::1%"},"uid":"root`)
+	steers := hostile + "\x7f\u009b"
+	x.r.Method, x.r.Proto, x.target.path = steers, hostile, "/"+steers
+	x.r.Header.Set("User-Agent", steers)
+	x.identity = &policy.Identity{Name: hostile, UID: steers, Actor: steers}
+	x.failure, x.appCheck, x.upstream, x.decision.rule = errors.New(steers), hostile, hostile, hostile
+	x.p.log(x, true)
+	line := logLine(t, out.Bytes())
+	request, _ := line["httpRequest"].(map[string]any)
+	if i := bytes.IndexFunc(bytes.TrimSuffix(out.Bytes(), []byte("\n")), unicode.IsControl); i >= 0 {
+		t.Errorf("a control character, %q, in %q", out.Bytes()[i], &out)
+	}
+	if line["uid"] != audit.Printable(steers) || line["record"] != x.id || request["remoteIp"] != x.ip.String() || len(line) != 19 || len(request) != 9 {
+		t.Errorf("%d fields, %d of the request: %v", len(line), len(request), line)
+	}
+}
+
+func TestAppendSeconds(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0.000000", 0: "0.000000", 499: "0.000000", 500: "0.000001", 12300 * time.Microsecond: "0.012300",
+		999999500: "1.000000", time.Hour + 1: "3600.000000", 90*time.Second + 20*time.Millisecond: "90.020000",
+	} {
+		if got := string(appendSeconds(nil, d)); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
+
 // TestOnlyWhatWentWellIsLeftOut: sampling takes a share of the requests that were
 // allowed and went well, the share that it says, and none of the others.
 func TestOnlyWhatWentWellIsLeftOut(t *testing.T) {
