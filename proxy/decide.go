@@ -159,21 +159,27 @@ func (x *exchange) judged(d policy.Decision) decision {
 	switch {
 	case d.Allow:
 	case d.Status == http.StatusUnauthorized:
-		out.problem = &problem{status: d.Status, code: codeNoToken, detail: "a bearer token is needed here"}
+		out.problem = errNoToken
 	case d.Status == http.StatusServiceUnavailable:
 		cause := x.input.Failure()
 		if x.input.AppCheckFailure != errNotLookedAt {
 			cause = errors.Join(x.input.AppCheckFailure, cause)
 		}
 		out.problem = unavailable("this cannot be decided now", cause)
+	case d.ClaimWouldHelp:
+		out.problem = errClaimMissing
 	default:
-		out.problem = &problem{status: http.StatusForbidden, code: codeNotAllowed, detail: "this is not allowed"}
-		if d.ClaimWouldHelp {
-			out.problem.challenge = "insufficient_scope"
-		}
+		out.problem = errNotAllowed
 	}
 	return out
 }
+
+// What a policy's refusals are told as, all of them: nobody changes one.
+var (
+	errNoToken      = &problem{status: http.StatusUnauthorized, code: codeNoToken, detail: "a bearer token is needed here"}
+	errNotAllowed   = &problem{status: http.StatusForbidden, code: codeNotAllowed, detail: "this is not allowed"}
+	errClaimMissing = &problem{status: http.StatusForbidden, code: codeNotAllowed, detail: "this is not allowed", challenge: "insufficient_scope"}
+)
 
 func (p *Proxy) decideForwarded(x *exchange) (decision, action) {
 	d := x.judged(x.ask())

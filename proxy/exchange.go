@@ -155,21 +155,37 @@ func (x *exchange) fail(err error) {
 	if x.decision.allow || x.unrecorded {
 		x.failure = err
 	}
-	var end *streamEnd // which has words of its own for a stop
-	if x.w.status != 0 || errors.Is(err, errClientGone) || errors.Is(err, ErrStopping) && !errors.As(err, &end) {
+	stopping := errors.Is(err, ErrStopping)
+	if x.w.status != 0 || errors.Is(err, errClientGone) || stopping && !endsStream(err) {
 		panic(http.ErrAbortHandler) // nobody is there, or what was said cannot be taken back
 	}
-	var pr *problem
-	if !errors.As(err, &pr) {
-		pr = &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
-	}
-	if pr.status == http.StatusServiceUnavailable && end == nil && x.goneCaller() {
+	pr := problemOf(err)
+	if pr.status == http.StatusServiceUnavailable && !stopping && x.goneCaller() {
 		// What could not be told was cut off with the caller, or by our stop.
 		x.failure = x.whoLeft()
 		panic(http.ErrAbortHandler)
 	}
 	x.sawQuota(pr)
 	x.tell(pr)
+}
+
+// endsStream reports whether the error is the end of a stream, which has words of
+// its own for a stop.
+func endsStream(err error) bool {
+	var end *streamEnd
+	return errors.As(err, &end)
+}
+
+// problemOf is what the caller is told of an error.
+func problemOf(err error) *problem {
+	if pr, ok := err.(*problem); ok { // nearly always
+		return pr
+	}
+	var pr *problem
+	if errors.As(err, &pr) {
+		return pr
+	}
+	return &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "something went wrong here", cause: err}
 }
 
 // tell sends a refusal. Where the rest of the body is still on its way it is

@@ -172,12 +172,12 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 	}
 	out.Trailer = nil // ReverseProxy would announce them, and never send them
 	if x.preflight {  // browsers send neither
-		out.Header.Del("Authorization")
-		out.Header.Del("Cookie")
+		delete(out.Header, "Authorization")
+		delete(out.Header, "Cookie")
 	}
 	if !f.up.KeepAuthorization {
-		if dropsAuthorization(x) {
-			out.Header.Del("Authorization")
+		if sent := out.Header["Authorization"]; len(sent) > 0 && dropsAuthorization(x, sent[0]) {
+			delete(out.Header, "Authorization")
 		}
 		dropCookies(out.Header, f.p.o.SessionCookies)
 	}
@@ -192,8 +192,8 @@ func (f *forwarder) rewrite(pr *httputil.ProxyRequest) {
 
 // dropsAuthorization: a Bearer token goes to nobody but the gateway; other
 // schemes are the app's own business where no identity is needed.
-func dropsAuthorization(x *exchange) bool {
-	return saysBearer(x.r.Header.Get("Authorization")) || needsIdentity(x.match.Route)
+func dropsAuthorization(x *exchange, sent string) bool {
+	return needsIdentity(x.match.Route) || saysBearer(sent)
 }
 
 // answered looks at the upstream's answer before it is passed on.

@@ -189,8 +189,12 @@ func challenge(realm, code, description string) string {
 
 // quotable drops what may not stand in error_description (RFC 6750, section 3).
 func quotable(s string) string {
+	odd := func(r rune) bool { return r < 0x20 || r > 0x7e || r == '"' || r == '\\' }
+	if strings.IndexFunc(s, odd) < 0 {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e || r == '"' || r == '\\' {
+		if odd(r) {
 			return -1
 		}
 		return r

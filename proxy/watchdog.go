@@ -27,7 +27,7 @@ type watchdog struct {
 // newWatchdog makes one that ends nothing before it is armed.
 func newWatchdog(wait time.Duration, cancel func(cause error)) *watchdog {
 	w := &watchdog{begun: time.Now(), wait: wait, cause: errUpstreamSilent, cancel: cancel}
-	w.asking()
+	w.since.Store(1) // as asking does, which would look at the clock again
 	return w
 }
 
