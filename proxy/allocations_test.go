@@ -7,6 +7,7 @@ package proxy
 import (
 	"bytes"
 	"net/http"
+	"reflect"
 	"testing"
 )
 
@@ -61,6 +62,15 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 	t.Logf("a bare ReverseProxy takes %v", bare)
+}
+
+// TestTheExchangesSize: Go gives memory in steps. What is one byte beyond this takes
+// 256 bytes more of each request.
+func TestTheExchangesSize(t *testing.T) {
+	const step, header = 1536, 8
+	if n := reflect.TypeFor[exchange]().Size(); n > step-header {
+		t.Errorf("an exchange has %d bytes, and is to have %d at most", n, step-header)
+	}
 }
 
 // What is left, in pieces.
