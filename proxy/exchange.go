@@ -160,7 +160,7 @@ func (x *exchange) fail(err error) {
 		panic(http.ErrAbortHandler) // nobody is there, or what was said cannot be taken back
 	}
 	pr := problemOf(err)
-	if pr.status == http.StatusServiceUnavailable && !stopping && x.goneCaller() {
+	if pr.status == http.StatusServiceUnavailable && !endsStream(err) && x.goneCaller() {
 		// What could not be told was cut off with the caller, or by our stop.
 		x.failure = x.whoLeft()
 		panic(http.ErrAbortHandler)

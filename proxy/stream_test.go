@@ -843,3 +843,27 @@ func TestGRPCTypeOfAnOrdinaryApp(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestEndOutlastsItsCaller: what the gateway ended is on record as that, also where
+// the caller left before he could be told.
+func TestEndOutlastsItsCaller(t *testing.T) {
+	for _, end := range []*streamEnd{tokenEnded(nil), tokenUnknown(nil), endStopping, endTooLarge} {
+		gone, leave := context.WithCancelCause(t.Context())
+		leave(nil)
+		x := logged(logProxy(t, io.Discard, LogLines{}))
+		x.w, x.body, x.outer = &responseWriter{ResponseWriter: httptest.NewRecorder()}, nil, gone
+		x.ctx, x.ends = context.WithCancelCause(context.Background())
+		x.ends(end)
+		func() {
+			defer func() {
+				if broken := recover(); broken != nil {
+					t.Errorf("%s: %v", end.text, broken)
+				}
+			}()
+			x.fail(end.problem())
+		}()
+		if got := failureCode(x.failure); got != end.outcome {
+			t.Errorf("%s: %s is on record, want %s", end.text, got, end.outcome)
+		}
+	}
+}
