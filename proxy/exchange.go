@@ -22,13 +22,13 @@ type exchange struct {
 	w      *responseWriter
 	policy *policy.Policy // the one this request is judged by, whole
 	start  time.Time
-	took   time.Duration // once it is over
-	id     string        // of the record
-	trace  string        // the trace's id, 32 hexadecimal digits
-	span   string        // the id of the request's own span or, where nothing is traced here, that of traceparent
-	parent string        // traceparent as it is sent upstream
-	states []string      // tracestate, of a trace that is continued
-	spans  *spans        // of a request that is traced
+	done   time.Time // zero: it goes on
+	id     string    // of the record
+	trace  string    // the trace's id, 32 hexadecimal digits
+	span   string    // the id of the request's own span or, where nothing is traced here, that of traceparent
+	parent string    // traceparent as it is sent upstream
+	states []string  // tracestate, of a trace that is continued
+	spans  *spans    // of a request that is traced
 	ip     netip.Addr
 
 	target   target
@@ -48,7 +48,6 @@ type exchange struct {
 
 	// What is either so or not, in one place: between the others each would take
 	// eight times its room.
-	over        bool // nothing goes on any more
 	trusted     bool // the peer is a trusted proxy
 	sampled     bool // the trace is kept
 	continued   bool // the trace was begun by who sent the request
@@ -244,7 +243,7 @@ func (p *Proxy) finish(x *exchange) {
 		x.lastFlush()
 	}
 	truncated := broken != nil || x.cut
-	x.took, x.over = x.duration(), true
+	x.done = p.o.Now()
 	if !x.absent { // else callers who go on asking would fill what is full already
 		if err := x.noteOutcome(truncated); err != nil {
 			p.metrics.auditFailures.Inc()
@@ -352,14 +351,19 @@ func (x *exchange) answerPanic() (broken any) {
 	return nil
 }
 
+// until is the request's end, once that has come, else now. It is what the clock
+// says, not start and a duration: that may have been set meanwhile, and a log is
+// kept for as long as its times say.
+func (x *exchange) until() time.Time {
+	if x.done.IsZero() {
+		return x.p.o.Now()
+	}
+	return x.done
+}
+
 // duration is how long the request has taken, to its end once that has come:
 // what is written of it says the same time.
-func (x *exchange) duration() time.Duration {
-	if x.over {
-		return x.took
-	}
-	return x.p.o.Now().Sub(x.start)
-}
+func (x *exchange) duration() time.Duration { return x.until().Sub(x.start) }
 
 func (x *exchange) routeID() string {
 	if x.match.Route == nil {

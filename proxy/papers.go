@@ -70,10 +70,10 @@ func (x *exchange) decisionEvent(s *papers) *audit.Event {
 
 // outcomeEvent is the second: what was answered. It is made of s.
 func (x *exchange) outcomeEvent(s *papers, truncated bool) *audit.Event {
-	e, o, took := &s.event, &s.outcome, x.duration()
-	e.Type, e.Record, e.Time, e.Outcome = audit.TypeOutcome, x.id, x.start.Add(took), o
+	e, o, end := &s.event, &s.outcome, x.until()
+	e.Type, e.Record, e.Time, e.Outcome = audit.TypeOutcome, x.id, end, o
 	o.Status, o.BytesOut, o.Upstream, o.Truncated = x.w.status, x.w.bytes, x.upstream, truncated
-	o.MS = float64(took) / float64(time.Millisecond)
+	o.MS = float64(end.Sub(x.start)) / float64(time.Millisecond)
 	if x.body != nil {
 		o.BytesIn = x.body.read.Load()
 	}

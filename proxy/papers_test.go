@@ -3,11 +3,13 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"sidegate/storage/audit"
 )
@@ -89,5 +91,20 @@ func TestPapersTellNobody(t *testing.T) {
 		if !reflect.DeepEqual(m.last, want) {
 			t.Fatalf("%+v %+v %+v", m.last, m.last.Request, m.last.Decision)
 		}
+	}
+}
+
+// TestOutcomeIsByTheClock: a machine that knew no time yet when the request came has
+// it end when the clock says, or its segment would be too old to be kept. No test
+// can set a monotonic clock; times further apart than a Duration do the same.
+func TestOutcomeIsByTheClock(t *testing.T) {
+	x := logged(logProxy(t, io.Discard, LogLines{}))
+	x.start = x.p.o.Now().AddDate(-300, 0, 0)
+	if e := x.outcomeEvent(new(papers), false); !e.Time.Equal(x.p.o.Now()) {
+		t.Errorf("while it goes on: %v, want %v", e.Time, x.p.o.Now())
+	}
+	x.done = x.p.o.Now().Add(time.Second)
+	if e := x.outcomeEvent(new(papers), false); !e.Time.Equal(x.done) {
+		t.Errorf("%v, want %v", e.Time, x.done)
 	}
 }
