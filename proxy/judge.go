@@ -27,7 +27,8 @@ type Judgement struct {
 	Code   string // the audit log's code
 	Rule   string
 	Shadow map[string]string
-	// Allowed are the methods of the path, where the request's is none of them.
+	// Allowed are the methods of the path's routes, where the request's is none of
+	// them, and so no route was found.
 	Allowed     []string
 	Detail      string // what the caller of a refusal is told
 	Field       string // of invalid_field
@@ -60,7 +61,10 @@ func (p *Proxy) Judge(r *http.Request, given Given) Judgement {
 	if !d.allow {
 		j.Status = http.StatusInternalServerError
 		if d.problem != nil {
-			j.Status, j.Detail, j.Field, j.Allowed = d.problem.status, d.problem.detail, d.problem.field, d.problem.allow
+			j.Status, j.Detail, j.Field = d.problem.status, d.problem.detail, d.problem.field
+			if x.match.Route == nil { // else it is the route that takes no such method there
+				j.Allowed = d.problem.allow
+			}
 		}
 		return j
 	}

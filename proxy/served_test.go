@@ -3,6 +3,8 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -452,5 +454,19 @@ func TestListOutsideThePrefix(t *testing.T) {
 	a := s.refused(503, codeUnavailable, "GET", "/v1/files", "alice", "")
 	if strings.Contains(a.body, "bob") {
 		t.Errorf("%s", a.body)
+	}
+}
+
+// TestJudgeOfAnotherMethod: a route that takes a method, but not at this path below
+// its own, was found; of a method that no route of the path has, theirs are told.
+func TestJudgeOfAnotherMethod(t *testing.T) {
+	s := newServed(t)
+	for path, allowed := range map[string]bool{"/v1/multipart/" + upload.NewID() + "/complete": false, "/v1/uploads/presign": true} {
+		r := httptest.NewRequest("GET", path, nil)
+		r.Header.Set("Authorization", "Bearer alice")
+		j := s.proxy.Judge(r, Given{})
+		if j.Status != http.StatusMethodNotAllowed || (len(j.Allowed) > 0) != allowed || (j.Input.Route == nil) != allowed {
+			t.Errorf("%s: %d, methods %q, route %v", path, j.Status, j.Allowed, j.Input.Route)
+		}
 	}
 }
