@@ -56,6 +56,7 @@ type inputSet struct {
 	secondFactor bool
 	appCheck     bool
 	none         bool // nothing of all this
+	number       uint64
 }
 
 // AsksAppCheck reports whether an entry of the route, or a guard that some of
@@ -72,6 +73,16 @@ func (r *Route) noteAppCheck() {
 // that it reads and the token does not have, `lookups` the documents that were
 // read for this decision, and `checksum` is there where an upload's body had one.
 func (p *Policy) Inputs(in *Input) map[string]any { return p.InputsIn(new(InputsRoom), in) }
+
+// LastingInputs gives a number, other than 0, by which what Inputs gives may be
+// kept for the identity: it gives the same for all of its requests, until there
+// is another policy. 0: some of it is the request's, or there is nothing.
+func (p *Policy) LastingInputs(in *Input) uint64 {
+	if in.Route == nil || in.Identity == nil || p.inputs.none || p.inputs.appCheck || len(in.looked) > 0 || in.Checksum {
+		return 0
+	}
+	return p.inputs.number
+}
 
 // An InputsRoom is memory that one request's inputs leave to the next's. The zero
 // value has none yet.

@@ -13,7 +13,7 @@ import (
 type Kept struct {
 	whose    *Identity
 	verdicts [keptVerdicts]atomic.Uint64 // each a condition's number, and its verdict in the last byte
-	value    atomic.Pointer[any]
+	value    atomic.Value
 }
 
 // keptVerdicts are as many as conditions that a user's requests meet again and
@@ -30,16 +30,14 @@ func (k *Kept) Load() any {
 	if k == nil {
 		return nil
 	}
-	if v := k.value.Load(); v != nil {
-		return *v
-	}
-	return nil
+	return k.value.Load()
 }
 
-// Store replaces it. What is stored must not be changed any more.
+// Store replaces it by another of its type. What is stored must not be changed
+// any more.
 func (k *Kept) Store(value any) {
 	if k != nil {
-		k.value.Store(&value)
+		k.value.Store(value)
 	}
 }
 
@@ -59,9 +57,9 @@ func (k *Kept) keepVerdict(id *Identity, number uint64, v verdict) {
 	}
 }
 
-// conditionNumber counts conditions, of all policies that this process loads: a
-// verdict is never taken for that of another policy's condition, nor for that of
-// the same policy before a reload.
+// conditionNumber counts conditions, of all policies that this process loads, and
+// the policies: a verdict is never taken for that of another policy's condition,
+// nor for that of the same policy before a reload.
 var conditionNumber atomic.Uint64
 
 // settle finds the fields that look at nothing but the identity, which never

@@ -113,4 +113,5 @@ func (l *loader) note(p *Policy) {
 	}
 	slices.Sort(p.inputs.claims)
 	p.inputs.none = len(p.inputs.claims) == 0 && !p.inputs.email && !p.inputs.secondFactor && !p.inputs.appCheck
+	p.inputs.number = conditionNumber.Add(1)
 }

@@ -52,6 +52,10 @@ func (x *exchange) decisionEvent(s *papers) *audit.Event {
 		}
 		e.Identity = &s.identity
 	}
+	kept, whole := x.onRecord(s)
+	if kept != nil && kept.identity.Text != "" {
+		e.KeptIdentity = &kept.identity
+	}
 	d.Effect, d.Route, d.Rule, d.Code = x.effect(), x.routeID(), x.decision.rule, x.decision.reason
 	if !x.decision.allow {
 		d.Status = http.StatusInternalServerError
@@ -60,10 +64,12 @@ func (x *exchange) decisionEvent(s *papers) *audit.Event {
 		}
 	}
 	d.Policy = audit.Policy{Name: x.policy.Name, SHA256: x.policy.SHA256}
-	if x.match.Route != nil {
+	d.Shadow = x.decision.shadow
+	if whole && len(d.Shadow) == 0 { // beside which there may be no room for them
+		d.KeptInputs = &kept.inputs
+	} else if x.match.Route != nil {
 		d.Inputs = x.policy.InputsIn(&s.inputs, &x.input)
 	}
-	d.Shadow = x.decision.shadow
 	e.Object = x.object
 	return e
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -22,6 +23,13 @@ func copyOf(e *audit.Event) *audit.Event {
 		c.Decision.Inputs = maps.Clone(c.Decision.Inputs)
 		if claims, ok := c.Decision.Inputs["claims"].(map[string]any); ok {
 			c.Decision.Inputs["claims"] = maps.Clone(claims)
+		}
+		if k := c.Decision.KeptInputs; k != nil {
+			var kept audit.Decision
+			if err := json.Unmarshal([]byte("{"+k.Text+"}"), &kept); err != nil {
+				panic(err)
+			}
+			c.Decision.Inputs, c.Decision.KeptInputs = kept.Inputs, nil
 		}
 	}
 	if c.Request != nil {

@@ -72,17 +72,18 @@ func (t *teller) of(x *exchange) *telling {
 		declared = x.policy.Claims()
 	}
 	id := x.identity
-	kept, _ := id.Kept.Load().([]*telling)
-	for _, one := range kept {
-		if one.by == t && one.whose == id && slices.Equal(one.declared, declared) {
+	kept := keptOf(id)
+	for _, one := range kept.told {
+		if one != nil && one.by == t && one.whose == id && slices.Equal(one.declared, declared) {
 			return one
 		}
 	}
 	one := &telling{by: t, whose: id, declared: declared, fits: true}
 	t.say(one, id, declared)
 	one.pack()
-	// Another request may have been as fast, and what it kept is lost then: it
-	// is made anew when it is asked for.
-	id.Kept.Store(append([]*telling{one}, kept[:min(len(kept), keptTellings-1)]...))
+	next := *kept
+	copy(next.told[1:], kept.told[:])
+	next.told[0] = one
+	next.keep(id)
 	return one
 }

@@ -112,18 +112,10 @@ func (e *encoder) parts(ev *Event) {
 		e.textUpTo("batch", r.Batch, maxRecord)
 		e.close()
 	}
-	if i := ev.Identity; i != nil {
-		e.open("identity")
-		e.text("name", i.Name)
-		e.text("namespace", i.Namespace)
-		e.text("uid", i.UID)
-		e.text("actor", i.Actor)
-		e.text("tenant", i.Tenant)
-		e.text("issuer", i.Issuer)
-		e.text("provider", i.Provider)
-		e.time("auth_time", i.AuthTime)
-		e.text("token_hash", i.TokenHash)
-		e.close()
+	if k := ev.KeptIdentity; k != nil {
+		e.kept(k)
+	} else if ev.Identity != nil {
+		e.identity(ev.Identity)
 	}
 	if d := ev.Decision; d != nil {
 		e.decision(d)
@@ -172,6 +164,20 @@ func (e *encoder) writeGateway(g *Gateway) {
 	e.close()
 }
 
+func (e *encoder) identity(i *Identity) {
+	e.open("identity")
+	e.text("name", i.Name)
+	e.text("namespace", i.Namespace)
+	e.text("uid", i.UID)
+	e.text("actor", i.Actor)
+	e.text("tenant", i.Tenant)
+	e.text("issuer", i.Issuer)
+	e.text("provider", i.Provider)
+	e.time("auth_time", i.AuthTime)
+	e.text("token_hash", i.TokenHash)
+	e.close()
+}
+
 func (e *encoder) decision(d *Decision) {
 	e.open("decision")
 	e.text("effect", d.Effect)
@@ -191,11 +197,17 @@ func (e *encoder) decision(d *Decision) {
 		e.group = "decision"
 	}
 	e.table("shadow", d.Shadow) // first: inputs may use up all that there is room for
-	if len(d.Inputs) > 0 {
-		e.key("inputs")
-		e.mapping(d.Inputs, 0)
+	if d.KeptInputs != nil {
+		e.keptInputs(d.KeptInputs)
+	} else if len(d.Inputs) > 0 {
+		e.inputs(d.Inputs)
 	}
 	e.close()
+}
+
+func (e *encoder) inputs(inputs map[string]any) {
+	e.key("inputs")
+	e.mapping(inputs, 0)
 }
 
 func (e *encoder) outcome(o *Outcome) {

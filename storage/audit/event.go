@@ -77,6 +77,9 @@ type Event struct {
 	// that have no events of their own.
 	Summary *Summary `json:"summary,omitempty"`
 
+	// KeptIdentity is what the line says of Identity, where it was made before.
+	KeptIdentity *Kept `json:"-"`
+
 	// Cut names the fields whose value was too long to be kept whole, or of a
 	// kind that a line cannot hold. It is the ledger's too.
 	Cut []string `json:"cut,omitempty"`
@@ -136,6 +139,10 @@ type (
 		// written as 2.0.
 		Inputs map[string]any    `json:"inputs,omitempty"`
 		Shadow map[string]string `json:"shadow,omitempty"`
+		// KeptInputs stands in place of Inputs, where they were encoded before.
+		// Shadow and the names of the query come first: with no room left beside
+		// them nothing is kept of it.
+		KeptInputs *Kept `json:"-"`
 	}
 
 	// Policy is the policy in force.
