@@ -118,7 +118,7 @@ lookups:
 	policies := []*Policy{mustLoad(t, text), mustLoad(t, text), mustLoad(t, strings.ReplaceAll(text, "[admin]", "[dev]"))}
 	fresh, met := keptPeople(), map[string]bool{}
 	for i, id := range keptPeople() {
-		id.Keep()
+		id = id.Keep()
 		altered := *fresh[(i+1)%len(fresh)] // with what is kept of the other
 		altered.Kept = id.Kept
 		for range 2 {
@@ -153,8 +153,7 @@ lookups:
 // TestKeptVerdictsAreNotForReplays: a replay knows a part of the identity, and
 // what it does not know is not taken from elsewhere.
 func TestKeptVerdictsAreNotForReplays(t *testing.T) {
-	p, id := celPolicy(t, `auth.token.plan == "pro"`), bob(claim("plan", "pro"))
-	id.Keep()
+	p, id := celPolicy(t, `auth.token.plan == "pro"`), bob(claim("plan", "pro")).Keep()
 	if d := p.Decide(celInputOf(p, id, nil)); !d.Allow {
 		t.Fatalf("%+v", d)
 	}
@@ -181,7 +180,7 @@ routes:
 				ids[i] = bob(claim("roles", []any{fmt.Sprint("team", i), "writer"}), claim("plan", fmt.Sprint("plan", i)))
 				ids[i].Email, ids[i].EmailVerified = fmt.Sprintf("user%d@acme.dev", i), true
 				if name == "kept" {
-					ids[i].Keep()
+					ids[i] = ids[i].Keep()
 				}
 			}
 			m := p.Match("api.acme.dev", "/v1/1/items", "GET")

@@ -28,19 +28,18 @@ func TestKeptRecordsAreTheFreshOnes(t *testing.T) {
 		return said, copyOf(e).Decision.Inputs
 	}
 	for name, id := range people() {
-		id.Keep()
+		id = id.Keep()
 		altered := *id // with what is kept of the other
 		altered.UID, altered.Claims = "another", map[string]any{"roles": []any{"r9"}}
 		for range 3 {
 			for _, pol := range toldPolicies(t) {
 				for _, checksum := range []bool{false, true} {
 					for _, who := range []*policy.Identity{id, &altered} {
-						fresh := *who
-						fresh.Keep()
+						fresh := who.Keep()
 						saidOf, is := event(pol, who, checksum)
-						wantOf, want := event(pol, &fresh, checksum)
+						wantOf, want := event(pol, fresh, checksum)
 						fresh.Kept = nil
-						_, plain := event(pol, &fresh, checksum)
+						_, plain := event(pol, fresh, checksum)
 						if saidOf != wantOf || saidOf == "" || !reflect.DeepEqual(is, want) || len(is.(map[string]any)) != len(plain.(map[string]any)) {
 							t.Errorf("%s: %v of %v; not %v of %v, nor %v", name, is, saidOf, want, wantOf, plain)
 						}

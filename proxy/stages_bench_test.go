@@ -115,9 +115,7 @@ func (k kept) Note(e *audit.Event) error {
 
 // keptUser is a caller as the cache of verified tokens gives it.
 func keptUser() *policy.Identity {
-	id := user("alice", "writer")
-	id.Keep()
-	return id
+	return user("alice", "writer").Keep()
 }
 
 // BenchmarkStrip is a look at the names of a browser's headers.

@@ -24,7 +24,11 @@ type telling struct {
 	declared []string
 	fits     bool // everything that must be told can be
 	headers  []toldHeader
+	room     [toldRoom]toldHeader // for headers, where these are not more
 }
+
+// toldRoom is for those of the native preset that most callers have.
+const toldRoom = 5
 
 // A toldHeader has one value, beside its name and not elsewhere: a thousand
 // callers' headers are not in the processor's cache, and each place costs.
@@ -52,13 +56,14 @@ func (t *telling) pack() {
 		n += len(t.headers[i].only[0])
 	}
 	all.Grow(n)
-	packed := make([]toldHeader, len(t.headers))
-	for i, h := range t.headers {
-		at := all.Len()
-		all.WriteString(h.only[0])
-		packed[i] = toldHeader{h.name, [1]string{all.String()[at:]}}
+	for i := range t.headers {
+		value, at := &t.headers[i].only[0], all.Len()
+		all.WriteString(*value)
+		*value = all.String()[at:]
 	}
-	t.headers = packed
+	if len(t.headers) > len(t.room) {
+		clear(t.room[:])
+	}
 }
 
 // keptTellings is how many are kept with an identity, the newest: upstreams
@@ -79,6 +84,7 @@ func (t *teller) of(x *exchange) *telling {
 		}
 	}
 	one := &telling{by: t, whose: id, declared: declared, fits: true}
+	one.headers = one.room[:0]
 	t.say(one, id, declared)
 	one.pack()
 	next := *kept

@@ -49,14 +49,14 @@ var _ proxy.Authenticator = (*Cache)(nil)
 
 type shard struct {
 	mu       sync.Mutex
-	entries  *simplelru.LRU[uint64, *entry] // by the token's hash
+	entries  *simplelru.LRU[uint64, entry] // by the token's hash
 	bytes    int
 	maxBytes int
 	_        [64]byte // no two shards' locks in one cache line
 }
 
-// An entry lies in one piece, so that a hit looks at few places of memory beside
-// the token itself.
+// An entry lies in one piece, within the list's own, so that a hit looks at few
+// places of memory beside the token itself.
 type entry struct {
 	token    string // the whole: tokens of one hash are told apart by it
 	set      *Set   // that verified it: another would not have to
@@ -96,7 +96,7 @@ func NewCache(set *Set, o CacheOptions) (*Cache, error) {
 		s.maxBytes = max(int(o.Bytes/shards), weight("")+entryFactor*MaxTokenBytes)
 		size := (o.Entries + shards - 1) / shards
 		var err error
-		s.entries, err = simplelru.NewLRU(size, func(_ uint64, e *entry) { s.bytes -= weight(e.token) })
+		s.entries, err = simplelru.NewLRU(size, func(_ uint64, e entry) { s.bytes -= weight(e.token) })
 		if err != nil {
 			return nil, err
 		}
@@ -151,8 +151,8 @@ func (c *Cache) authenticate(ctx context.Context, set *Set, token string) (*poli
 	if err != nil {
 		return nil, err
 	}
-	v.Identity.Keep()
-	s.put(hash, &entry{token: token, set: set, verified: v, provider: provider, used: c.now()})
+	v.Identity = v.Identity.Keep()
+	s.put(hash, entry{token: token, set: set, verified: v, provider: provider, used: c.now()})
 	return v.Identity, nil
 }
 
@@ -168,8 +168,8 @@ func (s *shard) get(set *Set, hash uint64, token string, now time.Time) (id *pol
 		return nil, nil, false
 	}
 	if since := now.Sub(e.used); since >= usedFor || since < 0 { // or the clock went back
-		s.entries.Get(hash)
 		e.used = now
+		s.entries.Add(hash, e) // in its own place, and the newest
 	}
 	return e.verified.Identity, e.verified.Stands, true
 }
@@ -182,7 +182,7 @@ func (s *shard) drop(hash uint64, token string) {
 	}
 }
 
-func (s *shard) put(hash uint64, e *entry) {
+func (s *shard) put(hash uint64, e entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Another request with the token may have been as fast; another token of the

@@ -16,7 +16,7 @@ func TestCacheTellsTokensOfOneHashApart(t *testing.T) {
 	s, set := &cache.shards[0], cache.set
 	put := func(token string) *policy.Identity {
 		id := &policy.Identity{UID: token}
-		s.put(7, &entry{token: token, set: set, provider: p, verified: Verified{Identity: id, Until: c.now().Add(time.Hour), Epoch: p.Epoch()}, used: c.now()})
+		s.put(7, entry{token: token, set: set, provider: p, verified: Verified{Identity: id, Until: c.now().Add(time.Hour), Epoch: p.Epoch()}, used: c.now()})
 		return id
 	}
 	first := put("first")
@@ -51,7 +51,7 @@ func TestCacheForgetsTheOneNotUsed(t *testing.T) {
 	cache, p, _ := newCache(t, c, CacheOptions{Entries: 3 * shards})
 	s, set := &cache.shards[0], cache.set
 	put := func(n uint64) {
-		s.put(n, &entry{token: fmt.Sprint(n), set: set, provider: p, verified: Verified{Identity: new(policy.Identity), Until: c.now().Add(time.Hour), Epoch: p.Epoch()}, used: c.now()})
+		s.put(n, entry{token: fmt.Sprint(n), set: set, provider: p, verified: Verified{Identity: new(policy.Identity), Until: c.now().Add(time.Hour), Epoch: p.Epoch()}, used: c.now()})
 	}
 	use := func(n uint64) {
 		if _, _, ok := s.get(set, n, fmt.Sprint(n), c.now()); !ok {
