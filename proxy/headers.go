@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sidegate/policy"
@@ -87,17 +88,58 @@ func declaredClaims(id *policy.Identity, declared []string) map[string]any {
 }
 
 // encodeClaims is the base64url JSON, without padding, of the claims that the
-// policy declares and the token has.
+// policy declares and the token has: of declaredClaims. declared is sorted.
 func encodeClaims(id *policy.Identity, declared []string) string {
-	claims := declaredClaims(id, declared)
-	if len(claims) == 0 {
+	var room [512]byte
+	data := append(room[:0], '{')
+	for _, name := range declared {
+		v, ok := id.Claims[name]
+		if !ok {
+			continue
+		}
+		if len(data) > 1 {
+			data = append(data, ',')
+		}
+		var err error
+		if data, err = appendClaim(append(appendText(data, name, false), ':'), v); err != nil {
+			return ""
+		}
+	}
+	if len(data) == 1 {
 		return ""
 	}
-	var data bytes.Buffer
-	enc := json.NewEncoder(&data)
+	return base64.RawURLEncoding.EncodeToString(append(data, '}'))
+}
+
+// appendClaim writes a claim as encoding/json does: text, a truth and lists itself,
+// which most are and for which that takes longer.
+func appendClaim(b []byte, claim any) ([]byte, error) {
+	switch claim := claim.(type) {
+	case string:
+		return appendText(b, claim, false), nil
+	case bool:
+		return strconv.AppendBool(b, claim), nil
+	case []any:
+		if claim == nil {
+			return append(b, "null"...), nil
+		}
+		b = append(b, '[')
+		for i, v := range claim {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			var err error
+			if b, err = appendClaim(b, v); err != nil {
+				return nil, err
+			}
+		}
+		return append(b, ']'), nil
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false) // which would make six bytes of one
-	if err := enc.Encode(claims); err != nil {
-		return ""
+	if err := enc.Encode(claim); err != nil {
+		return nil, err
 	}
-	return base64.RawURLEncoding.EncodeToString(bytes.TrimSuffix(data.Bytes(), []byte("\n")))
+	return append(b, bytes.TrimSuffix(out.Bytes(), []byte("\n"))...), nil
 }

@@ -1,8 +1,12 @@
 package proxy
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -329,6 +333,33 @@ func FuzzHeaderValue(f *testing.F) {
 		one, two := strings.Split(a, "|"), strings.Split(b, "|")
 		if (headerList(one) == headerList(two)) != slices.Equal(one, two) {
 			t.Fatalf("%q and %q give %q", one, two, headerList(one))
+		}
+	})
+}
+
+// FuzzEncodeClaims: what is written without encoding/json is what it writes.
+func FuzzEncodeClaims(f *testing.F) {
+	for _, text := range []string{richClaims, bobsClaims, agentClaims, `{"a":["x",["<&>",null,{"b":1.50}],true,-0]}`, `{"é\u2028":"\u0000\"\\","a":[]}`, `{}`} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		d := json.NewDecoder(strings.NewReader(text))
+		d.UseNumber()
+		id := &policy.Identity{}
+		if d.Decode(&id.Claims) != nil {
+			return
+		}
+		declared := append(slices.Collect(maps.Keys(id.Claims)), "no claim of the token")
+		slices.Sort(declared)
+		var want bytes.Buffer
+		enc := json.NewEncoder(&want)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(declaredClaims(id, declared)); err != nil {
+			t.Fatal(err)
+		}
+		is, err := base64.RawURLEncoding.DecodeString(encodeClaims(id, declared))
+		if err != nil || string(is)+"\n" != want.String() && len(id.Claims) > 0 || len(id.Claims) == 0 && len(is) > 0 {
+			t.Fatalf("%s, %v; not %s", is, err, want.String())
 		}
 	})
 }

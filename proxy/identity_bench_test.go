@@ -116,3 +116,22 @@ func BenchmarkDropCookies(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkTellFirst is what upstreams and the audit log are told of a caller whose
+// token comes for the first time.
+func BenchmarkTellFirst(b *testing.B) {
+	p, x := benchExchange(b)
+	if d, _ := p.decide(x); !d.allow {
+		b.Fatal(d)
+	}
+	hs, h, first := NativeHeaders(), http.Header{}, *x.identity
+	b.ReportAllocs()
+	for b.Loop() {
+		x.identity = first.Keep()
+		x.input.Identity = x.identity
+		hs.write(h, x)
+		if err := x.putOnRecord(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
