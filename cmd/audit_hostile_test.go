@@ -48,7 +48,9 @@ func everywhere(v reflect.Value, s string) {
 			return
 		}
 		for i := range v.NumField() {
-			everywhere(v.Field(i), s)
+			if v.Type().Field(i).Tag.Get("json") != "-" { // no line gives that back
+				everywhere(v.Field(i), s)
+			}
 		}
 	}
 }

@@ -252,16 +252,18 @@ func wantIdentity(t testing.TB, what string, got *policy.Identity, err error, wa
 	}
 	is := policy.Identity{
 		Name: got.Name, Namespace: got.Namespace, UID: got.UID, Actor: got.Actor, Tenant: got.Tenant, Issuer: got.Issuer, Provider: got.Provider,
-		Email: got.Email, EmailVerified: got.EmailVerified, SecondFactor: got.SecondFactor, Claims: map[string]any{},
-	}
-	for name := range want.Claims {
-		if v, ok := got.Claims[name]; ok {
-			is.Claims[name] = v
-		}
+		Email: got.Email, EmailVerified: got.EmailVerified, SecondFactor: got.SecondFactor,
 	}
 	if want.Claims == nil {
-		want.Claims = map[string]any{}
+		want.Claims = policy.ClaimMap{}
 	}
+	claims := policy.ClaimMap{}
+	for name := range want.Claims.All() {
+		if v, ok := got.Claim(name); ok {
+			claims[name] = v
+		}
+	}
+	is.Claims = claims
 	if !reflect.DeepEqual(is, want) {
 		t.Errorf("%s:\ngot  %+v\nwant %+v", what, is, want)
 	}
@@ -448,7 +450,7 @@ func oktaTokens() documentedIssuer {
 		takes: []takenToken{
 			{"an access token", access, policy.Identity{
 				Name: "staff", Namespace: "staff", UID: "00u1userid2345", Issuer: issuer,
-				Claims: map[string]any{"scopes": []any{"openid", "photos.read"}},
+				Claims: policy.ClaimMap{"scopes": []any{"openid", "photos.read"}},
 			}},
 		},
 		refuses: []refusedToken{
@@ -477,16 +479,16 @@ func auth0Tokens() documentedIssuer {
 		takes: []takenToken{
 			{"an access token", access, policy.Identity{
 				Name: "users", Namespace: "users", UID: "auth0|5f7c8ec7c33c6c004bbafe82", Issuer: issuer,
-				Claims: map[string]any{"roles": []any{"editor"}, "scopes": []any{"openid", "profile", "read:photos"}, "permissions": []any{"read:photos"}},
+				Claims: policy.ClaimMap{"roles": []any{"editor"}, "scopes": []any{"openid", "profile", "read:photos"}, "permissions": []any{"read:photos"}},
 			}},
 			{"for the API alone", access.with("aud", api, roles, nil), policy.Identity{
 				Name: "users", Namespace: "users", UID: "auth0|5f7c8ec7c33c6c004bbafe82", Issuer: issuer,
-				Claims: map[string]any{"scopes": []any{"openid", "profile", "read:photos"}},
+				Claims: policy.ClaimMap{"scopes": []any{"openid", "profile", "read:photos"}},
 			}},
 			// The profile of RFC 9068 differs in the header's typ and has a jti.
 			{"with client_id", access.with("azp", nil, "client_id", "my_client_id", "jti", "a1"), policy.Identity{
 				Name: "users", Namespace: "users", UID: "auth0|5f7c8ec7c33c6c004bbafe82", Issuer: issuer,
-				Claims: map[string]any{"roles": []any{"editor"}},
+				Claims: policy.ClaimMap{"roles": []any{"editor"}},
 			}},
 		},
 		refuses: []refusedToken{
@@ -519,7 +521,7 @@ func cognitoTokens() documentedIssuer {
 		takes: []takenToken{
 			{"an ID token", id, policy.Identity{
 				Name: "users", Namespace: "users", UID: sub, Issuer: issuer, Email: "alice@example.com", EmailVerified: true,
-				Claims: map[string]any{"groups": []any{"editors", "eu"}, "cognito:username": "alice"},
+				Claims: policy.ClaimMap{"groups": []any{"editors", "eu"}, "cognito:username": "alice"},
 			}},
 			{"of somebody without groups", id.with("cognito:groups", nil, "email_verified", false), policy.Identity{
 				Name: "users", Namespace: "users", UID: sub, Issuer: issuer, Email: "alice@example.com",
@@ -551,7 +553,7 @@ func entraTokens() documentedIssuer {
 	}, 75*time.Minute)
 	user := policy.Identity{
 		Name: "staff", Namespace: "staff", UID: oid, Issuer: issuer,
-		Claims: map[string]any{"scopes": []any{"access_as_user", "photos.read"}, "roles": []any{"Editor"}},
+		Claims: policy.ClaimMap{"scopes": []any{"access_as_user", "photos.read"}, "roles": []any{"Editor"}},
 	}
 	return documentedIssuer{
 		heading: "Microsoft Entra ID", metadata: issuer, keysAt: "https://login.microsoftonline.com/" + tenant + "/discovery/v2.0/keys",
@@ -563,7 +565,7 @@ func entraTokens() documentedIssuer {
 		takes: []takenToken{
 			{"an access token", access, user},
 			{"of an app, which has roles and no scopes", access.with("idtyp", "app", "azpacr", "1", "scp", nil, "name", nil, "preferred_username", nil, "sub", oid), policy.Identity{
-				Name: "staff", Namespace: "staff", UID: oid, Issuer: issuer, Claims: map[string]any{"roles": []any{"Editor"}},
+				Name: "staff", Namespace: "staff", UID: oid, Issuer: issuer, Claims: policy.ClaimMap{"roles": []any{"Editor"}},
 			}},
 		},
 		refuses: []refusedToken{
@@ -593,7 +595,7 @@ func googleAccountTokens() documentedIssuer {
 		takes: []takenToken{
 			{"an ID token", id, policy.Identity{
 				Name: "staff", Namespace: "staff", UID: sub, Issuer: googleIssuer, Email: "alice@acme.dev", EmailVerified: true,
-				Claims: map[string]any{"hd": "acme.dev"},
+				Claims: policy.ClaimMap{"hd": "acme.dev"},
 			}},
 		},
 		refuses: []refusedToken{
@@ -628,7 +630,7 @@ func githubTokens() documentedIssuer {
 	ci := func(sub string) policy.Identity {
 		return policy.Identity{
 			Name: "ci", Namespace: "ci", UID: sub, Issuer: issuer,
-			Claims: map[string]any{"repository_id": "74", "run_id": "9876543210", "actor": "octocat", "runner_environment": "github-hosted"},
+			Claims: policy.ClaimMap{"repository_id": "74", "run_id": "9876543210", "actor": "octocat", "runner_environment": "github-hosted"},
 		}
 	}
 	return documentedIssuer{
@@ -697,13 +699,13 @@ func agentTokens() documentedIssuer {
 	const issuer = "https://id.acme.dev"
 	user := timed(claimSet{"iss": issuer, "aud": "photos-api", "sub": "alice", "jti": "1", "client_id": "web", "scope": "photos"}, time.Hour)
 	acted := user.with("client_id", "gallery-bot", "act", claimSet{"sub": "gallery-bot"})
-	agent := policy.Identity{Name: "agents", Namespace: "users", UID: "alice", Actor: "gallery-bot", Issuer: issuer, Claims: map[string]any{"scopes": []any{"photos"}}}
+	agent := policy.Identity{Name: "agents", Namespace: "users", UID: "alice", Actor: "gallery-bot", Issuer: issuer, Claims: policy.ClaimMap{"scopes": []any{"photos"}}}
 	return documentedIssuer{
 		heading: "Agents that act for a user", metadata: issuer, keysAt: issuer + "/keys",
 		keys:   []claimSet{jwk(0, "acme-now", nil), jwk(1, "acme-next", nil)},
 		header: claimSet{"alg": "RS256", "kid": "acme-now", "typ": "at+jwt"},
 		takes: []takenToken{
-			{"a user's token", user, policy.Identity{Name: "users", Namespace: "users", UID: "alice", Issuer: issuer, Claims: map[string]any{"scopes": []any{"photos"}}}},
+			{"a user's token", user, policy.Identity{Name: "users", Namespace: "users", UID: "alice", Issuer: issuer, Claims: policy.ClaimMap{"scopes": []any{"photos"}}}},
 			{"a delegated token", acted, agent},
 			{"the actor's issuer", acted.with("act", claimSet{"sub": "gallery-bot", "iss": issuer}), agent},
 			{"one who acted before", acted.with("act", claimSet{"sub": "gallery-bot", "act": claimSet{"sub": "scheduler"}}), agent},

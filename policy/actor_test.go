@@ -38,7 +38,7 @@ func TestActorsAreLetInByName(t *testing.T) {
   - {id: trial, path: "/trial/{uid}", methods: [GET], upstream: app, allow: [{id: named, who: [agents], mode: dry_run, since: 2026-02-20}, {id: user, methods: [GET]}]}
   - {id: open, path: "/open/{uid}", methods: [GET], upstream: app, allow: optional}
 `
-	admin := func(id *Identity) { id.Claims["roles"] = []any{"admin"} }
+	admin := func(id *Identity) { id.Claims.(ClaimMap)["roles"] = []any{"admin"} }
 	const denied = "403 no_entry"
 	for _, env := range []*Environment{actorEnv(), nil} { // without sidegate.yaml it is the caller that counts
 		p, err := Load("policy.yaml", []byte(text), env)

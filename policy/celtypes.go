@@ -229,9 +229,9 @@ func authFields() map[string]*types.FieldType {
 
 func claimFieldType(name string, kind claimType) *types.FieldType {
 	return recorded("auth.token."+name, inputField(kind.cel(),
-		func(in *Input) bool { _, ok := in.Identity.Claims[name]; return ok },
+		func(in *Input) bool { _, ok := in.Identity.Claim(name); return ok },
 		func(in *Input) (any, error) {
-			v, ok := in.Identity.Claims[name]
+			v, ok := in.Identity.Claim(name)
 			if !ok {
 				return nil, fmt.Errorf("claim %s: %w", name, errAbsent)
 			}

@@ -17,7 +17,7 @@ const someUUID = "0123456789abcdef0123456789abcdef"
 
 // bob is a user of the tests' sidegate.yaml; change sets what differs.
 func bob(change ...func(*Identity)) *Identity {
-	id := &Identity{Name: "users", Namespace: "users", UID: "bob", AuthTime: noon.Add(-5 * time.Minute), Claims: map[string]any{}}
+	id := &Identity{Name: "users", Namespace: "users", UID: "bob", AuthTime: noon.Add(-5 * time.Minute), Claims: ClaimMap{}}
 	for _, c := range change {
 		c(id)
 	}
@@ -25,7 +25,7 @@ func bob(change ...func(*Identity)) *Identity {
 }
 
 func claim(name string, value any) func(*Identity) {
-	return func(id *Identity) { id.Claims[name] = value }
+	return func(id *Identity) { id.Claims.(ClaimMap)[name] = value }
 }
 
 func named(name string) func(*Identity) { return func(id *Identity) { id.Name = name } }

@@ -213,7 +213,7 @@ func (in *Input) authValue(name string) (any, bool) {
 		return nil, false
 	}
 	if claim, ok := strings.CutPrefix(name, "token."); ok {
-		v, there := id.Claims[claim]
+		v, there := id.Claim(claim)
 		return v, there
 	}
 	if source, ok := authSources["auth."+name]; ok {

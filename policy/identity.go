@@ -20,9 +20,8 @@ type Identity struct {
 	SecondFactor string
 	AuthTime     time.Time // when the user signed in; zero where the token does not say
 	Expires      time.Time // when the token ends
-	// Claims are the token's, under the names that a policy declares; numbers are
-	// json.Number.
-	Claims map[string]any
+	// Claims are the token's, under the names that a policy declares; nil: none.
+	Claims Claims
 	// Payload is the base64url, without padding, of the claims as the issuer
 	// wrote them.
 	Payload string
@@ -32,4 +31,31 @@ type Identity struct {
 	// Kept is for what is made of the identity again and again by the requests
 	// that bring its token; nil: nothing is kept.
 	Kept *Kept
+}
+
+// Claims are a token's. A value is nil, a string, a bool, a json.Number, []any or
+// map[string]any.
+type Claims interface {
+	Claim(name string) (value any, there bool)
+	All() map[string]any // not to be changed
+}
+
+// A ClaimMap is claims in a map.
+type ClaimMap map[string]any
+
+// Claim implements Claims.
+func (m ClaimMap) Claim(name string) (value any, there bool) {
+	value, there = m[name]
+	return value, there
+}
+
+// All implements Claims.
+func (m ClaimMap) All() map[string]any { return m }
+
+// Claim gives one of the claims.
+func (id *Identity) Claim(name string) (value any, there bool) {
+	if id.Claims == nil {
+		return nil, false
+	}
+	return id.Claims.Claim(name)
 }

@@ -142,7 +142,7 @@ func (in *Input) recordLookups() map[string]any {
 func (p *Policy) identityInputs(id *Identity, out, claims map[string]any) {
 	var absent []string
 	for _, name := range p.inputs.claims {
-		if v, ok := id.Claims[name]; ok {
+		if v, ok := id.Claim(name); ok {
 			claims[name] = v
 		} else {
 			absent = append(absent, name)

@@ -207,15 +207,15 @@ func broaderInputs(t *testing.T) []Input {
 			}
 			return b
 		}
-		id := &Identity{Name: pick(0, "users", "agents"), UID: pick(1, "u1", "u2"), Provider: pick(2, "a.com", "b.com"), Email: "a@b.c", EmailVerified: bit(3), Claims: map[string]any{}}
+		id := &Identity{Name: pick(0, "users", "agents"), UID: pick(1, "u1", "u2"), Provider: pick(2, "a.com", "b.com"), Email: "a@b.c", EmailVerified: bit(3), Claims: ClaimMap{}}
 		if bit(4) {
 			id.SecondFactor = "totp"
 		}
 		id.AuthTime = lintNow.Add(-time.Minute * time.Duration(3+5*(i%3)))
 		if bit(5) {
-			id.Claims["roles"], id.Claims["scopes"] = []any{pick(6, "a", "b")}, []any{"a", pick(6, "b", "c")}
-			id.Claims["orgs"], id.Claims["plan"] = map[string]any{"o1": pick(7, "a", "b")}, pick(7, "pro", "team")
-			id.Claims["level"] = json.Number("1")
+			id.Claims.(ClaimMap)["roles"], id.Claims.(ClaimMap)["scopes"] = []any{pick(6, "a", "b")}, []any{"a", pick(6, "b", "c")}
+			id.Claims.(ClaimMap)["orgs"], id.Claims.(ClaimMap)["plan"] = map[string]any{"o1": pick(7, "a", "b")}, pick(7, "pro", "team")
+			id.Claims.(ClaimMap)["level"] = json.Number("1")
 		}
 		in := Input{Identity: id, Host: pick(2, "a", "b"), Path: "/r/u1/o1", Method: pick(3, "GET", "PUT"), IP: netip.MustParseAddr(pick(6, "10.1.2.3", pick(1, "10.2.3.4", "192.0.2.1"))), Time: lintNow, AppCheck: bit(7)}
 		out = append(out, in)

@@ -64,7 +64,7 @@ type caller struct {
 func (c *caller) identity(now time.Time) *Identity {
 	id := &Identity{
 		Name: c.name, Namespace: c.name, UID: c.uid, Actor: c.actor, Tenant: c.tenant, Provider: c.provider, Email: c.email,
-		EmailVerified: c.verified, SecondFactor: c.secondFactor, Claims: c.claims, Expires: now.Add(time.Hour),
+		EmailVerified: c.verified, SecondFactor: c.secondFactor, Claims: ClaimMap(c.claims), Expires: now.Add(time.Hour),
 	}
 	if !c.ageless {
 		id.AuthTime = now.Add(-c.age)

@@ -89,7 +89,7 @@ func (r *Recorded) Knows(name string) bool {
 // Fill gives an identity what the record holds of it. The rest of it stands in
 // the record by itself.
 func (r *Recorded) Fill(id *Identity) {
-	id.Claims = r.claims
+	id.Claims = ClaimMap(r.claims)
 	id.Email, _ = r.scalars["email"].(string)
 	id.EmailVerified, _ = r.scalars["email_verified"].(bool)
 	id.SecondFactor, _ = r.scalars["second_factor"].(string)

@@ -14,7 +14,7 @@ func TestTemplateSources(t *testing.T) {
 		"auth.tenant":       func(id *Identity, v string) { id.Tenant = v },
 		"auth.email":        func(id *Identity, v string) { id.Email, id.EmailVerified = v, true },
 		"auth.provider":     func(id *Identity, v string) { id.Provider = v },
-		"auth.token.org_id": func(id *Identity, v string) { id.Claims["org_id"] = v },
+		"auth.token.org_id": func(id *Identity, v string) { id.Claims.(ClaimMap)["org_id"] = v },
 	} {
 		entry := "who: [users]"
 		if source == "auth.email" {

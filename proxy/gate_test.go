@@ -69,7 +69,7 @@ func loadPolicy(t testing.TB, text string) *policy.Policy {
 func user(uid string, roles ...any) *policy.Identity {
 	return &policy.Identity{
 		Name: "users", Namespace: "users", UID: uid, Email: uid + "@acme.dev", EmailVerified: true,
-		Claims: map[string]any{"sub": uid, "roles": roles}, TokenHash: strings.Repeat("ab", 32),
+		Claims: policy.ClaimMap{"sub": uid, "roles": roles}, TokenHash: strings.Repeat("ab", 32),
 	}
 }
 

@@ -196,6 +196,6 @@ type everyUser struct{ anyone }
 
 func (u everyUser) Verify(ctx context.Context, t *oidc.Token) (oidc.Verified, error) {
 	v, err := u.anyone.Verify(ctx, t)
-	v.Identity.UID, _ = t.Claims["sub"].(string)
+	v.Identity.UID, _ = t.Claims.Text("sub")
 	return v, err
 }

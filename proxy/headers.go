@@ -80,7 +80,7 @@ func stringList(claim any) []string {
 func declaredClaims(id *policy.Identity, declared []string) map[string]any {
 	claims := map[string]any{}
 	for _, name := range declared {
-		if v, ok := id.Claims[name]; ok {
+		if v, ok := id.Claim(name); ok {
 			claims[name] = v
 		}
 	}
@@ -93,7 +93,7 @@ func encodeClaims(id *policy.Identity, declared []string) string {
 	var room [512]byte
 	data := append(room[:0], '{')
 	for _, name := range declared {
-		v, ok := id.Claims[name]
+		v, ok := id.Claim(name)
 		if !ok {
 			continue
 		}

@@ -30,7 +30,7 @@ func TestKeptRecordsAreTheFreshOnes(t *testing.T) {
 	for name, id := range people() {
 		id = id.Keep()
 		altered := *id // with what is kept of the other
-		altered.UID, altered.Claims = "another", map[string]any{"roles": []any{"r9"}}
+		altered.UID, altered.Claims = "another", policy.ClaimMap{"roles": []any{"r9"}}
 		for range 3 {
 			for _, pol := range toldPolicies(t) {
 				for _, checksum := range []bool{false, true} {

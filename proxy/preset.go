@@ -85,7 +85,7 @@ func sayNative(t *telling, id *policy.Identity, declared []string) {
 	t.put(headerTenant, headerValue(id.Tenant, false))
 	t.put(headerEmail, headerValue(verifiedEmail(id), false))
 	if slices.Contains(declared, "roles") {
-		t.put(headerRoles, headerList(stringList(id.Claims["roles"])))
+		t.put(headerRoles, headerList(stringList(claimOf(id, "roles"))))
 	}
 	t.put(headerClaims, encodeClaims(id, declared))
 }
@@ -106,7 +106,7 @@ func OAuth2ProxyHeaders() Headers {
 
 func sayOAuth2Proxy(t *telling, id *policy.Identity, declared []string) {
 	member := groups(id, declared)
-	name, _ := id.Claims["preferred_username"].(string)
+	name, _ := claimOf(id, "preferred_username").(string)
 	for _, v := range []string{id.UID, verifiedEmail(id), name} {
 		t.fits = t.fits && !strings.ContainsFunc(v, unprintable)
 	}
@@ -124,11 +124,11 @@ func unprintable(r rune) bool { return r < 0x21 || r > 0x7e }
 
 // groups are the claim groups or, where a token has none, the declared roles.
 func groups(id *policy.Identity, declared []string) []string {
-	if claim, ok := id.Claims["groups"]; ok {
+	if claim, ok := id.Claim("groups"); ok {
 		return stringList(claim)
 	}
 	if slices.Contains(declared, "roles") {
-		return stringList(id.Claims["roles"])
+		return stringList(claimOf(id, "roles"))
 	}
 	return nil
 }
@@ -302,7 +302,7 @@ func (t *headerTemplate) value(id *policy.Identity, assertion string) string {
 		if read := headerValues[name]; read != nil {
 			v = headerValue(read(id, assertion), list)
 		} else {
-			v = claimValue(id.Claims[strings.TrimPrefix(name, tokenClaim)])
+			v = claimValue(claimOf(id, strings.TrimPrefix(name, tokenClaim)))
 		}
 		if v == "" {
 			return ""
@@ -311,6 +311,12 @@ func (t *headerTemplate) value(id *policy.Identity, assertion string) string {
 	}
 	b.WriteString(t.literals[len(t.values)])
 	return b.String()
+}
+
+// claimOf is a claim; nil where it is not there.
+func claimOf(id *policy.Identity, name string) any {
+	claim, _ := id.Claim(name)
+	return claim
 }
 
 // claimValue writes a claim that is text, a number, a truth or a list of texts.

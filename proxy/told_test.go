@@ -30,7 +30,7 @@ func TestKeptHeadersAreTheFreshOnes(t *testing.T) {
 	}
 	for name, id := range people() {
 		altered := *id // with what is kept of the other
-		altered.UID, altered.Claims = "another", map[string]any{"roles": []any{"r9"}, "groups": []any{"bad group"}}
+		altered.UID, altered.Claims = "another", policy.ClaimMap{"roles": []any{"r9"}, "groups": []any{"bad group"}}
 		for range 3 {
 			for _, pol := range toldPolicies(t) {
 				for _, hs := range all {

@@ -60,7 +60,7 @@ var appCheckIssuer = regexp.MustCompile(`^https://firebaseappcheck\.googleapis\.
 // Verify implements oidc.Provider.
 func (a *AppCheck) Verify(ctx context.Context, t *oidc.Token) (oidc.Verified, error) {
 	epoch := a.Epoch()
-	issuer, _ := t.Claims["iss"].(string)
+	issuer, _ := t.Claims.Text("iss")
 	number := appCheckIssuer.FindStringSubmatch(issuer)
 	if number == nil {
 		return oidc.Verified{}, oidc.Refuse(oidc.ReasonIssuer, "iss is not that of App Check")
@@ -72,13 +72,15 @@ func (a *AppCheck) Verify(ctx context.Context, t *oidc.Token) (oidc.Verified, er
 	}
 	// aud holds the project by its ID and by its number: by the latter the
 	// issuer is bound to the project.
-	if aud, _ := t.Claims["aud"].([]any); !slices.Contains(aud, any("projects/"+number[1])) {
+	claim, _ := t.Claims.Claim("aud")
+	if aud, _ := claim.([]any); !slices.Contains(aud, any("projects/"+number[1])) {
 		return oidc.Verified{}, oidc.Refuse(oidc.ReasonAudience, "aud does not hold the issuer's project")
 	}
-	if typ, _ := t.Header["typ"].(string); typ != "JWT" {
+	if typ, _ := t.Header.Text("typ"); typ != "JWT" {
 		return oidc.Verified{}, oidc.Refuse(oidc.ReasonHeader, "typ is not JWT")
 	}
-	app, err := oidc.CheckSubject("sub", t.Claims["sub"], oidc.MaxSubject)
+	sub, _ := t.Claims.Claim("sub")
+	app, err := oidc.CheckSubject("sub", sub, oidc.MaxSubject)
 	if err != nil {
 		return oidc.Verified{}, err
 	}

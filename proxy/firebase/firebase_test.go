@@ -27,7 +27,7 @@ func TestIdentityOfGoodToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := fmt.Sprint(id.Name, id.Namespace, id.UID, id.Actor, id.Tenant, id.Issuer, id.Provider, id.Email, id.EmailVerified,
-		id.AuthTime.Unix()-now.Unix(), id.Expires.Unix()-now.Unix(), id.Claims["big"], id.TokenHash)
+		id.AuthTime.Unix()-now.Unix(), id.Expires.Unix()-now.Unix(), id.Claims.All()["big"], id.TokenHash)
 	want := fmt.Sprint("users", "users", "alice", "", "", "https://securetoken.google.com/acme-prod", "password", "alice@example.com", true,
 		-100, 3590, "12345678901234567890", parsed.Hash())
 	if got != want {

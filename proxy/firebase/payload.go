@@ -21,11 +21,11 @@ type payload struct {
 // it was meant to say cannot be known.
 func readPayload(t *oidc.Token) (payload, error) {
 	claims := t.Claims
-	if _, ok := claims["act"]; ok {
+	if claims.Has("act") {
 		return payload{}, oidc.Refuse(oidc.ReasonClaim, "act: this identity has no actors")
 	}
 	// The audience of an ID token is one project; the Admin SDK takes no list.
-	if _, ok := claims["aud"].(string); !ok {
+	if _, ok := claims.Text("aud"); !ok {
 		return payload{}, oidc.Refuse(oidc.ReasonAudience, "aud is a list")
 	}
 	if err := t.RefuseLookalikes(claims, "firebase", "email", "email_verified", "uid", "user_id"); err != nil {
@@ -47,17 +47,15 @@ func readPayload(t *oidc.Token) (payload, error) {
 
 // readFirebase reads the member `firebase`, which every ID token has.
 func (p *payload) readFirebase(t *oidc.Token) (err error) {
-	object, ok := t.Claims["firebase"].(map[string]any)
+	object, ok := t.Claims.Object("firebase")
 	if !ok {
 		return oidc.Refuse(oidc.ReasonClaim, "firebase is missing or not an object")
 	}
 	if err := t.RefuseLookalikes(object, "tenant", "sign_in_provider", "identities", "sign_in_second_factor"); err != nil {
 		return err
 	}
-	if identities, ok := object["identities"]; ok {
-		if _, ok := identities.(map[string]any); !ok {
-			return oidc.Refuse(oidc.ReasonClaim, "firebase.identities is not an object")
-		}
+	if _, ok := object.Object("identities"); !ok && object.Has("identities") {
+		return oidc.Refuse(oidc.ReasonClaim, "firebase.identities is not an object")
 	}
 	if p.provider, err = text(object, "sign_in_provider"); err != nil {
 		return err
@@ -68,8 +66,8 @@ func (p *payload) readFirebase(t *oidc.Token) (err error) {
 	if p.secondFactor, err = text(object, "sign_in_second_factor"); err != nil {
 		return err
 	}
-	if value, ok := object["tenant"]; ok {
-		if p.tenant, ok = value.(string); !ok || p.tenant == "" {
+	if object.Has("tenant") {
+		if p.tenant, ok = object.Text("tenant"); !ok || p.tenant == "" {
 			return oidc.Refuse(oidc.ReasonTenant, "firebase.tenant is not text, or empty")
 		}
 	}
@@ -78,41 +76,33 @@ func (p *payload) readFirebase(t *oidc.Token) (err error) {
 
 // subject is the uid. It may hold anything that a developer who mints custom
 // tokens wrote ("../bob", too): what is refused here can stand nowhere.
-func subject(claims map[string]any) (string, error) {
-	sub, err := oidc.CheckSubject("sub", claims["sub"], maxSubject)
+func subject(claims oidc.Object) (string, error) {
+	value, _ := claims.Claim("sub")
+	sub, err := oidc.CheckSubject("sub", value, maxSubject)
 	if err != nil {
 		return "", err
 	}
 	// Firebase repeats the uid as user_id; the Admin SDK reads uid as text.
 	for _, name := range []string{"user_id", "uid"} {
-		if value, ok := claims[name]; ok {
-			if same, ok := value.(string); !ok || (name == "user_id" && same != sub) {
-				return "", oidc.Refuse(oidc.ReasonSubject, "%s is not what sub is", name)
-			}
+		if same, ok := claims.Text(name); claims.Has(name) && (!ok || name == "user_id" && same != sub) {
+			return "", oidc.Refuse(oidc.ReasonSubject, "%s is not what sub is", name)
 		}
 	}
 	return sub, nil
 }
 
-func text(object map[string]any, name string) (string, error) {
-	value, ok := object[name]
-	if !ok {
-		return "", nil
-	}
-	s, ok := value.(string)
-	if !ok {
+func text(object oidc.Object, name string) (string, error) {
+	s, ok := object.Text(name)
+	if !ok && object.Has(name) {
 		return "", oidc.Refuse(oidc.ReasonClaim, "%s is not text", name)
 	}
 	return s, nil
 }
 
-func boolean(object map[string]any, name string) (bool, error) {
-	value, ok := object[name]
-	if !ok {
-		return false, nil
-	}
+func boolean(object oidc.Object, name string) (bool, error) {
+	value, there := object.Claim(name)
 	b, ok := value.(bool)
-	if !ok {
+	if !ok && there {
 		return false, oidc.Refuse(oidc.ReasonClaim, "%s is neither true nor false", name)
 	}
 	return b, nil

@@ -1,7 +1,6 @@
 package oidc
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"time"
@@ -37,7 +36,7 @@ type Times struct{ Expires, NotBefore, IssuedAt, AuthTime time.Time }
 // *proxy.TokenError; where a time is at fault its Detail names the token's and
 // the gateway's, so that a clock that is off can be told from an old token.
 func (r Rules) Check(t *Token, now time.Time) (Times, error) {
-	if iss, ok := t.Claims["iss"].(string); !ok || iss != r.Issuer || iss == "" {
+	if iss, ok := t.Claims.Text("iss"); !ok || iss != r.Issuer || iss == "" {
 		return Times{}, Refuse(ReasonIssuer, "iss is not %s", strconv.Quote(r.Issuer))
 	}
 	if audience, err := audiences(t.Claims); err != nil {
@@ -84,8 +83,9 @@ func (r Rules) wrongTime(reason, claim string, is, now time.Time) error {
 }
 
 // audiences is aud, text or a list of text, never empty.
-func audiences(claims map[string]any) ([]string, error) {
-	switch aud := claims["aud"].(type) {
+func audiences(claims Object) ([]string, error) {
+	claim, _ := claims.Claim("aud")
+	switch aud := claim.(type) {
 	case string:
 		return []string{aud}, nil
 	case []any:
@@ -102,7 +102,7 @@ func audiences(claims map[string]any) ([]string, error) {
 	return nil, Refuse(ReasonAudience, "aud is neither text nor a list")
 }
 
-func readTimes(claims map[string]any) (times Times, err error) {
+func readTimes(claims Object) (times Times, err error) {
 	if times.Expires, err = readTime(claims, "exp"); err != nil {
 		return Times{}, err
 	}
@@ -124,12 +124,11 @@ const maxSeconds = 253402300799
 // sends them, and readers differ in what they make of them: only whole
 // seconds from 1 to the year 9999 count. Zero is refused because a zero time
 // stands for an absent claim.
-func readTime(claims map[string]any, name string) (time.Time, error) {
-	value, ok := claims[name]
-	if !ok {
+func readTime(claims Object, name string) (time.Time, error) {
+	if !claims.Has(name) {
 		return time.Time{}, nil
 	}
-	number, ok := value.(json.Number)
+	number, ok := claims.Number(name)
 	if !ok {
 		return time.Time{}, Refuse(ReasonClaim, "%s is not a number", name)
 	}

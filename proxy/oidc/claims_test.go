@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +116,7 @@ func TestDetailIsBounded(t *testing.T) {
 	}
 }
 
-func object(t *testing.T, text string) map[string]any {
+func object(t *testing.T, text string) Object {
 	t.Helper()
 	o, _, err := parseObject([]byte(text))
 	if err != nil {
@@ -133,12 +135,92 @@ func FuzzParseObject(f *testing.F) {
 		d := json.NewDecoder(bytes.NewReader(data))
 		d.UseNumber()
 		theirErr := d.Decode(&theirs)
-		if err == nil && (!json.Valid(data) || theirErr != nil || !reflect.DeepEqual(o, theirs)) {
-			t.Fatalf("%q is %v, and by encoding/json %v, %v", data, o, theirs, theirErr)
+		if err == nil && (!json.Valid(data) || theirErr != nil || !reflect.DeepEqual(o.All(), theirs)) {
+			t.Fatalf("%q is %v, and by encoding/json %v, %v", data, o.All(), theirs, theirErr)
 		}
+		checkMembers(t, o, theirs)
 		// Only what this reader is stricter about may differ.
 		if err == errJSON && json.Valid(data) {
 			t.Fatalf("%q is valid", data)
 		}
 	})
+}
+
+// checkMembers holds each way to ask for a member against what encoding/json made
+// of a text that was read; of one that was not there is none.
+func checkMembers(t *testing.T, o Object, theirs map[string]any) {
+	t.Helper()
+	names := slices.Sorted(o.Names)
+	if o.doc != nil && !slices.Equal(names, slices.Sorted(maps.Keys(theirs))) {
+		t.Fatalf("the names are %q", names)
+	}
+	for _, name := range append(names, "no such member", "") {
+		want, there := theirs[name]
+		there = there && o.doc != nil
+		if is, ok := o.Claim(name); ok != there || there && !reflect.DeepEqual(is, want) || o.Has(name) != there {
+			t.Fatalf("%q is %v, %v", name, is, ok)
+		}
+		text, isText := want.(string)
+		number, isNumber := want.(json.Number)
+		inner, isObject := want.(map[string]any)
+		if is, ok := o.Text(name); ok != (there && isText) || ok && is != text {
+			t.Fatalf("the text %q is %q, %v", name, is, ok)
+		}
+		if is, ok := o.Number(name); ok != (there && isNumber) || ok && is != number {
+			t.Fatalf("the number %q is %q, %v", name, is, ok)
+		}
+		member, ok := o.Object(name)
+		if ok != (there && isObject) {
+			t.Fatalf("the object %q is there: %v", name, ok)
+		}
+		if ok {
+			checkMembers(t, member, inner)
+		}
+	}
+}
+
+// claim is one that must be there.
+func claim(of interface {
+	Claim(name string) (value any, there bool)
+}, name string) any {
+	value, _ := of.Claim(name)
+	return value
+}
+
+// Names that stand twice are refused wherever they stand, and however many there
+// are and they are written.
+func TestNamesStandOnce(t *testing.T) {
+	for n := 1; n < 3*fewNames; n++ {
+		var members []string
+		for i := range n {
+			members = append(members, fmt.Sprintf(`"\u006e%d":{"n0":0,"n1":[]}`, i))
+		}
+		good := strings.Join(members, ",")
+		if o, _, err := parseObject([]byte("{" + good + "}")); err != nil || len(o.All()) != n {
+			t.Fatalf("%d: %v", n, err)
+		}
+		for i := range n {
+			for _, twice := range []string{fmt.Sprintf(`"n%d":0`, i), fmt.Sprintf(`"\u006e%d":0`, i)} {
+				for _, text := range []string{good + "," + twice, twice + "," + good} {
+					if _, _, err := parseObject([]byte(`{"x":[{` + text + "}]}")); err != errTwice {
+						t.Fatalf("%s: %v", text, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A text whose places would be too long for a node is refused.
+func TestLongTextsAreRefused(t *testing.T) {
+	text := func(n int) string { return `{"a":"` + strings.Repeat(`\u0061`, n/6) + strings.Repeat("x", n%6) + `"}` }
+	if o, _, err := parseObject([]byte(text(maxText - len(text(0))))); err != nil || len(claim(o, "a").(string)) < maxText/6-2 {
+		t.Error(err)
+	}
+	if _, _, err := parseObject([]byte(text(maxText - len(text(0)) + 1))); err != errLong {
+		t.Error(err)
+	}
+	if maxText < MaxTokenBytes {
+		t.Error("a token's part may be longer")
+	}
 }

@@ -3,6 +3,7 @@ package oidc
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -19,7 +20,12 @@ var (
 	errRange  = errors.New("a number out of range")
 	errObject = errors.New("not a JSON object")
 	errAfter  = errors.New("something follows the JSON object")
+	errLong   = errors.New("too long")
 )
+
+// maxText bounds a text, so that places in it, and in what its escapes say, are
+// short numbers. No part of a token is as long.
+const maxText = 1 << 15
 
 // parseObject reads exactly one JSON object (RFC 8259), more strictly than
 // encoding/json: names are unique at every level, the text is valid UTF-8, and
@@ -28,30 +34,41 @@ var (
 //
 // encoding/json's decoder says nothing about names that stand twice, and to
 // read it token by token costs a third of a signature's check; this reader
-// costs a tenth. A fuzz test holds it against encoding/json.
-func parseObject(data []byte) (object map[string]any, plain bool, err error) {
-	if !utf8.Valid(data) {
-		return nil, false, errUTF8
-	}
-	r := &jsonReader{text: string(data), plain: true}
-	if r.skip() != '{' {
-		return nil, false, errObject
-	}
-	if object, err = r.object(0); err != nil {
-		return nil, false, err
-	}
-	if r.skip(); r.at != len(r.text) {
-		return nil, false, errAfter
-	}
-	return object, r.plain, nil
+// costs a fraction of it. A fuzz test holds it against encoding/json.
+func parseObject(data []byte) (object Object, plain bool, err error) {
+	return new(jsonReader).read(data)
 }
 
 // A jsonReader reads a text from the left to the right. Its methods stand at
-// the first character of what they read and end behind the last one.
+// the first character of what they read and end behind the last one. It can read
+// one text after the other.
 type jsonReader struct {
 	text  string
+	said  []byte // what strings with escapes say; its places count behind the text
+	nodes []node
 	at    int
 	plain bool // all names so far are
+}
+
+func (r *jsonReader) read(data []byte) (object Object, plain bool, err error) {
+	if len(data) > maxText {
+		return Object{}, false, errLong
+	}
+	if !utf8.Valid(data) {
+		return Object{}, false, errUTF8
+	}
+	r.text, r.said, r.nodes, r.at, r.plain = string(data), r.said[:0], r.nodes[:0], 0, true
+	defer func() { r.text = "" }() // which is its token's
+	if r.skip() != '{' {
+		return Object{}, false, errObject
+	}
+	if err := r.value(0, span{}); err != nil {
+		return Object{}, false, err
+	}
+	if r.skip(); r.at != len(r.text) {
+		return Object{}, false, errAfter
+	}
+	return Object{doc: &document{text: r.text + string(r.said), nodes: slices.Clone(r.nodes)}}, r.plain, nil
 }
 
 // skip goes over white space and gives the character after it, 0 at the end.
@@ -76,22 +93,31 @@ func (r *jsonReader) take(c byte) bool {
 	return false
 }
 
-func (r *jsonReader) value(depth int) (any, error) {
-	switch c := r.skip(); c {
+// value reads a value with its name, which only an object's members have.
+func (r *jsonReader) value(depth int, name span) (err error) {
+	c, from, self := r.skip(), r.at, len(r.nodes)
+	r.nodes = append(r.nodes, node{kind: c, name: name})
+	is := span{}
+	switch c {
 	case '{':
-		return r.object(depth)
+		err = r.object(depth, self)
 	case '[':
-		return r.list(depth)
+		err = r.list(depth)
 	case '"':
-		return r.string()
+		is, err = r.string()
 	case 't':
-		return true, r.word("true")
+		err = r.word("true")
 	case 'f':
-		return false, r.word("false")
+		err = r.word("false")
 	case 'n':
-		return nil, r.word("null")
+		err = r.word("null")
+	default:
+		err = r.number()
+		is = span{uint16(from), uint16(r.at)}
 	}
-	return r.number()
+	n := &r.nodes[self]
+	n.is, n.next = is, uint16(len(r.nodes))
+	return err
 }
 
 func (r *jsonReader) word(word string) error {
@@ -102,131 +128,161 @@ func (r *jsonReader) word(word string) error {
 	return nil
 }
 
-// memberBytes is about how long a member is: the outermost object, which has
-// most of them, need not grow.
-const memberBytes = 32
-
-func (r *jsonReader) object(depth int) (map[string]any, error) {
+func (r *jsonReader) object(depth, self int) error {
 	if depth == maxDepth {
-		return nil, errDepth
+		return errDepth
 	}
 	r.at++ // the brace
-	hint := 0
-	if depth == 0 {
-		hint = len(r.text) / memberBytes
-	}
-	object := make(map[string]any, hint)
 	if r.skip() == '}' {
 		r.at++
-		return object, nil
+		return nil
 	}
-	for {
+	var many map[string]bool // the names, where they are many
+	for n := 0; ; n++ {
 		if r.skip() != '"' {
-			return nil, errJSON
+			return errJSON
 		}
-		name, err := r.string()
+		place, err := r.string()
 		if err != nil {
-			return nil, err
+			return err
+		}
+		name := r.textAt(place)
+		if many, err = r.once(self, n, name, many); err != nil {
+			return err
 		}
 		r.plain = r.plain && isPlain(name)
 		if r.skip(); !r.take(':') {
-			return nil, errJSON
+			return errJSON
 		}
-		value, err := r.value(depth + 1)
-		if err != nil {
-			return nil, err
-		}
-		names := len(object)
-		if object[name] = value; len(object) == names {
-			return nil, errTwice
+		if err := r.value(depth+1, place); err != nil {
+			return err
 		}
 		if r.skip(); r.take('}') {
-			return object, nil
+			return nil
 		}
 		if !r.take(',') {
-			return nil, errJSON
+			return errJSON
 		}
 	}
 }
 
-func (r *jsonReader) list(depth int) ([]any, error) {
+// fewNames are so many that to look at each of them takes no longer than a map.
+const fewNames = 24
+
+// once refuses a name that one of the n members before has, of the object that is
+// being read.
+func (r *jsonReader) once(self, n int, name string, many map[string]bool) (map[string]bool, error) {
+	if n > fewNames {
+		if many[name] {
+			return many, errTwice
+		}
+		many[name] = true
+		return many, nil
+	}
+	if n == fewNames {
+		many = map[string]bool{name: true}
+	}
+	for i := self + 1; i < len(r.nodes); i = int(r.nodes[i].next) {
+		other := r.textAt(r.nodes[i].name)
+		if other == name {
+			return many, errTwice
+		}
+		if many != nil {
+			many[other] = true
+		}
+	}
+	return many, nil
+}
+
+func (r *jsonReader) textAt(s span) string {
+	if n := len(r.text); int(s.from) >= n && s.to > s.from {
+		return string(r.said[int(s.from)-n : int(s.to)-n])
+	}
+	return r.text[s.from:s.to]
+}
+
+func (r *jsonReader) list(depth int) error {
 	if depth == maxDepth {
-		return nil, errDepth
+		return errDepth
 	}
 	r.at++ // the bracket
-	list := []any{}
 	if r.skip() == ']' {
 		r.at++
-		return list, nil
+		return nil
 	}
 	for {
-		value, err := r.value(depth + 1)
-		if err != nil {
-			return nil, err
+		if err := r.value(depth+1, span{}); err != nil {
+			return err
 		}
-		list = append(list, value)
 		if r.skip(); r.take(']') {
-			return list, nil
+			return nil
 		}
 		if !r.take(',') {
-			return nil, errJSON
+			return errJSON
 		}
 	}
 }
 
 // string reads a string; what escapes in it mean is left to encoding/json.
-func (r *jsonReader) string() (string, error) {
+func (r *jsonReader) string() (span, error) {
 	start, escaped := r.at, false
 	for r.at++; r.at < len(r.text); r.at++ {
 		switch c := r.text[r.at]; {
 		case c == '"':
 			r.at++
-			literal := r.text[start:r.at]
 			if !escaped {
-				return literal[1 : len(literal)-1], nil
+				return span{uint16(start + 1), uint16(r.at - 1)}, nil
 			}
-			var s string
-			if json.Unmarshal([]byte(literal), &s) != nil {
-				return "", errJSON
-			}
-			return s, nil
+			return r.unescape(r.text[start:r.at])
 		case c == '\\':
 			escaped = true
 			r.at++ // whatever follows it, a quote for example
 		case c < ' ':
-			return "", errJSON
+			return span{}, errJSON
 		}
 	}
-	return "", errJSON
+	return span{}, errJSON
+}
+
+// unescape puts what a string with escapes says behind the text. It is not longer
+// than the string.
+func (r *jsonReader) unescape(literal string) (span, error) {
+	var s string
+	if json.Unmarshal([]byte(literal), &s) != nil {
+		return span{}, errJSON
+	}
+	from := len(r.text) + len(r.said)
+	r.said = append(r.said, s...)
+	return span{uint16(from), uint16(from + len(s))}, nil
 }
 
 // safeDigits is how many characters a number without exponent may have to be
 // sure to fit a float64, whose largest has 309 digits.
 const safeDigits = 300
 
-func (r *jsonReader) number() (json.Number, error) {
+func (r *jsonReader) number() error {
 	start, exponent := r.at, false
 	r.take('-')
 	if !r.take('0') && !r.digits() {
-		return "", errJSON
+		return errJSON
 	}
 	if r.take('.') && !r.digits() {
-		return "", errJSON
+		return errJSON
 	}
 	if r.take('e') || r.take('E') {
 		exponent = true
 		_ = r.take('+') || r.take('-')
 		if !r.digits() {
-			return "", errJSON
+			return errJSON
 		}
 	}
 	number := r.text[start:r.at]
 	if exponent || len(number) > safeDigits {
 		if _, err := strconv.ParseFloat(number, 64); err != nil {
-			return "", errRange
+			return errRange
 		}
 	}
-	return json.Number(number), nil
+	return nil
 }
 
 // digits goes over digits and says whether there were any.

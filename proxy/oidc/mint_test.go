@@ -123,7 +123,7 @@ func (p *plain) Verify(ctx context.Context, t *Token) (Verified, error) {
 	if err := p.keys.Verify(ctx, t, []string{RS256}); err != nil {
 		return Verified{}, err
 	}
-	sub, _ := t.Claims["sub"].(string)
+	sub, _ := t.Claims.Text("sub")
 	id := &policy.Identity{Name: p.name, UID: sub, Expires: times.Expires, Claims: t.Claims, TokenHash: t.Hash()}
 	return Verified{Identity: id, Until: p.rules.Until(times), Epoch: epoch}, nil
 }

@@ -34,13 +34,14 @@ func (p Path) Check() error {
 func (p Path) String() string { return strings.Join(p, ".") }
 
 // find gives the claim, where it is there.
-func (p Path) find(claims map[string]any) (value any, ok bool) {
-	value = claims
-	for _, name := range p {
-		object, _ := value.(map[string]any)
-		if value, ok = object[name]; !ok {
+func (p Path) find(claims Object) (value any, ok bool) {
+	if len(p) == 0 {
+		return nil, false
+	}
+	for _, name := range p[:len(p)-1] {
+		if claims, ok = claims.Object(name); !ok {
 			return nil, false
 		}
 	}
-	return value, len(p) > 0
+	return claims.Claim(p[len(p)-1])
 }

@@ -165,7 +165,7 @@ func (s *Set) verify(ctx context.Context, token string) (Verified, Provider, err
 // pick gives the one provider that a token fits: by issuer, then audience,
 // then the further claim, then whether somebody acts for the user.
 func (s *Set) pick(t *Token) (Provider, error) {
-	issuer, _ := t.Claims["iss"].(string)
+	issuer, _ := t.Claims.Text("iss")
 	choices := s.issuers[issuer]
 	if len(choices) == 0 {
 		return nil, Refuse(ReasonIssuer, "no identity has the issuer %q", issuer)
@@ -174,7 +174,7 @@ func (s *Set) pick(t *Token) (Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, acted := t.Claims["act"]
+	acted := t.Claims.Has("act")
 	var picked Provider
 	heard, fits := "", false // the further claim of an identity with this issuer and audience; one has it
 	for _, c := range choices {

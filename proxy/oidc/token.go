@@ -23,9 +23,8 @@ type Token struct {
 	// Algorithm and KeyID are the header's alg and kid; a token without kid
 	// has an empty one.
 	Algorithm, KeyID string
-	// Header and Claims are the whole header and payload; numbers are
-	// json.Number.
-	Header, Claims map[string]any
+	// Header and Claims are the whole header and payload.
+	Header, Claims Object
 
 	signed    string // what the signature covers: the first two parts
 	signature []byte
@@ -113,12 +112,13 @@ func Parse(raw string) (*Token, error) {
 type desk struct {
 	text, bytes []byte
 	hash        hash.Hash // SHA-256
+	json        jsonReader
 
 	// The last good header and what it says: an issuer's tokens all have the
 	// same, until it signs with another key.
 	last struct {
 		part           string
-		header         map[string]any
+		header         Object
 		algorithm, kid string
 	}
 }
@@ -148,13 +148,13 @@ func (d *desk) header(t *Token, part string) error {
 
 // object reads a part that is a JSON object; plain says that all names in it,
 // at every level, are.
-func (d *desk) object(part []byte, where string) (object map[string]any, plain bool, err error) {
+func (d *desk) object(part []byte, where string) (object Object, plain bool, err error) {
 	data, err := d.decode(part, where)
 	if err != nil {
-		return nil, false, err
+		return Object{}, false, err
 	}
-	if object, plain, err = parseObject(data); err != nil {
-		return nil, false, Refuse(ReasonMalformed, "%s: %v", where, err)
+	if object, plain, err = d.json.read(data); err != nil {
+		return Object{}, false, Refuse(ReasonMalformed, "%s: %v", where, err)
 	}
 	return object, plain, nil
 }
@@ -184,24 +184,24 @@ func (t *Token) readHeader() error {
 		return err
 	}
 	for _, name := range refusedMembers {
-		if _, ok := t.Header[name]; ok {
+		if t.Header.Has(name) {
 			return Refuse(ReasonHeader, "it has %s", name)
 		}
 	}
-	alg, ok := t.Header["alg"].(string)
+	alg, ok := t.Header.Text("alg")
 	if !ok || alg == "" {
 		return Refuse(ReasonAlgorithm, "the header has no alg that is text")
 	}
 	t.Algorithm = alg
-	if kid, ok := t.Header["kid"]; ok {
+	if kid, ok := t.Header.Claim("kid"); ok {
 		if t.KeyID, ok = kid.(string); !ok || len(t.KeyID) > maxKeyID {
 			return Refuse(ReasonHeader, "kid is not text of at most %d bytes", maxKeyID)
 		}
 	}
-	if typ, ok := t.Header["typ"]; ok && !knownType(typ) {
+	if typ, ok := t.Header.Claim("typ"); ok && !knownType(typ) {
 		return Refuse(ReasonHeader, "typ is not that of a JWT")
 	}
-	if cty, ok := t.Header["cty"]; ok {
+	if cty, ok := t.Header.Claim("cty"); ok {
 		if _, text := cty.(string); !text {
 			return Refuse(ReasonHeader, "cty is not text")
 		}
@@ -235,8 +235,8 @@ func knownType(typ any) bool {
 
 // refuseLookalikes refuses names that differ from a known one only in case:
 // this reader tells them apart, others (encoding/json, the Admin SDK) do not.
-func refuseLookalikes(object map[string]any, where string, known []string) error {
-	for name := range object {
+func refuseLookalikes(object Object, where string, known []string) error {
+	for name := range object.Names {
 		if isPlain(name) {
 			continue
 		}
@@ -264,7 +264,7 @@ func isPlain(name string) bool {
 // it refuses a name that differs from a known one only in case, because other
 // readers of the same token take one for the other. The known names are plain
 // themselves. The error is a *proxy.TokenError.
-func (t *Token) RefuseLookalikes(object map[string]any, known ...string) error {
+func (t *Token) RefuseLookalikes(object Object, known ...string) error {
 	if t.plain {
 		return nil
 	}

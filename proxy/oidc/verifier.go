@@ -171,7 +171,7 @@ func (v *Verifier) Verify(ctx context.Context, t *Token) (Verified, error) {
 // nobody asks for here.
 func refuseOtherKinds(t *Token) error {
 	for _, name := range []string{"events", "cnf"} {
-		if _, ok := t.Claims[name]; ok {
+		if t.Claims.Has(name) {
 			return Refuse(ReasonClaim, "it has %s: it is a security event, or bound to a key", name)
 		}
 	}
@@ -198,12 +198,10 @@ func (v *Verifier) checkRequired(t *Token) error {
 }
 
 func (v *Verifier) subject(t *Token) (string, error) {
-	if sub, ok := t.Claims["sub"]; ok {
-		if _, text := sub.(string); !text {
-			return "", Refuse(ReasonSubject, "sub is not text")
-		}
+	if _, text := t.Claims.Text("sub"); !text && t.Claims.Has("sub") {
+		return "", Refuse(ReasonSubject, "sub is not text")
 	}
-	if verified, _ := t.Claims["email_verified"].(bool); v.o.UID.String() == "email" && !verified {
+	if v.o.UID.String() == "email" && !isTrue(t.Claims, "email_verified") {
 		// At many issuers everybody can write any address.
 		return "", Refuse(ReasonEmail, "email is the uid, and is not verified")
 	}
@@ -232,7 +230,7 @@ func CheckSubject(name string, value any, most int) (string, error) {
 // One more within it, who acted before, is the issuer's information and decides
 // nothing, as the RFC says. A chain that is longer is refused.
 func (v *Verifier) actor(t *Token) (string, error) {
-	value, acted := t.Claims["act"]
+	acted := t.Claims.Has("act")
 	switch {
 	case v.o.Actor == nil && acted:
 		return "", Refuse(ReasonClaim, "act: this identity has no actors")
@@ -241,19 +239,20 @@ func (v *Verifier) actor(t *Token) (string, error) {
 	case !acted:
 		return "", Refuse(ReasonClaim, "act is missing: this identity is of those who act for a user")
 	}
+	act := t.Claims
 	for range maxActors {
-		act, ok := value.(map[string]any)
-		if !ok {
+		var ok bool
+		if act, ok = act.Object("act"); !ok {
 			return "", Refuse(ReasonClaim, "act is not an object")
 		}
 		if err := t.RefuseLookalikes(act, "sub", "act", "iss", "client_id"); err != nil {
 			return "", err
 		}
 		// An actor of another issuer would be somebody else of the same name.
-		if iss, ok := act["iss"]; ok && iss != v.o.Issuer {
+		if iss, _ := act.Text("iss"); act.Has("iss") && iss != v.o.Issuer {
 			return "", Refuse(ReasonClaim, "act.iss is not the token's issuer")
 		}
-		if value, acted = act["act"]; !acted {
+		if acted = act.Has("act"); !acted {
 			break
 		}
 	}
@@ -271,19 +270,26 @@ const maxActors = 2
 // is verified, as true and nothing else. An issuer's own ways to write either
 // are as if there were none.
 func (v *Verifier) readEmail(id *policy.Identity, t *Token) error {
-	id.Email, _ = t.Claims["email"].(string)
-	verified, _ := t.Claims["email_verified"].(bool)
-	id.EmailVerified = verified && id.Email != ""
+	id.Email, _ = t.Claims.Text("email")
+	id.EmailVerified = isTrue(t.Claims, "email_verified") && id.Email != ""
 	if len(v.o.Emails) > 0 && (!id.EmailVerified || !slices.Contains(v.o.Emails, id.Email)) {
 		return Refuse(ReasonEmail, "email is not verified or not in the list")
 	}
 	return nil
 }
 
+// isTrue reports whether a claim is true, and not text that says so.
+func isTrue(claims Object, name string) bool {
+	value, _ := claims.Claim(name)
+	is, _ := value.(bool)
+	return is
+}
+
 // secondFactor is mfa where the token's methods of authentication hold it (RFC
 // 8176, section 2).
-func secondFactor(claims map[string]any) string {
-	methods, _ := claims["amr"].([]any)
+func secondFactor(claims Object) string {
+	amr, _ := claims.Claim("amr")
+	methods, _ := amr.([]any)
 	if slices.Contains(methods, any("mfa")) {
 		return "mfa"
 	}
@@ -293,15 +299,11 @@ func secondFactor(claims map[string]any) string {
 // mapped is the claims as the policy names them. A name that is mapped to a
 // claim which the token does not have is no claim, also where the token has one
 // of that name.
-func (v *Verifier) mapped(claims map[string]any) map[string]any {
-	if v.own {
-		_, scope := claims["scope"]
-		_, scopes := claims[scopesClaim]
-		if !scope && !scopes {
-			return claims // nothing has another name
-		}
+func (v *Verifier) mapped(claims Object) policy.Claims {
+	if v.own && !claims.Has("scope") && !claims.Has(scopesClaim) {
+		return claims // nothing has another name
 	}
-	out := maps.Clone(claims)
+	out := claims.All()
 	for name, path := range v.o.Claims {
 		value, ok := path.find(claims)
 		if !ok {
@@ -313,7 +315,7 @@ func (v *Verifier) mapped(claims map[string]any) map[string]any {
 		}
 		out[name] = value
 	}
-	return out
+	return policy.ClaimMap(out)
 }
 
 // splitScope splits a scope at its spaces (RFC 6749, section 3.3).

@@ -159,8 +159,8 @@ func traits(q *Request) (out []string) {
 		if id.Actor != "" {
 			out = append(out, "actor "+id.Actor)
 		}
-		if len(id.Claims) > 0 {
-			out = append(out, "claims "+brief(id.Claims))
+		if id.Claims != nil && len(id.Claims.All()) > 0 {
+			out = append(out, "claims "+brief(id.Claims.All()))
 		}
 		if id.SecondFactor != "" {
 			out = append(out, "a second factor")

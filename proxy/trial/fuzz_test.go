@@ -28,7 +28,7 @@ func FuzzExample(f *testing.F) {
 	g, file := load(f, "../../examples/policy/policy.yaml", "../../examples/policy/policy_test.yaml")
 	now := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, target, uid, org, method string) {
-		id := &policy.Identity{Name: "users", Namespace: "users", UID: uid, AuthTime: now, Claims: map[string]any{
+		id := &policy.Identity{Name: "users", Namespace: "users", UID: uid, AuthTime: now, Claims: policy.ClaimMap{
 			"org_id": org, "plan": org, "roles": []any{org}, "orgs": map[string]any{org: "owner"},
 		}}
 		q := Request{Method: method, Target: target, Host: "gateway.test", IP: netip.MustParseAddr("192.0.2.1"), Time: now, Identity: id, Lookups: &file.fixtures,

@@ -62,7 +62,7 @@ func get(target string, id *policy.Identity) *Request {
 }
 
 func alice(claims map[string]any) *policy.Identity {
-	return &policy.Identity{Name: "users", Namespace: "users", UID: "alice", AuthTime: when.Add(-time.Minute), Claims: claims}
+	return &policy.Identity{Name: "users", Namespace: "users", UID: "alice", AuthTime: when.Add(-time.Minute), Claims: policy.ClaimMap(claims)}
 }
 
 // documents answers by name; an error is that the document cannot be read.

@@ -115,7 +115,7 @@ func TestReplayOfServedRoutes(t *testing.T) {
 	gw.uploads.Store = oneSession{route: "parts"}
 	alice := func(method, target, body string) *Request {
 		q := &Request{Method: method, Target: target, Host: defaultHost, IP: defaultIP, Time: when, Identity: &policy.Identity{
-			Name: "users", Namespace: "users", UID: "alice", Claims: map[string]any{"roles": []any{"writer"}}, AuthTime: when,
+			Name: "users", Namespace: "users", UID: "alice", Claims: policy.ClaimMap{"roles": []any{"writer"}}, AuthTime: when,
 		}}
 		if body != "" {
 			q.Body = []byte(body)

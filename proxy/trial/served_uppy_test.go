@@ -52,7 +52,7 @@ func TestReplayOfUppy(t *testing.T) {
 		{"DELETE", session + "?key=users/alice/x", ""},
 	} {
 		r := &Request{Method: q[0], Target: q[1], Host: defaultHost, IP: defaultIP, Time: when, Identity: &policy.Identity{
-			Name: "users", Namespace: "users", UID: "alice", Claims: map[string]any{"roles": []any{"writer"}}, AuthTime: when,
+			Name: "users", Namespace: "users", UID: "alice", Claims: policy.ClaimMap{"roles": []any{"writer"}}, AuthTime: when,
 		}}
 		if q[2] != "" {
 			r.Body = []byte(q[2])

@@ -178,7 +178,7 @@ func (r *reader) identity(v document.Value, at time.Time) (*policy.Identity, boo
 	}
 	m := v.Map(keys)
 	from := m.Need("from")
-	id := &policy.Identity{Name: from.String(), UID: m.Need("uid").String(), Claims: map[string]any{}, Expires: at.Add(time.Hour)}
+	id := &policy.Identity{Name: from.String(), UID: m.Need("uid").String(), Claims: policy.ClaimMap{}, Expires: at.Add(time.Hour)}
 	if from.Present() && !slices.Contains(r.p.Identities(), id.Name) {
 		from.Errorf("identity %q is not in the policy's `identities`%s", id.Name, document.DidYouMean(id.Name, r.p.Identities()))
 	}
@@ -193,7 +193,7 @@ func (r *reader) identity(v document.Value, at time.Time) (*policy.Identity, boo
 	id.EmailVerified = m.Get("email_verified").Bool()
 	r.checkClaims(m.Get("claims"))
 	if claims, ok := m.Get("claims").Plain().(map[string]any); ok {
-		id.Claims = claims
+		id.Claims = policy.ClaimMap(claims)
 	} else {
 		m.Get("claims").Entries()
 	}
