@@ -19,10 +19,9 @@ const (
 	// shards keep concurrent requests from waiting for one lock; a power of
 	// two.
 	shards = 64
-	// entryFactor and entryBytes estimate what an entry holds: the token
-	// twice (itself and its claims, which as Go values take about three times
-	// their text), the claims once more in what upstreams are told, and what
-	// every entry has.
+	// entryFactor and entryBytes estimate what an entry holds: the token, the
+	// text of its claims and places in it, the claims once more in what upstreams
+	// are told and in what the audit log says, and what every entry has.
 	entryFactor = 5
 	entryBytes  = 3 << 9
 	// defaultEntryBytes is room for a token of 1.3 KB, and for longer ones

@@ -84,11 +84,11 @@ func (r Rules) wrongTime(reason, claim string, is, now time.Time) error {
 
 // audiences is aud, text or a list of text, never empty.
 func audiences(claims Object) ([]string, error) {
-	claim, _ := claims.Claim("aud")
-	switch aud := claim.(type) {
-	case string:
+	if aud, ok := claims.Text("aud"); ok {
 		return []string{aud}, nil
-	case []any:
+	}
+	claim, _ := claims.Claim("aud")
+	if aud, ok := claim.([]any); ok {
 		list := make([]string, 0, len(aud))
 		for _, a := range aud {
 			text, ok := a.(string)
@@ -125,14 +125,14 @@ const maxSeconds = 253402300799
 // seconds from 1 to the year 9999 count. Zero is refused because a zero time
 // stands for an absent claim.
 func readTime(claims Object, name string) (time.Time, error) {
-	if !claims.Has(name) {
+	number, there, ok := claims.number(name)
+	if !there {
 		return time.Time{}, nil
 	}
-	number, ok := claims.Number(name)
 	if !ok {
 		return time.Time{}, Refuse(ReasonClaim, "%s is not a number", name)
 	}
-	seconds, err := strconv.ParseInt(string(number), 10, 64)
+	seconds, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || seconds < 1 || seconds > maxSeconds {
 		return time.Time{}, Refuse(ReasonClaim, "%s is not a whole number of seconds from 1 to the year 9999", name)
 	}

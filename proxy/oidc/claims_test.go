@@ -166,7 +166,7 @@ func checkMembers(t *testing.T, o Object, theirs map[string]any) {
 		if is, ok := o.Text(name); ok != (there && isText) || ok && is != text {
 			t.Fatalf("the text %q is %q, %v", name, is, ok)
 		}
-		if is, ok := o.Number(name); ok != (there && isNumber) || ok && is != number {
+		if is, was, ok := o.number(name); was != there || ok != (there && isNumber) || ok && is != string(number) {
 			t.Fatalf("the number %q is %q, %v", name, is, ok)
 		}
 		member, ok := o.Object(name)

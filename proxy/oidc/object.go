@@ -1,6 +1,9 @@
 package oidc
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // An Object is a JSON object of a token. It never changes. The zero Object has no
 // members.
@@ -38,10 +41,12 @@ func (o Object) find(name string) (at int, there bool) {
 		return 0, false
 	}
 	nodes := o.doc.nodes
-	for i, end := o.at+1, int(nodes[o.at].next); i < end; i = int(nodes[i].next) {
-		if o.doc.part(nodes[i].name) == name {
+	for i, end := o.at+1, int(nodes[o.at].next); i < end; {
+		n := &nodes[i]
+		if int(n.name.to-n.name.from) == len(name) && o.doc.part(n.name) == name {
 			return i, true
 		}
+		i = int(n.next)
 	}
 	return 0, false
 }
@@ -72,14 +77,17 @@ func (o Object) Text(name string) (text string, ok bool) {
 	return o.doc.part(o.doc.nodes[at].is), true
 }
 
-// Number gives a member that is a number; ok says whether it is.
-func (o Object) Number(name string) (number json.Number, ok bool) {
+// number gives a member that is a number; ok says whether it is.
+func (o Object) number(name string) (number string, there, ok bool) {
 	at, there := o.find(name)
 	if !there {
-		return "", false
+		return "", false, false
 	}
-	number, ok = o.doc.value(at).(json.Number)
-	return number, ok
+	n := &o.doc.nodes[at]
+	if strings.IndexByte(`"tfn[{`, n.kind) >= 0 {
+		return "", true, false
+	}
+	return o.doc.part(n.is), true, true
 }
 
 // Object gives a member that is an object; ok says whether it is.
