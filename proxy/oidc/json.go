@@ -183,12 +183,12 @@ func (r *jsonReader) once(self, n int, name string, many map[string]bool) (map[s
 		many = map[string]bool{name: true}
 	}
 	for i := self + 1; i < len(r.nodes); i = int(r.nodes[i].next) {
-		other := r.textAt(r.nodes[i].name)
-		if other == name {
+		other := r.nodes[i].name
+		if r.isAt(other, name) {
 			return many, errTwice
 		}
 		if many != nil {
-			many[other] = true
+			many[r.textAt(other)] = true
 		}
 	}
 	return many, nil
@@ -199,6 +199,16 @@ func (r *jsonReader) textAt(s span) string {
 		return string(r.said[int(s.from)-n : int(s.to)-n])
 	}
 	return r.text[s.from:s.to]
+}
+
+func (r *jsonReader) isAt(s span, text string) bool {
+	if int(s.to-s.from) != len(text) {
+		return false
+	}
+	if n := len(r.text); int(s.from) >= n && s.to > s.from {
+		return string(r.said[int(s.from)-n:int(s.to)-n]) == text // which takes no memory
+	}
+	return r.text[s.from:s.to] == text
 }
 
 func (r *jsonReader) list(depth int) error {
