@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -13,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"sidegate/policy"
+	"sidegate/proxy/strictjson"
 )
 
 // Bounds of the bodies of served routes, in bytes.
@@ -48,18 +46,17 @@ func readBounded(body io.Reader, limit int64) ([]byte, *problem) {
 // are known and stand once each, lists of bounded length. It goes no deeper than
 // its caller does, and takes nothing for something else: 1.0 is no whole number,
 // and null is no text.
-type jsonReader struct{ dec *json.Decoder }
+type jsonReader struct{ strictjson.Reader }
 
-// readJSON reads data, which must be one JSON object and nothing else; member
-// reads the value of each name. What was read before a mistake stays with
-// whoever reads.
+// readJSON reads data, which must be valid UTF-8, and one JSON object and nothing
+// else; member reads the value of each name. What was read before a mistake stays
+// with whoever reads.
 func readJSON(data []byte, member func(j *jsonReader, name string) *problem) *problem {
-	j := &jsonReader{json.NewDecoder(bytes.NewReader(data))}
-	j.dec.UseNumber()
+	j := &jsonReader{strictjson.NewReader(string(data))}
 	if pr := j.object(func(name string) *problem { return member(j, name) }); pr != nil {
 		return pr
 	}
-	if _, err := j.dec.Token(); !errors.Is(err, io.EOF) {
+	if !j.End() {
 		return malformed("something follows the JSON object")
 	}
 	return nil
@@ -69,89 +66,105 @@ func readJSON(data []byte, member func(j *jsonReader, name string) *problem) *pr
 const maxMembers = 64
 
 func (j *jsonReader) object(member func(name string) *problem) *problem {
-	if t, err := j.dec.Token(); err != nil || t != json.Delim('{') {
+	if j.Skip(); !j.Take('{') {
 		return malformed("a JSON object is missing in the body")
+	}
+	if j.Skip(); j.Take('}') {
+		return nil
 	}
 	var room [8]string
 	seen := room[:0]
-	for j.dec.More() {
-		t, err := j.dec.Token()
-		name, ok := t.(string)
-		if err != nil || !ok || slices.Contains(seen, name) || len(seen) == maxMembers {
+	for {
+		j.Skip()
+		name, err := j.String()
+		if err != nil || slices.Contains(seen, name) || len(seen) == maxMembers {
 			return malformed("the body is not a JSON object with each key once")
 		}
 		seen = append(seen, name)
+		if j.Skip(); !j.Take(':') {
+			return badJSON()
+		}
 		if pr := member(name); pr != nil {
 			return pr
 		}
+		if j.Skip(); j.Take('}') {
+			return nil
+		}
+		if !j.Take(',') {
+			return malformed("the JSON object does not end")
+		}
 	}
-	if _, err := j.dec.Token(); err != nil {
-		return malformed("the JSON object does not end")
-	}
-	return nil
 }
 
 // list reads a list of 1 to most items.
 func (j *jsonReader) list(name string, most int, item func() *problem) *problem {
-	t, err := j.dec.Token()
-	if err != nil {
-		return malformed("the JSON in the body is malformed")
+	wrong := func() *problem { return wrongField(name, name+" is a list of 1 to "+strconv.Itoa(most)) }
+	if j.Skip(); !j.Take('[') {
+		if _, err := j.Raw(); err != nil {
+			return badJSON()
+		}
+		return wrong()
 	}
-	wrong := wrongField(name, name+" is a list of 1 to "+strconv.Itoa(most))
-	if t != json.Delim('[') {
-		return wrong
+	if j.Skip(); j.Take(']') {
+		return wrong()
 	}
-	n := 0
-	for ; j.dec.More(); n++ {
-		if n == most {
-			return wrong
+	for n := 0; ; {
+		if n++; n > most {
+			return wrong()
 		}
 		if pr := item(); pr != nil {
 			return pr
 		}
+		if j.Skip(); j.Take(']') {
+			return nil
+		}
+		if !j.Take(',') {
+			return malformed("the JSON list does not end")
+		}
 	}
-	if _, err := j.dec.Token(); err != nil {
-		return malformed("the JSON list does not end")
-	}
-	if n == 0 {
-		return wrong
-	}
-	return nil
 }
 
-func (j *jsonReader) scalar() (any, *problem) {
-	v, err := j.dec.Token()
-	if err != nil {
-		return nil, malformed("the JSON in the body is malformed")
+// nested reports whether a list or an object comes next.
+func (j *jsonReader) nested() bool {
+	c := j.Skip()
+	return c == '{' || c == '['
+}
+
+// other is the problem of a value that is not what it must be.
+func (j *jsonReader) other(wrong *problem) *problem {
+	if j.nested() {
+		return malformed("the body holds a list or an object where it must not")
 	}
-	if _, nested := v.(json.Delim); nested {
-		return nil, malformed("the body holds a list or an object where it must not")
+	if _, err := j.Raw(); err != nil {
+		return badJSON()
 	}
-	return v, nil
+	return wrong
 }
 
 func (j *jsonReader) text(name string, to *string) *problem {
-	v, pr := j.scalar()
-	if pr != nil {
-		return pr
+	if j.Skip() != '"' {
+		return j.other(wrongField(name, name+" is a string"))
 	}
-	s, ok := v.(string)
-	if !ok {
-		return wrongField(name, name+" is a string")
+	s, err := j.String()
+	if err != nil {
+		return badJSON()
 	}
 	*to = s
 	return nil
 }
 
 func (j *jsonReader) number(name string, to **int64) *problem {
-	v, pr := j.scalar()
-	if pr != nil {
-		return pr
+	wrong := func() *problem { return wrongField(name, name+" is a whole number") }
+	if c := j.Skip(); c != '-' && (c < '0' || c > '9') {
+		return j.other(wrong())
 	}
-	n, _ := v.(json.Number)
-	i, err := strconv.ParseInt(n.String(), 10, 64)
+	n, err := j.Number()
 	if err != nil {
-		return wrongField(name, name+" is a whole number")
+		return badJSON()
+	}
+	i, err := strconv.ParseInt(string(n), 10, 64)
+	if err != nil {
+		return wrong()
 	}
 	*to = &i
 	return nil
@@ -187,3 +200,5 @@ func wrongField(name, text string) *problem {
 func malformed(detail string) *problem {
 	return &problem{status: http.StatusBadRequest, code: codeBadRequest, detail: detail}
 }
+
+func badJSON() *problem { return malformed("the JSON in the body is malformed") }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -299,20 +298,20 @@ func (c *uppyCall) readCreate(data []byte) *problem {
 // readMetadata takes texts, numbers and booleans. Version 6 sends what it knows
 // of a file as it is, nulls and objects too: those are no metadata.
 func (c *uppyCall) readMetadata(j *jsonReader, name string) *problem {
-	var raw json.RawMessage
-	if err := j.dec.Decode(&raw); err != nil || len(raw) == 0 {
-		return malformed("the JSON in the body is malformed")
-	}
-	switch raw[0] {
-	case '{', '[', 'n':
-	case '"':
-		var text string
-		if err := json.Unmarshal(raw, &text); err != nil {
-			return malformed("the JSON in the body is malformed")
+	if j.Skip() == '"' {
+		text, err := j.String()
+		if err != nil {
+			return badJSON()
 		}
 		c.setMetadata(name, text)
-	default:
-		c.setMetadata(name, string(raw))
+		return nil
+	}
+	raw, err := j.Raw()
+	if err != nil {
+		return badJSON()
+	}
+	if first := raw[0]; first != '{' && first != '[' && first != 'n' {
+		c.setMetadata(name, raw)
 	}
 	return nil
 }

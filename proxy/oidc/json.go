@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"sidegate/proxy/strictjson"
 )
 
 // maxDepth bounds how deep objects and lists nest in a token.
@@ -14,7 +15,7 @@ const maxDepth = 32
 
 var (
 	errUTF8   = errors.New("invalid UTF-8")
-	errJSON   = errors.New("not valid JSON")
+	errJSON   = strictjson.ErrSyntax
 	errTwice  = errors.New("a name stands twice in an object")
 	errDepth  = errors.New("nested too deep")
 	errRange  = errors.New("a number out of range")
@@ -39,14 +40,13 @@ func parseObject(data []byte) (object Object, plain bool, err error) {
 	return new(jsonReader).read(data)
 }
 
-// A jsonReader reads a text from the left to the right. Its methods stand at
-// the first character of what they read and end behind the last one. It can read
-// one text after the other.
+// A jsonReader reads what a token's object holds. It can read one text after the
+// other.
 type jsonReader struct {
+	strictjson.Reader
 	text  string
 	said  []byte // what strings with escapes say; its places count behind the text
 	nodes []node
-	at    int
 	plain bool // all names so far are
 }
 
@@ -57,45 +57,24 @@ func (r *jsonReader) read(data []byte) (object Object, plain bool, err error) {
 	if !utf8.Valid(data) {
 		return Object{}, false, errUTF8
 	}
-	r.text, r.said, r.nodes, r.at, r.plain = string(data), r.said[:0], r.nodes[:0], 0, true
-	defer func() { r.text = "" }() // which is its token's
-	if r.skip() != '{' {
+	r.text, r.said, r.nodes, r.plain = string(data), r.said[:0], r.nodes[:0], true
+	r.Reader = strictjson.NewReader(r.text)
+	defer func() { r.text, r.Reader = "", strictjson.Reader{} }() // which is its token's
+	if r.Skip() != '{' {
 		return Object{}, false, errObject
 	}
 	if err := r.value(0, span{}); err != nil {
 		return Object{}, false, err
 	}
-	if r.skip(); r.at != len(r.text) {
+	if !r.End() {
 		return Object{}, false, errAfter
 	}
 	return Object{doc: &document{text: r.text + string(r.said), nodes: slices.Clone(r.nodes)}}, r.plain, nil
 }
 
-// skip goes over white space and gives the character after it, 0 at the end.
-func (r *jsonReader) skip() byte {
-	for r.at < len(r.text) {
-		switch c := r.text[r.at]; c {
-		case ' ', '\t', '\n', '\r':
-			r.at++
-		default:
-			return c
-		}
-	}
-	return 0
-}
-
-// take goes over one character if it is the next.
-func (r *jsonReader) take(c byte) bool {
-	if r.at < len(r.text) && r.text[r.at] == c {
-		r.at++
-		return true
-	}
-	return false
-}
-
 // value reads a value with its name, which only an object's members have.
 func (r *jsonReader) value(depth int, name span) (err error) {
-	c, from, self := r.skip(), r.at, len(r.nodes)
+	c, from, self := r.Skip(), r.At(), len(r.nodes)
 	r.nodes = append(r.nodes, node{kind: c, name: name})
 	is := span{}
 	switch c {
@@ -106,40 +85,31 @@ func (r *jsonReader) value(depth int, name span) (err error) {
 	case '"':
 		is, err = r.string()
 	case 't':
-		err = r.word("true")
+		err = r.Word("true")
 	case 'f':
-		err = r.word("false")
+		err = r.Word("false")
 	case 'n':
-		err = r.word("null")
+		err = r.Word("null")
 	default:
 		err = r.number()
-		is = span{uint16(from), uint16(r.at)}
+		is = span{uint16(from), uint16(r.At())}
 	}
 	n := &r.nodes[self]
 	n.is, n.next = is, uint16(len(r.nodes))
 	return err
 }
 
-func (r *jsonReader) word(word string) error {
-	if !strings.HasPrefix(r.text[r.at:], word) {
-		return errJSON
-	}
-	r.at += len(word)
-	return nil
-}
-
 func (r *jsonReader) object(depth, self int) error {
 	if depth == maxDepth {
 		return errDepth
 	}
-	r.at++ // the brace
-	if r.skip() == '}' {
-		r.at++
+	r.Take('{')
+	if r.Skip(); r.Take('}') {
 		return nil
 	}
 	var many map[string]bool // the names, where they are many
 	for n := 0; ; n++ {
-		if r.skip() != '"' {
+		if r.Skip() != '"' {
 			return errJSON
 		}
 		place, err := r.string()
@@ -151,16 +121,16 @@ func (r *jsonReader) object(depth, self int) error {
 			return err
 		}
 		r.plain = r.plain && isPlain(name)
-		if r.skip(); !r.take(':') {
+		if r.Skip(); !r.Take(':') {
 			return errJSON
 		}
 		if err := r.value(depth+1, place); err != nil {
 			return err
 		}
-		if r.skip(); r.take('}') {
+		if r.Skip(); r.Take('}') {
 			return nil
 		}
-		if !r.take(',') {
+		if !r.Take(',') {
 			return errJSON
 		}
 	}
@@ -215,19 +185,18 @@ func (r *jsonReader) list(depth int) error {
 	if depth == maxDepth {
 		return errDepth
 	}
-	r.at++ // the bracket
-	if r.skip() == ']' {
-		r.at++
+	r.Take('[')
+	if r.Skip(); r.Take(']') {
 		return nil
 	}
 	for {
 		if err := r.value(depth+1, span{}); err != nil {
 			return err
 		}
-		if r.skip(); r.take(']') {
+		if r.Skip(); r.Take(']') {
 			return nil
 		}
-		if !r.take(',') {
+		if !r.Take(',') {
 			return errJSON
 		}
 	}
@@ -235,23 +204,15 @@ func (r *jsonReader) list(depth int) error {
 
 // string reads a string; what escapes in it mean is left to encoding/json.
 func (r *jsonReader) string() (span, error) {
-	start, escaped := r.at, false
-	for r.at++; r.at < len(r.text); r.at++ {
-		switch c := r.text[r.at]; {
-		case c == '"':
-			r.at++
-			if !escaped {
-				return span{uint16(start + 1), uint16(r.at - 1)}, nil
-			}
-			return r.unescape(r.text[start:r.at])
-		case c == '\\':
-			escaped = true
-			r.at++ // whatever follows it, a quote for example
-		case c < ' ':
-			return span{}, errJSON
-		}
+	start := r.At()
+	literal, escaped, err := r.Literal()
+	if err != nil {
+		return span{}, err
 	}
-	return span{}, errJSON
+	if escaped {
+		return r.unescape(literal)
+	}
+	return span{uint16(start + 1), uint16(r.At() - 1)}, nil
 }
 
 // unescape puts what a string with escapes says behind the text. It is not longer
@@ -271,35 +232,14 @@ func (r *jsonReader) unescape(literal string) (span, error) {
 const safeDigits = 300
 
 func (r *jsonReader) number() error {
-	start, exponent := r.at, false
-	r.take('-')
-	if !r.take('0') && !r.digits() {
-		return errJSON
+	number, err := r.Number()
+	if err != nil {
+		return err
 	}
-	if r.take('.') && !r.digits() {
-		return errJSON
-	}
-	if r.take('e') || r.take('E') {
-		exponent = true
-		_ = r.take('+') || r.take('-')
-		if !r.digits() {
-			return errJSON
-		}
-	}
-	number := r.text[start:r.at]
-	if exponent || len(number) > safeDigits {
-		if _, err := strconv.ParseFloat(number, 64); err != nil {
+	if len(number) > safeDigits || strings.ContainsAny(string(number), "eE") {
+		if _, err := number.Float64(); err != nil {
 			return errRange
 		}
 	}
 	return nil
-}
-
-// digits goes over digits and says whether there were any.
-func (r *jsonReader) digits() bool {
-	start := r.at
-	for r.at < len(r.text) && '0' <= r.text[r.at] && r.text[r.at] <= '9' {
-		r.at++
-	}
-	return r.at > start
 }
