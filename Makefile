@@ -20,7 +20,7 @@ KILLS ?= 500
 FAULTS ?= 10000
 SOAK ?= 30m
 
-.PHONY: help build demo test unit e2e image-test soak-kill soak-faults soak-load walk lint bench bench-peers fuzz image release release-check release-test components
+.PHONY: help build demo test unit e2e image-test soak-kill soak-faults soak-load walk lint bench bench-peers pgo fuzz image release release-check release-test components
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,12 @@ lint: ## gofmt, vet, staticcheck, govulncheck
 
 bench: ## benchmarks, by benchstat; BASE=rev: beside those of another commit, in turns (COUNT=6 BENCH=regexp PKG=./proxy)
 	@BASE='$(BASE)' COUNT='$(COUNT)' BENCH='$(BENCH)' PKG='$(PKG)' .ci/bench
+
+# Go's compiler reads it wherever cmd/sidegate is built, and puts together what is called most.
+pgo: ## cmd/sidegate/default.pgo anew: where sidegate spends its time under the loads of bench-peers (about 5 minutes, on a quiet machine)
+	@$(BUILD) -ldflags '$(LDFLAGS)' -o bin/sidegate ./cmd/sidegate
+	@$(BUILD) -o bin/peers ./examples/peers
+	@exec bin/peers --rounds 2 --slice 3s --only 'sidegate*' --profile cmd/sidegate/default.pgo
 
 # Only a whole run may write the docs.
 bench-peers: ## what a request costs here and in other proxies: writes docs/performance.md (ROUNDS=3 ONLY='sidegate,haproxy*' AGAINST=program: only a look)

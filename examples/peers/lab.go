@@ -40,6 +40,7 @@ type lab struct {
 	app      string // the upstream's address
 	upstream *process
 	running  []*proxyRun
+	profiler *profiler // nil: nobody wants a profile
 	rsa      []float64 // a check of a signature beside a request of the bare ReverseProxy
 }
 
@@ -79,6 +80,9 @@ func openLab(ctx context.Context, o options, progress io.Writer) (l *lab, err er
 	}
 	if l.self, err = os.Executable(); err != nil {
 		return l, err
+	}
+	if o.profile != "" {
+		l.profiler = &profiler{path: o.profile}
 	}
 	if l.wrkProgram, err = find("wrk", "wrk"); err != nil {
 		return l, err
@@ -186,7 +190,7 @@ func (l *lab) startRow(ctx context.Context, p *proxyRun) error {
 	}
 	p.address = address
 	for _, c := range commands {
-		started, err := startProcess(p.dir, c.program, c.args)
+		started, err := startProcess(p.dir, c.program, c.args, c.env...)
 		if err != nil {
 			return err
 		}

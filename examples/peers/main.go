@@ -34,6 +34,7 @@ type options struct {
 	sidegate, other string        // programs; other is measured beside the first, empty: none
 	dir             string        // where everything writes; empty: a temporary folder
 	docs            string        // the folder whose performance.md and chart are written; empty: none
+	profile         string        // the file that gets a CPU profile of sidegate; empty: none
 }
 
 // run is main without the process: `upstream` and `bare` as the first word are
@@ -55,6 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs.StringVar(&o.other, "against", "", "another sidegate `program`, measured beside it in the same rows")
 	fs.StringVar(&o.dir, "dir", "", "`folder` for configurations, logs and audit logs; it must not be on a RAM disk (default: a temporary one)")
 	fs.StringVar(&o.docs, "docs", "", "`folder` whose performance.md gets the table, and the chart beside it")
+	fs.StringVar(&o.profile, "profile", "", "`file` that gets a CPU profile of sidegate under the load of all rows; what is measured meanwhile includes the profiling")
 	list := fs.Bool("list", false, "only list the rows")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -75,6 +77,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.docs != "" && o.only != "" {
 		return errors.New("--docs wants every row: leave --only out")
 	}
+	if o.docs != "" && o.profile != "" {
+		return errors.New("--docs wants figures without a profile: leave --profile out")
+	}
 	return benchmark(ctx, o, chosen, stdout, stderr)
 }
 
@@ -91,6 +96,11 @@ func benchmark(ctx context.Context, o options, chosen []row, stdout, stderr io.W
 	}
 	if err := l.measure(ctx, o.rounds, o.slice); err != nil {
 		return err
+	}
+	if l.profiler != nil {
+		if err := l.profiler.write(); err != nil {
+			return err
+		}
 	}
 	report := l.report(ctx, o)
 	fmt.Fprintf(stdout, "%s\n\n%s\n\n%s\n", report.machine, report.table(), report.goals())

@@ -123,7 +123,7 @@ func (l *lab) sliceOf(ctx context.Context, p *proxyRun, long time.Duration) (sli
 	if err != nil {
 		return slice{}, err
 	}
-	many, err := l.wrk(ctx, p.address, p.load, connections, long)
+	many, err := l.crowd(ctx, p, long)
 	if err != nil {
 		return slice{}, err
 	}
@@ -150,6 +150,20 @@ func (l *lab) sliceOf(ctx context.Context, p *proxyRun, long time.Duration) (sli
 		cpu: (after - before) / time.Duration(many.requests),
 		p50: many.p50, p99: many.p99, lone50: lone.p50, lone99: lone.p99,
 	}, nil
+}
+
+// crowd loads a row by all connections.
+func (l *lab) crowd(ctx context.Context, p *proxyRun, long time.Duration) (many shot, err error) {
+	load := func() (err error) {
+		many, err = l.wrk(ctx, p.address, p.load, connections, long)
+		return err
+	}
+	if admin := l.admin[p.dir]; l.profiler != nil && admin != "" {
+		err := l.profiler.during(ctx, admin, long, load)
+		return many, err
+	}
+	err = load()
+	return many, err
 }
 
 // more is the most memory that the row had so far.

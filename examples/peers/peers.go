@@ -23,6 +23,7 @@ type peer interface {
 type command struct {
 	program string
 	args    []string
+	env     []string // beside what all get
 }
 
 // errMissing is of a row that cannot run here.
@@ -73,11 +74,14 @@ func (l *lab) settings(dir string) (settings, error) {
 	}, err
 }
 
-type bare struct{}
+// oneCPU has a program in Go use one CPU at a time.
+const oneCPU = "GOMAXPROCS=1"
 
-func (bare) prepare(l *lab, _ string) (string, []command, error) {
+type bare struct{ env []string }
+
+func (b bare) prepare(l *lab, _ string) (string, []command, error) {
 	address, err := freeAddress()
-	return address, []command{{program: l.self, args: []string{"bare", address, l.app}}}, err
+	return address, []command{{program: l.self, args: []string{"bare", address, l.app}, env: b.env}}, err
 }
 
 type haproxy struct{ jwt bool }
@@ -172,6 +176,7 @@ type sidegate struct {
 	tokenCache         int
 	assertion          bool
 	question           string // where another proxy asks it
+	env                []string
 }
 
 // policyRoutes is how many routes the policy has; the one in the middle is
@@ -198,7 +203,8 @@ func (g sidegate) prepare(l *lab, dir string) (string, []command, error) {
 	}
 	s.Routes = policyRoutes
 	l.admin[dir] = s.Admin
-	return s.Address, []command{{program: l.sidegate, args: []string{"run", "--config", "sidegate.yaml", "--insecure-keys", l.keysURL}}},
+	args := append([]string{"run", "--config", "sidegate.yaml", "--insecure-keys", l.keysURL}, l.profiler.args()...)
+	return s.Address, []command{{program: l.sidegate, args: args, env: g.env}},
 		errors.Join(write(dir, "sidegate.yaml", "sidegate.yaml", s), write(dir, "policy.yaml", "policy.yaml", s))
 }
 

@@ -27,14 +27,14 @@ const stopTime = 10 * time.Second
 
 // startProcess runs a program in the folder, its output in a file there. It gets nothing of
 // this process's environment that could tune it.
-func startProcess(dir, name string, args []string) (*process, error) {
+func startProcess(dir, name string, args []string, env ...string) (*process, error) {
 	log, err := os.OpenFile(filepath.Join(dir, filepath.Base(name)+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{cmd: exec.Command(name, args...), log: log, ended: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
 	// A group of its own: an interrupt at the terminal ends this process first,
 	// which then ends the others in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

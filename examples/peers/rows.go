@@ -52,6 +52,7 @@ var (
 func rows() []row {
 	out := []row{
 		{id: "bare", title: "bare `httputil.ReverseProxy`", kind: reference, peer: bare{}, load: oneToken, logs: noLogs},
+		{id: "bare-one-cpu", title: "bare `httputil.ReverseProxy`, `GOMAXPROCS=1`", kind: reference, peer: bare{env: []string{oneCPU}}, load: oneToken, logs: noLogs},
 		{id: "haproxy", title: "HAProxy, forwarding only", kind: forwards, peer: haproxy{}, load: oneToken, logs: noLogs},
 		{id: "nginx", title: "nginx, forwarding only", kind: forwards, peer: nginx{}, load: oneToken, logs: noLogs},
 		{id: "apache", title: "Apache, forwarding only", kind: forwards, peer: apache{}, load: oneToken, logs: noLogs},
@@ -66,6 +67,7 @@ func rows() []row {
 	pair("nginx-ask", "nginx, `auth_request` to sidegate", verifies, nginx{ask: true}, "nginx nothing; sidegate "+sidegateLogs)
 	pair("apache-jwt", "Apache, mod_auth_openidc", verifies, apache{jwt: true}, noLogs)
 	pair("sidegate", "**sidegate**", gateway, sidegate{}, sidegateLogs)
+	pair("sidegate-one-cpu", "sidegate, `GOMAXPROCS=1`", gateway, sidegate{env: []string{oneCPU}}, sidegateLogs)
 	pair("sidegate-nethttp", "sidegate, `transport: net/http`", gateway, sidegate{transport: "net/http"}, sidegateLogs)
 	return append(out,
 		row{id: "sidegate-first", title: "sidegate, each token seen for the first time", kind: gateway, peer: sidegate{tokenCache: firstSeenCache}, load: load{tokens: fresh, status: 200}, logs: sidegateLogs},
