@@ -28,9 +28,10 @@ help: ## this list
 build: ## bin/sidegate
 	@$(BUILD) -ldflags '$(LDFLAGS)' -o bin/sidegate ./cmd/sidegate
 
+# Without the profile: with it, everything would be compiled twice, for it and for bin/demo.
 demo: ## everything on this machine: prints tokens and curl lines (ARGS='--data DIR' keeps the data)
 	@echo '# building (some minutes the first time)'
-	@$(BUILD) -ldflags '$(LDFLAGS)' -o bin/sidegate ./cmd/sidegate
+	@$(BUILD) -pgo=off -ldflags '$(LDFLAGS)' -o bin/sidegate ./cmd/sidegate
 	@cd examples/demo && $(BUILD) -o ../../bin/demo .
 	@exec bin/demo $(ARGS)
 
