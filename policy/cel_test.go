@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -200,11 +201,53 @@ func TestListsAreMadeOnce(t *testing.T) {
 	}
 	p := celPolicy(t, `auth.token.orgs.all(o, auth.token.orgs[o] != "owner")`)
 	in := celInputOf(p, bob(claim("orgs", orgs)), nil)
-	if d := p.Decide(in); !d.Allow || len(in.typed) != 1 {
-		t.Fatalf("%+v, made %d times", d, len(in.typed))
+	if d := p.Decide(in); !d.Allow || len(in.claims) != 1 {
+		t.Fatalf("%+v, made %d times", d, len(in.claims))
 	}
 	if n := testing.AllocsPerRun(3, func() { p.Decide(in) }); n > 20*maxElements {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// countedClaims make a value for each who asks, as a token's do.
+type countedClaims struct {
+	ClaimMap
+	asked map[string]int
+}
+
+func (c *countedClaims) Claim(name string) (any, bool) {
+	c.asked[name]++
+	return c.ClaimMap.Claim(name)
+}
+
+// TestClaimsAreAskedForOnce: a token looks for a claim among all that it has, and
+// makes it anew each time. A loop that did so at each step cost a caller with a
+// thousand roles nothing, and the gateway half a second for each request.
+func TestClaimsAreAskedForOnce(t *testing.T) {
+	roles, orgs := make([]any, maxElements), map[string]any{}
+	for i := range roles {
+		roles[i] = fmt.Sprint("r", i)
+		orgs[fmt.Sprint("r", i)] = "viewer"
+	}
+	p := celPolicy(t, `auth.token.roles.exists(r, has(auth.token.orgs) && auth.token.orgs[r] == "owner" || has(auth.token.plan) || auth.token.level > 3)`)
+	claims := &countedClaims{ClaimMap: ClaimMap{"roles": roles, "orgs": orgs, "level": json.Number("1")}}
+	id := bob()
+	id.Claims = claims
+	in := celInputOf(p, id, nil)
+	for range 2 { // the second time of another caller
+		claims.asked = map[string]int{}
+		if d := p.Decide(in); d.Allow || d.Reason != ReasonNoEntry {
+			t.Fatalf("%+v", d)
+		}
+		if want := map[string]int{"roles": 1, "orgs": 1, "plan": 1, "level": 1}; !maps.Equal(claims.asked, want) {
+			t.Errorf("asked for %v", claims.asked)
+		}
+		other := *id
+		in.Identity = &other
+	}
+	claims.ClaimMap["plan"] = "pro"
+	if d := p.Decide(in); !d.Allow {
+		t.Errorf("what the decision before was told counts: %+v", d)
 	}
 }
 

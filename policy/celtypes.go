@@ -229,13 +229,13 @@ func authFields() map[string]*types.FieldType {
 
 func claimFieldType(name string, kind claimType) *types.FieldType {
 	return recorded("auth.token."+name, inputField(kind.cel(),
-		func(in *Input) bool { _, ok := in.Identity.Claim(name); return ok },
+		func(in *Input) bool { return in.claimOnce(name).there },
 		func(in *Input) (any, error) {
-			v, ok := in.Identity.Claim(name)
-			if !ok {
+			claim := in.claimOnce(name)
+			if !claim.there {
 				return nil, fmt.Errorf("claim %s: %w", name, errAbsent)
 			}
-			out, err := once(&in.typed, name, kind, v)
+			out, err := claim.as(kind)
 			if err != nil {
 				return nil, fmt.Errorf("claim %s %w", name, err)
 			}

@@ -45,8 +45,8 @@ type Input struct {
 	key     string // the same where it is one that may be signed
 	keyed   verdict
 	looked  []lookedUp
-	typed   []typedValue // of claims
-	missing bool         // a condition read what is not on record
+	claims  []claimMade // those that conditions asked for
+	missing bool        // a condition read what is not on record
 }
 
 // A Decision is what a policy says of a request. The zero Decision denies.
@@ -93,7 +93,9 @@ func (p *Policy) Decide(in *Input) Decision {
 }
 
 // begin forgets what a decision before has read.
-func (in *Input) begin() { in.looked, in.typed, in.missing = in.looked[:0], in.typed[:0], false }
+func (in *Input) begin() {
+	in.looked, in.claims, in.missing = in.looked[:0], in.claims[:0], false
+}
 
 // Results of rules in dry_run.
 const (

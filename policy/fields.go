@@ -260,7 +260,7 @@ func (b *builder) claimField(key, name string, reads []string, holds func(claim 
 		if !in.knows(input) {
 			return unrecorded
 		}
-		claim, there := in.Identity.Claim(name)
+		claim, there := in.claim(name)
 		if !there {
 			return no
 		}

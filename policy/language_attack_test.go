@@ -405,7 +405,7 @@ func randomDocuments(random *rand.Rand) perDocument {
 func judgedAlone(p *Policy, of *Input, docs Lookups) string {
 	alone := func(c *condition, captures *pattern) verdict {
 		in := *of
-		in.looked, in.typed, in.Lookups = nil, nil, docs
+		in.looked, in.claims, in.Lookups = nil, nil, docs
 		if captures != nil {
 			parts, _ := split(nil, in.Path)
 			in.Params = captures.capture(parts, in.Path)
