@@ -131,17 +131,26 @@ func (d *document) value(at int) any {
 	case 'n':
 		return nil
 	case '[':
-		list := []any{}
+		list := make([]any, 0, d.within(at))
 		for i := at + 1; i < int(n.next); i = int(d.nodes[i].next) {
 			list = append(list, d.value(i))
 		}
 		return list
 	case '{':
-		object := map[string]any{}
+		object := make(map[string]any, d.within(at))
 		for i := at + 1; i < int(n.next); i = int(d.nodes[i].next) {
 			object[d.part(d.nodes[i].name)] = d.value(i)
 		}
 		return object
 	}
 	return json.Number(d.part(n.is))
+}
+
+// within is how many members an object or a list has: what is made of it need not
+// grow, which a long list did a dozen times.
+func (d *document) within(at int) (n int) {
+	for i := at + 1; i < int(d.nodes[at].next); i = int(d.nodes[i].next) {
+		n++
+	}
+	return n
 }
