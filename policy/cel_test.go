@@ -245,9 +245,21 @@ func TestClaimsAreAskedForOnce(t *testing.T) {
 		other := *id
 		in.Identity = &other
 	}
-	claims.ClaimMap["plan"] = "pro"
+	// One of more decisions on a request finds what the others made.
+	before := *in
+	for range 3 {
+		claims.asked = map[string]int{}
+		p.Decide(in)
+		in.Restore(before)
+	}
+	if p.Inputs(in); len(claims.asked) > 0 {
+		t.Errorf("asked again for %v", claims.asked)
+	}
+	paying := *id
+	paying.Claims = ClaimMap{"roles": roles, "orgs": orgs, "plan": "pro", "level": json.Number("1")}
+	in.Identity = &paying
 	if d := p.Decide(in); !d.Allow {
-		t.Errorf("what the decision before was told counts: %+v", d)
+		t.Errorf("what another caller has counts: %+v", d)
 	}
 }
 

@@ -1,7 +1,7 @@
 package policy
 
 // A claimMade is what an identity's claims gave for a name, looked for and made
-// once for a decision: a condition may ask for it at each step of a loop, and a
+// once for a request: a condition may ask for it at each step of a loop, and a
 // token may hold a thousand other names, and lists as long.
 type claimMade struct {
 	of    *Identity
@@ -25,6 +25,25 @@ func (in *Input) claimOnce(name string) *claimMade {
 	value, there := in.Identity.Claim(name)
 	in.claims = append(in.claims, claimMade{of: in.Identity, name: name, value: value, there: there})
 	return &in.claims[len(in.claims)-1]
+}
+
+// sameCaller reports whether the claims that were made are of this caller. A map's
+// are not kept from one decision to the next: they are at hand, and who tries
+// policies may change it.
+func (in *Input) sameCaller() bool {
+	if len(in.claims) == 0 || in.claims[0].of != in.Identity || in.Identity == nil {
+		return false
+	}
+	_, isMap := in.Identity.Claims.(ClaimMap)
+	return !isMap
+}
+
+// Restore makes it what it was before a decision, but for the claims that were made
+// for that one: another decision on the same caller needs them too, and what goes
+// on record of either holds them.
+func (in *Input) Restore(before Input) {
+	before.claims = in.claims
+	*in = before
 }
 
 // claim is claimOnce for who needs the value as it came: a map has it at hand.

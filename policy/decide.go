@@ -94,7 +94,10 @@ func (p *Policy) Decide(in *Input) Decision {
 
 // begin forgets what a decision before has read.
 func (in *Input) begin() {
-	in.looked, in.claims, in.missing = in.looked[:0], in.claims[:0], false
+	in.looked, in.missing = in.looked[:0], false
+	if !in.sameCaller() {
+		in.claims = in.claims[:0]
+	}
 }
 
 // Results of rules in dry_run.

@@ -103,8 +103,8 @@ func (p *Policy) InputsIn(room *InputsRoom, in *Input) map[string]any {
 		room.all, room.claims = map[string]any{}, map[string]any{}
 	}
 	out := room.all
-	if id := in.Identity; id != nil {
-		p.identityInputs(id, out, room.claims)
+	if in.Identity != nil {
+		p.identityInputs(in, out, room.claims)
 	}
 	if p.inputs.appCheck && in.AppCheckFailure == nil {
 		out["app_check"] = in.AppCheck
@@ -139,10 +139,11 @@ func (in *Input) recordLookups() map[string]any {
 	return out
 }
 
-func (p *Policy) identityInputs(id *Identity, out, claims map[string]any) {
+func (p *Policy) identityInputs(in *Input, out, claims map[string]any) {
+	id := in.Identity
 	var absent []string
 	for _, name := range p.inputs.claims {
-		if v, ok := id.Claim(name); ok {
+		if v, ok := in.claim(name); ok {
 			claims[name] = v
 		} else {
 			absent = append(absent, name)

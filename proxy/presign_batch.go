@@ -119,7 +119,7 @@ func (p *Proxy) decideItem(x *exchange, decide func(*item)) {
 	x.batch = append(x.batch, one)
 	x.decision, x.id, x.object, *x.upload = decision{}, request, nil, uploadPlan{}
 	if x.given == nil { // a trial explains what the policy was asked
-		x.input = before
+		x.input.Restore(before)
 	}
 }
 

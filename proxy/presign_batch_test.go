@@ -62,6 +62,34 @@ func batchOf(n int, item string) string {
 
 const onePNG = `{"contentType": "image/png", "size": 1}`
 
+// countedClaims make a value for each who asks, as a token's do.
+type countedClaims struct {
+	policy.ClaimMap
+	asked map[string]int
+}
+
+func (c *countedClaims) Claim(name string) (any, bool) {
+	c.asked[name]++
+	return c.ClaimMap.Claim(name)
+}
+
+// TestBatchMakesClaimsOnce: the records of a hundred items wait for each other. Each
+// with a list of its own, a token of 16 KB cost 20 MB.
+func TestBatchMakesClaimsOnce(t *testing.T) {
+	claims := &countedClaims{policy.ClaimMap{"roles": []any{"writer"}}, map[string]int{}}
+	id := user("carol")
+	id.Claims = claims
+	s := newServedBy(t, func(o *Options) { o.Authenticator = known{"carol": id.Keep()} })
+	parts := s.uploads("carol", batchOf(100, `{"contentType": "image/png", "size": 3, "checksumSha256": "LCa0a2j/xo/5m0U8HTBBNBNCLXBkg7+g+YpeiGJm564="}`))
+	_, items := s.events()
+	if len(parts) != 100 || parts[99].Status != 200 || len(items) != 100 || len(items[99].Decision.Inputs) != 2 {
+		t.Fatalf("%d parts, %d events", len(parts), len(items))
+	}
+	if claims.asked["roles"] > 2 {
+		t.Errorf("asked for %v", claims.asked)
+	}
+}
+
 // TestBatch: each item has its answer, its decision and its outcome, and is the
 // only one that its own mistakes are told of.
 func TestBatch(t *testing.T) {
