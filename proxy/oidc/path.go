@@ -34,14 +34,33 @@ func (p Path) Check() error {
 func (p Path) String() string { return strings.Join(p, ".") }
 
 // find gives the claim, where it is there.
-func (p Path) find(claims Object) (value any, ok bool) {
-	if len(p) == 0 {
+func (p Path) find(claims Object) (value any, there bool) {
+	within, name, ok := p.last(claims)
+	if !ok {
 		return nil, false
+	}
+	return within.Claim(name)
+}
+
+// text gives the claim where it is text; of something else nothing is made.
+func (p Path) text(claims Object) (text string, there, isText bool) {
+	within, name, ok := p.last(claims)
+	if !ok {
+		return "", false, false
+	}
+	text, isText = within.Text(name)
+	return text, isText || within.Has(name), isText
+}
+
+// last is the object that the claim would be in, and the claim's name there.
+func (p Path) last(claims Object) (within Object, name string, ok bool) {
+	if len(p) == 0 {
+		return Object{}, "", false
 	}
 	for _, name := range p[:len(p)-1] {
 		if claims, ok = claims.Object(name); !ok {
-			return nil, false
+			return Object{}, "", false
 		}
 	}
-	return claims.Claim(p[len(p)-1])
+	return claims, p[len(p)-1], true
 }

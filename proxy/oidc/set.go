@@ -221,10 +221,9 @@ func (c choice) fits(t *Token) bool {
 	if c.path == nil {
 		return true
 	}
-	value, ok := c.path.find(t.Claims)
-	if !ok {
+	text, there, isText := c.path.text(t.Claims)
+	if !there {
 		return c.Value == ""
 	}
-	text, ok := value.(string)
-	return ok && text != "" && text == c.Value
+	return isText && text != "" && text == c.Value
 }

@@ -2,6 +2,8 @@ package oidc
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 
 	"sidegate/proxy"
@@ -106,6 +108,32 @@ func TestProviderWithoutAnswer(t *testing.T) {
 	for _, a := range authenticators {
 		if id, err := a.Authenticate(t.Context(), mint(0, "k0", claims(c.now()))); err == nil || id != nil {
 			t.Errorf("%v, %v", id, err)
+		}
+	}
+}
+
+// TestPickMakesNoClaims: which identity a token is for is found out before its
+// signature is checked, by one claim for each identity of an issuer, and for each
+// address of a list. A stranger's, in place of text a list of thousands, was made for
+// each of them.
+func TestPickMakesNoClaims(t *testing.T) {
+	s := &Set{issuers: map[string][]choice{}}
+	for i := range 100 {
+		s.issuers["iss"] = append(s.issuers["iss"], choice{Selector{Audience: "aud", Claim: "a.email", Value: fmt.Sprint(i)}, silent{}, Path{"a", "email"}})
+	}
+	token := func(email string) *Token {
+		return &Token{Claims: object(t, `{"iss":"iss","aud":"aud","a":{"email":`+email+`}}`)}
+	}
+	if p, err := s.pick(token(`"99"`)); p == nil || err != nil {
+		t.Fatal(p, err)
+	}
+	for _, email := range []string{`[` + strings.Repeat("1,", 1000) + `1]`, `{"99":"99"}`, `99`, `null`, `""`} {
+		strange := token(email)
+		if _, err := s.pick(strange); err == nil {
+			t.Errorf("%.20s is somebody's", email)
+		}
+		if n := testing.AllocsPerRun(10, func() { s.pick(strange) }); n > 50 {
+			t.Errorf("%.20s: %v allocations", email, n)
 		}
 	}
 }
