@@ -263,6 +263,30 @@ func TestClaimsAreAskedForOnce(t *testing.T) {
 	}
 }
 
+// TestTemplatesAskForClaimsOnce: a hundred entries that name what they compare by a
+// claim, which a token has as a list of thousands, made that list a hundred times for
+// each item of a batch.
+func TestTemplatesAskForClaimsOnce(t *testing.T) {
+	entries := strings.Repeat(`{who: [users], org: {id: "${auth.token.plan}-x", role: [owner]}}, `, 100)
+	p := mustLoad(t, celHeader+"  - {id: r, path: \"/r/{x}\", methods: [GET, POST], upstream: app, allow: ["+entries+"]}\n")
+	for _, plan := range []any{[]any{json.Number("1"), json.Number("2")}, "pro"} {
+		claims := &countedClaims{ClaimMap{"orgs": map[string]any{"o1": "owner"}, "plan": plan}, map[string]int{}}
+		id := bob()
+		id.Claims = claims
+		in := celInputOf(p, id, nil)
+		before := *in
+		for range 3 { // items
+			if d := p.Decide(in); d.Allow {
+				t.Fatalf("%+v", d)
+			}
+			in.Restore(before)
+		}
+		if want := map[string]int{"orgs": 1, "plan": 1}; !maps.Equal(claims.asked, want) {
+			t.Errorf("plan %v: asked for %v", plan, claims.asked)
+		}
+	}
+}
+
 func TestLookupsThatFail(t *testing.T) {
 	for name, c := range map[string]struct {
 		docs   Lookups

@@ -241,7 +241,7 @@ func (p part) value(in *Input) (string, verdict) {
 	if p.source != sourceClaim {
 		return in.Identity.field(p.source)
 	}
-	claim, there := in.Identity.Claim(p.literal)
+	claim, there := in.claim(p.literal)
 	if !there {
 		return "", no
 	}
