@@ -80,6 +80,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.docs != "" && o.profile != "" {
 		return errors.New("--docs wants figures without a profile: leave --profile out")
 	}
+	if o.other != "" && o.profile != "" {
+		return errors.New("--profile is of one program, and would be of both: leave --against out")
+	}
 	return benchmark(ctx, o, chosen, stdout, stderr)
 }
 

@@ -243,6 +243,13 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q is taken", args)
 		}
 	}
+	// Without a program these fail in any case: it must be for what is said of them.
+	for flag, args := range map[string][]string{"leave --profile out": {"--docs", ".", "--profile", "x"}, "leave --against out": {"--against", "x", "--profile", "x"}} {
+		err := run(t.Context(), append(args, "--sidegate", "/nothing"), io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), flag) {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
 	var out strings.Builder
 	if err := run(t.Context(), []string{"--list"}, &out, io.Discard); err != nil || strings.Count(out.String(), "\n") != len(rows()) {
 		t.Errorf("%v\n%s", err, out.String())
