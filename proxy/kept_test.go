@@ -31,18 +31,30 @@ func TestKeptRecordsAreTheFreshOnes(t *testing.T) {
 		id = id.Keep()
 		altered := *id // with what is kept of the other
 		altered.UID, altered.Claims = "another", policy.ClaimMap{"roles": []any{"r9"}}
+		check := func(pol *policy.Policy, who *policy.Identity, checksum bool) {
+			fresh := who.Keep()
+			saidOf, is := event(pol, who, checksum)
+			wantOf, want := event(pol, fresh, checksum)
+			fresh.Kept = nil
+			_, plain := event(pol, fresh, checksum)
+			if saidOf != wantOf || saidOf == "" || !reflect.DeepEqual(is, want) || len(is.(map[string]any)) != len(plain.(map[string]any)) {
+				t.Errorf("%s: %v of %v; not %v of %v, nor %v", name, is, saidOf, want, wantOf, plain)
+			}
+		}
+		policies := append(toldPolicies(t), loadPolicy(t, `version: sidegate-policy/v1
+name: reads-the-address
+identities: [users]
+routes: [{id: r, path: /r, methods: [GET], upstream: app, allow: [{who: [users], verified_email: true}]}]
+`))
 		for range 3 {
-			for _, pol := range toldPolicies(t) {
-				for _, checksum := range []bool{false, true} {
-					for _, who := range []*policy.Identity{id, &altered} {
-						fresh := who.Keep()
-						saidOf, is := event(pol, who, checksum)
-						wantOf, want := event(pol, fresh, checksum)
-						fresh.Kept = nil
-						_, plain := event(pol, fresh, checksum)
-						if saidOf != wantOf || saidOf == "" || !reflect.DeepEqual(is, want) || len(is.(map[string]any)) != len(plain.(map[string]any)) {
-							t.Errorf("%s: %v of %v; not %v of %v, nor %v", name, is, saidOf, want, wantOf, plain)
-						}
+			for _, checksum := range []bool{false, true} {
+				for _, pol := range policies { // another caller by the same policy
+					check(pol, id, checksum)
+					check(pol, &altered, checksum)
+				}
+				for _, who := range []*policy.Identity{id, &altered} { // and the same by another one, as after a reload
+					for _, pol := range policies {
+						check(pol, who, checksum)
 					}
 				}
 			}

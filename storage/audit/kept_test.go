@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -41,8 +42,10 @@ func TestKeptIsAsFresh(t *testing.T) {
 	if kept < 20 {
 		t.Errorf("%d were kept", kept)
 	}
-	if k := KeepInputs(nil); k.Text != "" {
-		t.Errorf("no inputs are %q", k.Text)
+	for _, inputs := range []map[string]any{nil, {"claims": math.Inf(1)}} { // the latter no line can hold
+		if k := KeepInputs(inputs); k.Text != "" {
+			t.Errorf("%v is kept as %q", inputs, k.Text)
+		}
 	}
 }
 
